@@ -1,1 +1,7 @@
-//! Harness.
+//! Harness: throwaway database servers, write load, demo, soak and benchmarks.
+//!
+//! Owns everything the end-to-end tests share. Knows nothing of the product's inside: it meets
+//! `underpin` only as a user does, by its command line and by the tables it leaves.
+#![allow(clippy::print_stderr, clippy::print_stdout)]
+
+pub mod servers;

@@ -1,0 +1,118 @@
+//! Real database servers for tests: fetched, started as primary and replica, stopped for certain.
+//!
+//! Owns which servers exist ([`Flavor`]) and how one is asked for ([`ServerSpec`]). The work is in
+//! the rooms below: `apt` unpacks packages, `program` knows each server's command line, `process`
+//! keeps it alive no longer than us, `server` and `pair` are handles, `shared` serves the tests.
+
+mod apt;
+mod pair;
+mod paths;
+mod process;
+mod program;
+mod server;
+mod shared;
+pub mod sql;
+
+pub use pair::Pair;
+pub use paths::{leftovers, servers_dir};
+pub use server::Server;
+pub use shared::{Endpoints, TestDb, env_names, shared};
+
+use anyhow::{Result, bail};
+
+/// A server of the test matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flavor {
+    /// The newest MySQL that Debian carries (9.7 when this was written).
+    MySql97,
+    /// The MariaDB of this machine's own distribution (10.11 on Debian 12).
+    MariaDbDistro,
+    /// MariaDB 11.8, the long-term release of Debian 13.
+    MariaDb118,
+}
+
+impl Flavor {
+    /// Every server of the matrix, in the order in which tests report them.
+    pub const ALL: [Self; 3] = [Self::MySql97, Self::MariaDbDistro, Self::MariaDb118];
+
+    /// The name used on command lines, in environment variables and in directory names.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MySql97 => "mysql",
+            Self::MariaDbDistro => "mariadb",
+            Self::MariaDb118 => "mariadb118",
+        }
+    }
+
+    /// Whether the server speaks MariaDB's dialect.
+    #[must_use]
+    pub const fn is_mariadb(self) -> bool {
+        !matches!(self, Self::MySql97)
+    }
+
+    /// Finds the flavour that a command line names.
+    ///
+    /// # Errors
+    /// Names the known flavours when `name` is none of them.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match Self::ALL.into_iter().find(|flavor| flavor.name() == name) {
+            Some(flavor) => Ok(flavor),
+            None => bail!("no server is called {name:?}; known: mysql, mariadb, mariadb118"),
+        }
+    }
+}
+
+/// What kind of server is wanted.
+#[derive(Clone, Debug)]
+pub struct ServerSpec {
+    /// Which server.
+    pub flavor: Flavor,
+    /// More options for primary and replica, `name=value` without leading dashes; they come last
+    /// on the command line and so win over the harness's own.
+    pub options: Vec<String>,
+    /// Whether each commit is forced to disk. Off by default: tests never survive a power cut.
+    pub durable: bool,
+}
+
+impl ServerSpec {
+    /// A small server that starts quickly.
+    #[must_use]
+    pub const fn new(flavor: Flavor) -> Self {
+        Self { flavor, options: Vec::new(), durable: false }
+    }
+
+    /// Adds one option, for example `innodb-buffer-pool-size=2G`.
+    #[must_use]
+    pub fn option(mut self, option: impl Into<String>) -> Self {
+        self.options.push(option.into());
+        self
+    }
+
+    /// Forces every commit to disk, as a production server does.
+    #[must_use]
+    pub const fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+}
+
+/// Fetches and initialises what `flavors` need, so that later starts are quick. Does nothing when
+/// all is there.
+///
+/// # Errors
+/// Says what to install when this machine is not Debian or Ubuntu, or what apt said.
+pub fn install(flavors: &[Flavor]) -> Result<()> {
+    for &flavor in flavors {
+        let _template = program::template(flavor)?;
+    }
+    Ok(())
+}
+
+/// Installs pt-online-schema-change, which only the benchmark needs, with the system's apt.
+///
+/// # Errors
+/// Says what to install when there is neither root nor sudo.
+pub fn install_peer_tools() -> Result<()> {
+    apt::install_on_host("pt-online-schema-change", &["percona-toolkit"])
+}

@@ -1,0 +1,103 @@
+//! A server process that cannot outlive us.
+//!
+//! Owns the supervisor: a small shell that holds the server as its child and reads words from a
+//! pipe that only this process holds. When the pipe closes, for whatever reason (normal end,
+//! panic, Ctrl-C, `kill -9`), the supervisor kills the server and removes its directory. Does not
+//! know databases.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// `$1` is the directory to remove at the end; the rest is the server's command line. Every word
+/// read is answered by one line, so that the caller knows it was carried out.
+const SUPERVISOR: &str = r#"
+dir=$1; shift
+pid=
+while read -r word; do
+  case $word in
+    start) "$@" >>"$dir/server.log" 2>&1 </dev/null & pid=$! ;;
+    kill) kill -KILL "$pid" 2>/dev/null; wait "$pid" 2>/dev/null ;;
+    terminate) kill -TERM "$pid" 2>/dev/null; wait "$pid" 2>/dev/null ;;
+    freeze) kill -STOP "$pid" ;;
+    thaw) kill -CONT "$pid" ;;
+  esac
+  echo "$pid"
+done
+if [ -n "$pid" ]; then kill -KILL "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; fi
+rm -rf "$dir"
+"#;
+
+/// A word that the supervisor understands.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Word {
+    Start,
+    Kill,
+    Terminate,
+    Freeze,
+    Thaw,
+}
+
+/// The supervisor of one server. Dropping it ends the server and removes `dir`.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    child: Child,
+    words: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    dir: PathBuf,
+}
+
+impl Supervisor {
+    /// Starts the supervisor; the server itself starts at [`Word::Start`].
+    pub(super) fn new(dir: &Path, command_line: &[OsString]) -> Result<Self> {
+        let mut child = Command::new("sh")
+            .args(["-c", SUPERVISOR, "supervisor"])
+            .arg(dir)
+            .args(command_line)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // its own group: Ctrl-C on the terminal must reach us, not it
+            .process_group(0)
+            .spawn()
+            .context("starting the supervisor (sh)")?;
+        let (Some(words), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("the supervisor has no pipes");
+        };
+        Ok(Self {
+            child,
+            words: Some(words),
+            answers: BufReader::new(answers),
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// Says one word and waits until it is done; returns the server's process id.
+    pub(super) fn say(&mut self, word: Word) -> Result<u32> {
+        let text = match word {
+            Word::Start => "start\n",
+            Word::Kill => "kill\n",
+            Word::Terminate => "terminate\n",
+            Word::Freeze => "freeze\n",
+            Word::Thaw => "thaw\n",
+        };
+        let words = self.words.as_mut().context("the supervisor was stopped")?;
+        words.write_all(text.as_bytes()).context("telling the supervisor")?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).context("hearing the supervisor")?;
+        answer.trim().parse().with_context(|| format!("the supervisor said {answer:?}"))
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        drop(self.words.take());
+        let _status = self.child.wait();
+        // the supervisor did this; where it was itself killed, nobody did
+        let _gone = std::fs::remove_dir_all(&self.dir);
+    }
+}

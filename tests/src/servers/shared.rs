@@ -1,0 +1,158 @@
+//! The servers that all tests of one process share, and each test's own database on them.
+//!
+//! Owns the environment variables that name servers from outside, and the loud skip. A test that
+//! must stop or crash a server starts a [`Pair`] of its own instead.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mysql_async::Conn;
+
+use super::{Flavor, Pair, ServerSpec, pair, sql};
+
+/// The addresses of a primary and its replica.
+#[derive(Clone, Debug)]
+pub struct Endpoints {
+    /// Which server.
+    pub flavor: Flavor,
+    /// `mysql://user[:password]@host:port/`, without a database.
+    pub primary: String,
+    /// The same for its replica; absent when only a primary was named from outside.
+    pub replica: Option<String>,
+}
+
+impl Endpoints {
+    /// Waits until the replica has applied all that the primary logged up to now; without a
+    /// replica there is nothing to wait for.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub fn wait_caught_up(&self, limit: Duration) -> Result<()> {
+        match &self.replica {
+            Some(replica) => pair::wait_caught_up(self.flavor, &self.primary, replica, limit),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The environment variables that name the primary and the replica of `flavor`.
+#[must_use]
+pub fn env_names(flavor: Flavor) -> (String, String) {
+    let name = flavor.name().to_uppercase();
+    (format!("UNDERPIN_TEST_{name}_URL"), format!("UNDERPIN_TEST_{name}_REPLICA_URL"))
+}
+
+/// The shared servers of `flavor`: those named by the environment, else a pair started once for
+/// this process. `None`, said on standard error, when they cannot be had.
+///
+/// # Panics
+/// When they cannot be had and `CI` is set: there a skip would pass for a success.
+#[must_use]
+pub fn shared(flavor: Flavor) -> Option<&'static Endpoints> {
+    static SLOTS: [OnceLock<Option<Shared>>; 3] = [const { OnceLock::new() }; 3];
+    let index = Flavor::ALL.iter().position(|&known| known == flavor)?;
+    let slot = SLOTS.get(index)?.get_or_init(|| match find_or_start(flavor) {
+        Ok(found) => Some(found),
+        Err(error) => {
+            eprintln!("SKIPPED: no server {}: {error:#}", flavor.name());
+            None
+        }
+    });
+    if slot.is_none() {
+        let ci = std::env::var_os("CI").is_some();
+        assert!(!ci, "no server {}, and CI is set: a skip here is a failure", flavor.name());
+        eprintln!("SKIPPED: no server {}", flavor.name());
+    }
+    slot.as_ref().map(|shared| &shared.endpoints)
+}
+
+struct Shared {
+    endpoints: Endpoints,
+    /// Ours to keep alive; absent when the servers were named from outside.
+    _pair: Option<Pair>,
+}
+
+fn find_or_start(flavor: Flavor) -> Result<Shared> {
+    let (primary_name, replica_name) = env_names(flavor);
+    if let Ok(primary) = std::env::var(&primary_name) {
+        let answer = sql::first_row(&primary, "SELECT 1");
+        answer.with_context(|| format!("asking the server that {primary_name} names"))?;
+        let replica = std::env::var(&replica_name).ok();
+        return Ok(Shared { endpoints: Endpoints { flavor, primary, replica }, _pair: None });
+    }
+    let pair = Pair::start(&ServerSpec::new(flavor))?;
+    let endpoints =
+        Endpoints { flavor, primary: pair.primary.url(), replica: Some(pair.replica.url()) };
+    Ok(Shared { endpoints, _pair: Some(pair) })
+}
+
+/// A database of a test's own on the shared servers; dropped with the value.
+#[derive(Debug)]
+pub struct TestDb {
+    name: String,
+    endpoints: Endpoints,
+}
+
+impl TestDb {
+    /// Makes an empty database; `None` when the server is missing (see [`shared`]).
+    ///
+    /// # Panics
+    /// When the database cannot be made, and as [`shared`].
+    #[must_use]
+    pub fn new(flavor: Flavor) -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let endpoints = shared(flavor)?.clone();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("t_{}_{number}", std::process::id());
+        let statements =
+            vec![format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")];
+        let made = sql::execute(&endpoints.primary, statements);
+        assert!(made.is_ok(), "making the test's database: {made:?}");
+        Some(Self { name, endpoints })
+    }
+
+    /// The database's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The servers that it lives on.
+    #[must_use]
+    pub const fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// The primary's URL with this database.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}{}", self.endpoints.primary, self.name)
+    }
+
+    /// The replica's URL with this database.
+    #[must_use]
+    pub fn replica_url(&self) -> Option<String> {
+        self.endpoints.replica.as_ref().map(|replica| format!("{replica}{}", self.name))
+    }
+
+    /// A new connection to the primary, this database selected.
+    ///
+    /// # Errors
+    /// When the server does not let us in.
+    pub async fn conn(&self) -> Result<Conn> {
+        sql::connect(&self.url()).await
+    }
+}
+
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        // best effort, and not for long: a test that failed may have left a lock on a table
+        let statements =
+            vec!["SET lock_wait_timeout = 3".to_owned(), format!("DROP DATABASE {}", self.name)];
+        if let Err(error) = sql::execute(&self.endpoints.primary, statements) {
+            eprintln!("the database {} stays behind: {error:#}", self.name);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Talking to the servers: connections for tests, and SQL run to its end from plain code.
+//!
+//! Owns how the harness connects (TCP only, one way for all servers). Holds no test's SQL.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder, Row};
+
+/// Opens a connection to `url`, over TCP even where a socket would do.
+///
+/// # Errors
+/// When the URL cannot be read or the server does not let us in.
+pub async fn connect(url: &str) -> Result<Conn> {
+    let opts = Opts::from_url(url).with_context(|| format!("reading the URL {url}"))?;
+    let opts = OptsBuilder::from_opts(opts).prefer_socket(false);
+    Conn::new(opts).await.with_context(|| format!("connecting to {url}"))
+}
+
+/// Runs `work` to its end on a thread and runtime of its own, so that it may be called from plain
+/// code and from inside any runtime.
+///
+/// # Errors
+/// Those of `work`.
+pub fn block_on<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("building a runtime")?;
+        runtime.block_on(work)
+    });
+    thread.join().map_err(|_| anyhow!("the thread that ran SQL panicked"))?
+}
+
+/// Runs statements one after the other on one new connection.
+///
+/// # Errors
+/// The server's words, with the statement.
+pub fn execute(url: &str, statements: Vec<String>) -> Result<()> {
+    let url = url.to_owned();
+    block_on(async move {
+        let mut conn = connect(&url).await?;
+        for statement in statements {
+            conn.query_drop(&statement).await.with_context(|| format!("running {statement}"))?;
+        }
+        conn.disconnect().await.context("disconnecting")
+    })
+}
+
+/// The first row that `statement` returns, on a new connection.
+///
+/// # Errors
+/// The server's words, with the statement.
+pub fn first_row(url: &str, statement: &str) -> Result<Option<Row>> {
+    let (url, statement) = (url.to_owned(), statement.to_owned());
+    block_on(async move {
+        let mut conn = connect(&url).await?;
+        let row = conn.query_first(&statement).await;
+        let row = row.with_context(|| format!("running {statement}"))?;
+        conn.disconnect().await.context("disconnecting")?;
+        Ok(row)
+    })
+}
+
+/// Asks again and again until `ready` says yes, at most for `limit`.
+///
+/// # Errors
+/// `what` was not reached in time; or what `ready` reports.
+pub fn wait_until(
+    what: &str,
+    limit: Duration,
+    mut ready: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let started = Instant::now();
+    while started.elapsed() < limit {
+        if ready()? {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("{what}: not within {} s", limit.as_secs())
+}
