@@ -1,1 +1,277 @@
-//! dialect (being built).
+//! The seam between the engine and the databases: small traits, their data, one error. No
+//! implementation.
+//!
+//! Three kinds of connection stand behind it, because a statement that runs on one must never hold up
+//! another: one [`Control`] (definitions, run state, swap), several [`Worker`]s (copy, apply, verify)
+//! and one [`Probe`] (lag, backlog, requests). A dialect crate implements one trait a file.
+//!
+//! Every answer is three-valued: a value (it happened), an error that `is_ambiguous()` (the server may
+//! have acted: look first), any other error (it did not happen).
+
+mod error;
+mod request;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use underpin_core::checkpoint::Checkpoint;
+use underpin_core::key::{Chunk, Frontier, Key};
+use underpin_core::machine::{Applied, Command, Observed};
+use underpin_core::plan::{Plan, RunSpec};
+use underpin_core::throttle::LagReading;
+
+pub use error::{DbError, DbResult, ErrorKind};
+pub use request::{Grip, IndexTiming, Request, RunSummary, StoredRun};
+
+/// A database server that can be connected to.
+pub trait Database: Send + Sync + 'static {
+    /// Its control connection.
+    type Control: Control;
+    /// Its worker connection.
+    type Worker: Worker;
+    /// Its probe connection.
+    type Probe: Probe;
+
+    /// Opens a control connection and proves that it talks to the expected server.
+    fn control(&self) -> impl Future<Output = DbResult<Self::Control>> + Send;
+
+    /// Opens a worker for this run. Everything it commits is void once the grip is stale.
+    fn worker(
+        &self,
+        spec: &Arc<RunSpec>,
+        grip: &Grip,
+    ) -> impl Future<Output = DbResult<Self::Worker>> + Send;
+
+    /// Opens the probe of this run.
+    fn probe(&self, spec: &Arc<RunSpec>) -> impl Future<Output = DbResult<Self::Probe>> + Send;
+
+    /// Cancels what the session runs and returns only when the server has shown that it ended.
+    ///
+    /// # Errors
+    /// The proof could not be had; then the outcome is unknown.
+    fn cancel(&self, session: u64) -> impl Future<Output = DbResult<()>> + Send;
+}
+
+/// What the control connection can do.
+pub trait Control: Inspect + Store + Shadow + Swap + Send + 'static {}
+
+/// What a worker can do.
+pub trait Worker: Copy + ChangeLog + Verify + Send + 'static {
+    /// The server's id of this session, for [`Database::cancel`].
+    fn session(&self) -> u64;
+}
+
+/// Looks, and changes nothing that anybody uses.
+pub trait Inspect {
+    /// The server in words, as "MySQL 9.7.4 at 127.0.0.1:3306".
+    fn server(&self) -> String;
+
+    /// Checks the request and plans it. Findings that refuse it are in the plan, not errors.
+    ///
+    /// An empty scratch table may be made to let the server judge the statement; it is gone when this
+    /// returns.
+    fn plan(&mut self, request: &Request) -> impl Future<Output = DbResult<Plan>> + Send;
+}
+
+/// Keeps the state of runs in the database that is changed.
+pub trait Store {
+    /// Takes the lock that makes this the only runner of the table; it vanishes with the session.
+    ///
+    /// # Errors
+    /// `Fenced` where another runner holds it.
+    fn acquire(&mut self, schema: &str, table: &str) -> impl Future<Output = DbResult<()>> + Send;
+
+    /// The unfinished run of the table, if there is one. Works where nothing of ours exists yet.
+    fn open_run(
+        &mut self,
+        schema: &str,
+        table: &str,
+    ) -> impl Future<Output = DbResult<Option<StoredRun>>> + Send;
+
+    /// Records a new run.
+    fn create_run(
+        &mut self,
+        spec: &RunSpec,
+        checkpoint: &Checkpoint,
+    ) -> impl Future<Output = DbResult<()>> + Send;
+
+    /// Makes every older grip of the run void, waiting until whatever it had in flight has ended.
+    fn take_over(&mut self, run_id: &str) -> impl Future<Output = DbResult<Grip>> + Send;
+
+    /// Makes a checkpoint durable.
+    ///
+    /// # Errors
+    /// `Fenced` where the grip is stale.
+    fn save(
+        &mut self,
+        grip: &Grip,
+        checkpoint: &Checkpoint,
+    ) -> impl Future<Output = DbResult<()>> + Send;
+
+    /// Closes the run with a result, as "done" or "aborted".
+    fn close_run(
+        &mut self,
+        run_id: &str,
+        result: &str,
+    ) -> impl Future<Output = DbResult<()>> + Send;
+
+    /// Leaves a request for the runner of a run.
+    fn request(
+        &mut self,
+        run_id: &str,
+        command: Command,
+    ) -> impl Future<Output = DbResult<()>> + Send;
+
+    /// All runs known to the server, newest first, at most 100.
+    fn runs(&mut self) -> impl Future<Output = DbResult<Vec<RunSummary>>> + Send;
+}
+
+/// Makes and removes what a run needs.
+pub trait Shadow {
+    /// Makes shadow, change log and capture triggers, and notes the source's identity. Idempotent.
+    ///
+    /// # Errors
+    /// `LockNotHad` where the triggers could not be installed within the lock time-out.
+    fn prepare(&mut self, spec: &RunSpec) -> impl Future<Output = DbResult<()>> + Send;
+
+    /// Checks that the source is the same table and that its triggers stand.
+    ///
+    /// # Errors
+    /// `SourceChanged`, saying what changed.
+    fn check_source(&mut self, spec: &RunSpec) -> impl Future<Output = DbResult<()>> + Send;
+
+    /// Builds the indexes that were left out of the copy; those that stand already are kept.
+    fn build_indexes(&mut self, spec: &RunSpec) -> impl Future<Output = DbResult<()>> + Send;
+
+    /// What is on the server: marks of the checkpoint's round, and which table bears which name.
+    fn observe(
+        &mut self,
+        spec: &RunSpec,
+        checkpoint: &Checkpoint,
+    ) -> impl Future<Output = DbResult<Observed>> + Send;
+
+    /// After the swap: removes triggers and log, and the retired table unless it is kept. Idempotent.
+    fn finish(
+        &mut self,
+        spec: &RunSpec,
+        keep_retired: bool,
+    ) -> impl Future<Output = DbResult<()>> + Send;
+
+    /// Before the swap: removes everything of the run. Idempotent.
+    fn abort(&mut self, spec: &RunSpec) -> impl Future<Output = DbResult<()>> + Send;
+
+    /// The session that a long statement of this connection runs in, for [`Database::cancel`].
+    fn control_session(&self) -> u64;
+}
+
+/// The chunks of the copy.
+pub trait Copy {
+    /// Bounds of up to `chunks_max` chunks of about `chunk_rows` rows behind `after`, and whether they
+    /// reach the end.
+    fn plan_chunks(
+        &mut self,
+        after: Option<&Key>,
+        chunk_rows: u64,
+        chunks_max: u32,
+    ) -> impl Future<Output = DbResult<(Vec<Chunk>, bool)>> + Send;
+
+    /// Copies a chunk and marks it done in one transaction. Returns the rows written.
+    ///
+    /// # Errors
+    /// `DuplicateKey`: rolled back; the caller takes it again with [`Copy::copy_with_pending`].
+    fn copy_chunk(
+        &mut self,
+        round: u64,
+        chunk: &Chunk,
+    ) -> impl Future<Output = DbResult<u64>> + Send;
+
+    /// Copies a chunk together with everything pending, in one snapshot and one transaction.
+    ///
+    /// # Errors
+    /// `DuplicateKey`: a real violation of the new shape; the message names rows.
+    fn copy_with_pending(
+        &mut self,
+        round: u64,
+        chunk: &Chunk,
+        frontier: &Frontier,
+    ) -> impl Future<Output = DbResult<(u64, Applied)>> + Send;
+}
+
+/// The log of changed keys.
+pub trait ChangeLog {
+    /// Makes the shadow's rows of pending keys equal to the source's, in one snapshot.
+    ///
+    /// Entries beyond `frontier` are dropped. Never waits for a writer.
+    ///
+    /// # Errors
+    /// `DuplicateKey`: a real violation of the new shape; the message names rows.
+    fn apply(
+        &mut self,
+        frontier: &Frontier,
+        keys_max: u64,
+    ) -> impl Future<Output = DbResult<Applied>> + Send;
+}
+
+/// What the comparison of a range found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RangeReport {
+    /// Rows of the source in the range.
+    pub rows: u64,
+    /// Keys that differ although nothing of theirs is pending.
+    pub differences: u64,
+    /// A few of them in words.
+    pub samples: Vec<String>,
+}
+
+/// The proof that source and shadow hold the same rows.
+pub trait Verify {
+    /// Compares a range in one snapshot, without locks.
+    fn verify_range(&mut self, range: &Chunk)
+    -> impl Future<Output = DbResult<RangeReport>> + Send;
+
+    /// Logs the keys of the range that differ; returns how many, and the entries now in the log.
+    fn repair(&mut self, range: &Chunk) -> impl Future<Output = DbResult<(u64, u64)>> + Send;
+}
+
+/// How a try of the swap ended, where that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SwapOutcome {
+    /// The shadow stands in the source's place.
+    Swapped {
+        /// How long the application was held up, in milliseconds.
+        stall_ms: u64,
+        /// Entries applied under the lock.
+        drained: u64,
+    },
+    /// The log could not be drained within the budget; everybody was let through.
+    DrainTooSlow {
+        /// Entries applied within the budget.
+        drained: u64,
+    },
+}
+
+/// The atomic exchange of source and shadow.
+pub trait Swap {
+    /// Tries once, holding up the application for the lock time-out and the budget at most.
+    ///
+    /// # Errors
+    /// `LockNotHad` names who holds the table. `SourceChanged`, `Ambiguous` as everywhere.
+    fn try_swap(
+        &mut self,
+        spec: &Arc<RunSpec>,
+        grip: &Grip,
+        budget_ms: u64,
+    ) -> impl Future<Output = DbResult<SwapOutcome>> + Send;
+}
+
+/// Reads how the servers around us fare, and what people ask for.
+pub trait Probe: Send + 'static {
+    /// Lag of every replica. One that cannot be read is in the list with its error.
+    fn lag(&mut self) -> impl Future<Output = DbResult<Vec<LagReading>>> + Send;
+
+    /// Log entries waiting, roughly.
+    fn backlog(&mut self) -> impl Future<Output = DbResult<u64>> + Send;
+
+    /// The request that was left for this run, taken away by reading it.
+    fn requested(&mut self) -> impl Future<Output = DbResult<Option<Command>>> + Send;
+}

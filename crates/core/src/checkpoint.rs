@@ -1,0 +1,206 @@
+//! What a run must remember to go on after a crash: versioned, checksummed, stored beside the data.
+//!
+//! Owns the record and its encoding. Where it is stored is the dialect's business.
+
+use serde::{Deserialize, Serialize};
+
+use crate::key::{Frontier, Round};
+
+/// The version this program writes. A reader refuses versions that it does not know.
+const VERSION: u32 = 1;
+
+/// The phases of a run, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Shadow, change log and capture triggers are being made.
+    Prepare,
+    /// Rows are being copied; the log is applied between rounds.
+    Copy,
+    /// Indexes that were left out of the copy are being built.
+    Indexes,
+    /// The log is brought near empty.
+    CatchUp,
+    /// Source and shadow are compared.
+    Verify,
+    /// The swap is tried.
+    Swap,
+    /// The shadow stands in the source's place; our objects are being removed.
+    Finish,
+    /// The run has ended well.
+    Done,
+}
+
+impl Phase {
+    /// The phase as users read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Copy => "copy",
+            Self::Indexes => "indexes",
+            Self::CatchUp => "catch-up",
+            Self::Verify => "verify",
+            Self::Swap => "swap",
+            Self::Finish => "finish",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// What a run has counted so far. Statistics only: nothing is decided by them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Rows copied by chunks that have committed.
+    pub rows_copied: u64,
+    /// Chunks that have committed.
+    pub chunks: u64,
+    /// Log entries consumed, including those dropped beyond the frontier.
+    pub entries_consumed: u64,
+    /// Distinct keys whose rows were made equal.
+    pub keys_applied: u64,
+    /// Log entries dropped because their rows were still to be copied.
+    pub entries_dropped: u64,
+    /// Chunks that met a pending unique value and were taken together with the log.
+    pub chunks_redone: u64,
+    /// Rows of the source found equal by verification.
+    pub rows_verified: u64,
+    /// Keys that verification had logged again to repair them.
+    pub keys_repaired: u64,
+    /// Swaps tried.
+    pub swap_attempts: u64,
+}
+
+/// The durable state of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Where the run is.
+    pub phase: Phase,
+    /// What was copied before `round`.
+    pub frontier: Frontier,
+    /// The round whose chunks may be under way or done; which, the done marks of the chunks tell.
+    pub round: Option<Round>,
+    /// The number of the next round. Never used twice, so that done marks cannot be mistaken.
+    pub round_next: u64,
+    /// How far verification has come.
+    pub verified: Frontier,
+    /// Counters, exact up to the begin of `round`.
+    pub counters: Counters,
+}
+
+impl Checkpoint {
+    /// The checkpoint of a run that has not begun.
+    pub fn begin() -> Self {
+        Self {
+            phase: Phase::Prepare,
+            frontier: Frontier::Start,
+            round: None,
+            round_next: 1,
+            verified: Frontier::Start,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The record as text: `underpin-checkpoint VERSION CRC32 JSON`.
+    ///
+    /// # Errors
+    /// Where the record cannot be written as JSON, which would be a fault of this program.
+    pub fn encode(&self) -> Result<String, CheckpointError> {
+        let json = serde_json::to_string(self)
+            .map_err(|error| CheckpointError::Damaged(error.to_string()))?;
+        Ok(format!("underpin-checkpoint {VERSION} {:08x} {json}", crc32fast::hash(json.as_bytes())))
+    }
+
+    /// Reads a record written by [`Self::encode`].
+    ///
+    /// # Errors
+    /// A damaged record, or one of a version that this program does not know.
+    pub fn decode(text: &str) -> Result<Self, CheckpointError> {
+        let damaged = |what: &str| CheckpointError::Damaged(what.to_owned());
+        let mut parts = text.splitn(4, ' ');
+        if parts.next() != Some("underpin-checkpoint") {
+            return Err(damaged("it does not begin like one"));
+        }
+        let version: u32 = parts
+            .next()
+            .and_then(|part| part.parse().ok())
+            .ok_or_else(|| damaged("it has no version"))?;
+        if version != VERSION {
+            return Err(CheckpointError::Version { found: version, known: VERSION });
+        }
+        let crc = parts
+            .next()
+            .and_then(|part| u32::from_str_radix(part, 16).ok())
+            .ok_or_else(|| damaged("it has no checksum"))?;
+        let json = parts.next().ok_or_else(|| damaged("it has no content"))?;
+        if crc32fast::hash(json.as_bytes()) != crc {
+            return Err(damaged("its checksum does not fit its content"));
+        }
+        serde_json::from_str(json).map_err(|error| CheckpointError::Damaged(error.to_string()))
+    }
+}
+
+/// Why a checkpoint cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// It was changed or cut since it was written.
+    #[error("the checkpoint of this run is damaged: {0}; abort the run and start it again")]
+    Damaged(String),
+    /// Another version of the program wrote it.
+    #[error(
+        "the checkpoint of this run has version {found}, this program knows {known}: go on with \
+         the program that began the run, or abort the run and start it again"
+    )]
+    Version {
+        /// The version in the record.
+        found: u32,
+        /// The version that this program writes.
+        known: u32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Chunk, Key, KeyRange};
+
+    fn sample() -> Checkpoint {
+        Checkpoint {
+            frontier: Frontier::At(Key(vec!["1".into(), "_utf8mb4 X'27'".into()])),
+            round: Some(Round {
+                number: 4,
+                chunks: vec![Chunk { index: 0, range: KeyRange { after: None, up_to: None } }],
+            }),
+            ..Checkpoint::begin()
+        }
+    }
+
+    #[test]
+    fn reads_what_it_wrote() {
+        let text = sample().encode().unwrap();
+        assert_eq!(Checkpoint::decode(&text), Ok(sample()));
+    }
+
+    #[test]
+    fn a_changed_byte_is_noticed() {
+        let text = sample().encode().unwrap().replace("X'27'", "X'28'");
+        assert!(matches!(Checkpoint::decode(&text), Err(CheckpointError::Damaged(_))));
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let text = sample().encode().unwrap().replacen(" 1 ", " 2 ", 1);
+        assert_eq!(
+            Checkpoint::decode(&text),
+            Err(CheckpointError::Version { found: 2, known: 1 })
+        );
+    }
+
+    #[test]
+    fn nonsense_is_damaged() {
+        for text in ["", "x", "underpin-checkpoint", "underpin-checkpoint 1", "underpin-checkpoint 1 0"]
+        {
+            assert!(matches!(Checkpoint::decode(text), Err(CheckpointError::Damaged(_))), "{text}");
+        }
+    }
+}

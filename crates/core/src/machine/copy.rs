@@ -1,0 +1,231 @@
+//! The copy phase, the application of the log between rounds, indexes and catching up.
+
+use super::{Action, Applied, Busy, Failure, FailureKind, Machine, ROLLED_BACK_MAX, RoundState};
+use crate::checkpoint::Phase;
+use crate::key::{Chunk, Frontier, Round};
+
+impl Machine {
+    pub(super) fn decide_copy(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        let holding = self.paused || self.throttle.reason(now_ms).is_some();
+        if self.round.is_some() {
+            self.drive_copy_round(holding, actions);
+        }
+        if self.round.is_some() || self.busy.is_some() {
+            return;
+        }
+        // A quiet point: no chunk is in flight, so the log may be read, applied and dropped (I2).
+        if self.frontier == Frontier::End {
+            self.enter(if self.settings.deferred_indexes {
+                Phase::Indexes
+            } else {
+                Phase::CatchUp
+            });
+            self.save_if_needed(actions);
+            self.decide(now_ms, actions);
+        } else if self.apply_due(now_ms) && !self.paused {
+            self.begin_apply(actions);
+        } else if !holding {
+            let action = Action::PlanRound {
+                after: self.frontier.lower_bound().cloned(),
+                chunk_rows: self.sizer.rows(),
+                chunks_max: self
+                    .settings
+                    .workers
+                    .saturating_mul(self.settings.round_chunks_per_worker),
+            };
+            self.begin(Busy::Planning, action, actions);
+        }
+    }
+
+    /// Begins chunks of the running round; ends the round when its last chunk has committed.
+    fn drive_copy_round(&mut self, holding: bool, actions: &mut Vec<Action>) {
+        // A new plan must be durable before its first chunk begins: the marks of its chunks mean
+        // nothing without it.
+        self.save_if_needed(actions);
+        let workers = self.settings.workers;
+        let Some(round) = self.round.as_mut() else { return };
+        if holding {
+            round.cut_short();
+        }
+        let number = round.plan().number;
+        while let Some(chunk) = round.take_next(workers) {
+            actions.push(Action::CopyChunk { round: number, chunk });
+        }
+        if let Some(index) = round.next_again() {
+            let frontier = round.plan().end();
+            if let Some(chunk) = round.chunk(index).cloned() {
+                let action = Action::CopyWithPending { round: number, chunk, frontier };
+                self.begin(Busy::Redoing(index), action, actions);
+            }
+        } else if round.is_complete() {
+            self.end_copy_round();
+        }
+    }
+
+    pub(super) fn end_copy_round(&mut self) {
+        let Some(round) = self.round.take() else { return };
+        if !round.is_void() {
+            self.frontier = round.plan().end();
+        }
+        self.counters.rows_copied += round.rows_done();
+        self.counters.chunks += round.chunks_done();
+        self.unsaved = true;
+    }
+
+    pub(super) fn round_planned(&mut self, chunks: Vec<Chunk>, last: bool) {
+        self.expect_busy(Busy::Planning);
+        if chunks.is_empty() {
+            if !last {
+                self.unexpected("RoundPlanned without chunks and without an end");
+            } else if self.phase == Phase::Verify {
+                self.verified = Frontier::End;
+            } else {
+                self.frontier = Frontier::End;
+            }
+            self.unsaved = true;
+            return;
+        }
+        self.round = Some(RoundState::new(Round { number: self.round_next, chunks }));
+        self.round_next += 1;
+        self.unsaved = true;
+    }
+
+    pub(super) fn chunk_copied(
+        &mut self,
+        now_ms: u64,
+        index: u32,
+        rows: u64,
+        took_ms: u64,
+        applied: Option<Applied>,
+    ) {
+        if self.busy == Some(Busy::Redoing(index)) {
+            self.busy = None;
+            if let Some(round) = &mut self.round {
+                round.finish_again(index);
+            }
+            self.counters.chunks_redone += 1;
+        } else if !self.leave_flight(index) {
+            return;
+        }
+        if let Some(round) = &mut self.round {
+            round.set_done(index, rows);
+            let in_all = self.counters.rows_copied + round.rows_done();
+            self.eta.note(now_ms, in_all);
+        }
+        self.chunk_ms = took_ms;
+        self.sizer.feedback(rows, took_ms);
+        if let Some(applied) = applied {
+            self.count_applied(now_ms, &applied);
+        }
+    }
+
+    /// A unique value met a row whose own change is still pending, or a real duplicate. Which, the
+    /// second try tells: it takes everything pending along, in one snapshot.
+    pub(super) fn chunk_clashed(&mut self, index: u32) {
+        if self.busy == Some(Busy::Redoing(index)) {
+            self.unexpected("ChunkClashed although everything pending was taken along");
+        } else if self.leave_flight(index) {
+            if let Some(round) = &mut self.round {
+                round.set_again(index);
+            }
+        }
+    }
+
+    pub(super) fn chunk_rolled_back(&mut self, now_ms: u64, index: u32, why: &str) {
+        if self.busy == Some(Busy::Redoing(index)) || self.busy == Some(Busy::Rechecking(index)) {
+            // Still first in `again`: it is begun anew.
+            self.busy = None;
+            self.apply_retries += 1;
+            self.rest(now_ms, self.apply_retries);
+            self.give_up_if(self.apply_retries, why);
+            return;
+        }
+        if !self.leave_flight(index) {
+            return;
+        }
+        let times = self.round.as_mut().map_or(0, |round| round.set_rolled_back(index));
+        self.rest(now_ms, times);
+        self.give_up_if(times, why);
+    }
+
+    /// Takes a chunk out of flight; an unknown one is an internal fault.
+    pub(super) fn leave_flight(&mut self, index: u32) -> bool {
+        if matches!(self.busy, Some(Busy::Redoing(busy) | Busy::Rechecking(busy)) if busy == index) {
+            self.busy = None;
+            return true;
+        }
+        let known = self.round.as_mut().is_some_and(|round| round.leave_flight(index));
+        if !known {
+            self.unexpected("of a chunk that is not in flight");
+        }
+        known
+    }
+
+    /// Whether the log is long or old enough to be applied.
+    pub(super) fn apply_due(&self, now_ms: u64) -> bool {
+        let age_ms = now_ms.saturating_sub(self.applied_at_ms);
+        self.backlog >= self.settings.apply_entries_high
+            || (self.backlog > 0 && age_ms >= self.settings.apply_age_ms)
+    }
+
+    pub(super) fn begin_apply(&mut self, actions: &mut Vec<Action>) {
+        let action = Action::Apply {
+            frontier: self.frontier.clone(),
+            keys_max: self.settings.apply_keys_max,
+        };
+        self.begin(Busy::Applying, action, actions);
+    }
+
+    pub(super) fn count_applied(&mut self, now_ms: u64, applied: &Applied) {
+        self.counters.entries_consumed += applied.entries;
+        self.counters.keys_applied += applied.keys;
+        self.counters.entries_dropped += applied.dropped;
+        self.backlog = applied.left;
+        self.applied_at_ms = now_ms;
+        self.apply_retries = 0;
+        self.caught_up = applied.left <= self.settings.near_empty_entries;
+        if let Some(left) = &mut self.consume_before_recheck {
+            *left = if applied.left == 0 { 0 } else { left.saturating_sub(applied.entries) };
+        }
+    }
+
+    pub(super) fn apply_rolled_back(&mut self, now_ms: u64, why: &str) {
+        self.expect_busy(Busy::Applying);
+        self.apply_retries += 1;
+        self.rest(now_ms, self.apply_retries);
+        self.give_up_if(self.apply_retries, why);
+    }
+
+    /// A short rest after a roll-back, longer each time, so that we do not hammer who beat us.
+    fn rest(&mut self, now_ms: u64, times: u32) {
+        self.rest_until_ms = now_ms.saturating_add(u64::from(std::cmp::min(times, 10)) * 50);
+    }
+
+    fn give_up_if(&mut self, times: u32, why: &str) {
+        if times > ROLLED_BACK_MAX {
+            let message = format!(
+                "our own statement was rolled back {times} times, the last time with: {why}; \
+                 run the same command again when the server is calmer"
+            );
+            self.fail(Failure { kind: FailureKind::Other, message });
+        }
+    }
+
+    pub(super) fn decide_indexes(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        if self.throttle.reason(now_ms).is_none() {
+            self.save_if_needed(actions);
+            self.begin(Busy::Indexing, Action::BuildIndexes, actions);
+        }
+    }
+
+    pub(super) fn decide_catch_up(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        self.save_if_needed(actions);
+        if self.caught_up {
+            self.enter(if self.settings.verify { Phase::Verify } else { Phase::Swap });
+            self.save_if_needed(actions);
+            self.decide(now_ms, actions);
+        } else {
+            self.begin_apply(actions);
+        }
+    }
+}

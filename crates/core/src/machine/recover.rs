@@ -1,0 +1,122 @@
+//! From a checkpoint and what was seen on the server back to a machine.
+//!
+//! The same way for a fresh start, a crash, a lost connection and a lost answer: whatever was in
+//! flight has ended on the server (the dialect proves that before it observes), and what it left tells
+//! what happened.
+
+use std::collections::BTreeMap;
+
+use super::{Failure, FailureKind, LockTries, Machine, RoundState, Settings, Stopping};
+use crate::checkpoint::{Checkpoint, Phase};
+use crate::chunk::ChunkSizer;
+use crate::eta::Eta;
+use crate::throttle::Throttle;
+
+/// A chunk of the checkpoint's round whose mark was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DoneChunk {
+    /// Index in the round.
+    pub index: u32,
+    /// Rows written.
+    pub rows: u64,
+}
+
+/// Which table stands under the source's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SwapState {
+    /// The source itself.
+    NotSwapped,
+    /// The shadow.
+    Swapped,
+    /// Neither could be proven; what a person should look at.
+    Unclear(String),
+}
+
+/// What was seen on the server after everything in flight had ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// Marks of the checkpoint's round.
+    pub done: Vec<DoneChunk>,
+    /// Which table stands under the source's name.
+    pub swap: SwapState,
+}
+
+impl Machine {
+    /// The machine that goes on from here. The next event is `Started`.
+    pub fn recover(settings: Settings, checkpoint: Checkpoint, observed: &Observed) -> Self {
+        let mut machine = Self::fresh(settings, checkpoint);
+        match &observed.swap {
+            SwapState::NotSwapped => {
+                if machine.phase >= Phase::Finish {
+                    machine.fail_ambiguous(
+                        "the run's record says that the swap was made, the server shows the source \
+                         under its own name",
+                    );
+                }
+            }
+            SwapState::Swapped => {
+                if machine.phase < Phase::Finish {
+                    machine.round = None;
+                    machine.enter(Phase::Finish);
+                }
+            }
+            SwapState::Unclear(why) => machine.fail_ambiguous(why),
+        }
+        if let Some(round) = &mut machine.round {
+            let done: BTreeMap<u32, u64> =
+                observed.done.iter().map(|chunk| (chunk.index, chunk.rows)).collect();
+            *round = RoundState::resumed(round.plan().clone(), done);
+        }
+        machine
+    }
+
+    fn fresh(settings: Settings, checkpoint: Checkpoint) -> Self {
+        let sizer = ChunkSizer::new(
+            settings.chunk_rows_start,
+            settings.chunk_rows_min,
+            settings.chunk_rows_max,
+            settings.chunk_ms_target,
+        );
+        let verify_sizer = ChunkSizer::new(
+            settings.chunk_rows_start.saturating_mul(5),
+            settings.chunk_rows_min,
+            settings.verify_rows_max,
+            settings.chunk_ms_target,
+        );
+        let throttle = Throttle::new(settings.lag_ms_max, settings.replicas_known);
+        Self {
+            settings,
+            phase: checkpoint.phase,
+            frontier: checkpoint.frontier,
+            verified: checkpoint.verified,
+            round: checkpoint.round.map(RoundState::new),
+            round_next: checkpoint.round_next,
+            busy: None,
+            stopping: None,
+            stopped: false,
+            paused: false,
+            unsaved: false,
+            throttle,
+            sizer,
+            verify_sizer,
+            eta: Eta::default(),
+            backlog: 0,
+            applied_at_ms: 0,
+            apply_retries: 0,
+            rest_until_ms: 0,
+            caught_up: false,
+            consume_before_recheck: None,
+            lock: LockTries::default(),
+            lock_why: String::new(),
+            stall_ms: None,
+            chunk_ms: 0,
+            counters: checkpoint.counters,
+        }
+    }
+
+    fn fail_ambiguous(&mut self, why: &str) {
+        let message = format!("what the server did cannot be told: {why}; a person must look");
+        self.stopping =
+            Some(Stopping::Fail(Failure { kind: FailureKind::Ambiguous, message }));
+    }
+}

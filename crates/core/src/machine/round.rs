@@ -1,0 +1,143 @@
+//! The bookkeeping of one round: which chunks are to do, in flight, done, or to be taken again.
+//!
+//! Shared by copying and verifying. Owns no decision about when a round may begin or be cut short.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::key::{Chunk, Round};
+
+/// A round under way.
+#[derive(Debug, Clone)]
+pub(super) struct RoundState {
+    plan: Round,
+    todo: VecDeque<u32>,
+    in_flight: BTreeSet<u32>,
+    done: BTreeMap<u32, u64>,
+    again: VecDeque<u32>,
+    rolled_back: u32,
+}
+
+impl RoundState {
+    /// A round of which nothing has begun.
+    pub(super) fn new(plan: Round) -> Self {
+        Self::resumed(plan, BTreeMap::new())
+    }
+
+    /// A round of which `done` (index → rows) has committed already.
+    pub(super) fn resumed(plan: Round, done: BTreeMap<u32, u64>) -> Self {
+        let todo = plan
+            .chunks
+            .iter()
+            .map(|chunk| chunk.index)
+            .filter(|index| !done.contains_key(index))
+            .collect();
+        Self {
+            plan,
+            todo,
+            in_flight: BTreeSet::new(),
+            done,
+            again: VecDeque::new(),
+            rolled_back: 0,
+        }
+    }
+
+    pub(super) fn plan(&self) -> &Round {
+        &self.plan
+    }
+
+    pub(super) fn chunk(&self, index: u32) -> Option<&Chunk> {
+        self.plan.chunks.iter().find(|chunk| chunk.index == index)
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    pub(super) fn rows_done(&self) -> u64 {
+        self.done.values().sum()
+    }
+
+    pub(super) fn chunks_done(&self) -> u64 {
+        self.done.values().fold(0, |count, _| count + 1)
+    }
+
+    /// The next chunk to begin, if fewer than `workers` are in flight.
+    pub(super) fn take_next(&mut self, workers: u32) -> Option<Chunk> {
+        let limit = usize::try_from(workers).unwrap_or(usize::MAX);
+        if self.in_flight.len() >= limit {
+            return None;
+        }
+        let index = self.todo.pop_front()?;
+        self.in_flight.insert(index);
+        self.chunk(index).cloned()
+    }
+
+    /// The chunk has left flight; false where it was not in flight.
+    pub(super) fn leave_flight(&mut self, index: u32) -> bool {
+        self.in_flight.remove(&index)
+    }
+
+    pub(super) fn set_done(&mut self, index: u32, rows: u64) {
+        self.done.insert(index, rows);
+    }
+
+    pub(super) fn set_again(&mut self, index: u32) {
+        self.again.push_back(index);
+    }
+
+    /// Puts a rolled-back chunk first in line again; returns how often that happened in this round.
+    pub(super) fn set_rolled_back(&mut self, index: u32) -> u32 {
+        self.todo.push_front(index);
+        self.rolled_back += 1;
+        self.rolled_back
+    }
+
+    /// The chunk to take again, alone; only while nothing is in flight and nothing is left to do.
+    pub(super) fn next_again(&self) -> Option<u32> {
+        if self.in_flight.is_empty() && self.todo.is_empty() {
+            self.again.front().copied()
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn finish_again(&mut self, index: u32) {
+        self.again.retain(|waiting| *waiting != index);
+    }
+
+    /// Whether every chunk of the plan has committed.
+    pub(super) fn is_complete(&self) -> bool {
+        self.todo.is_empty() && self.in_flight.is_empty() && self.again.is_empty()
+    }
+
+    /// Cuts off the chunks behind the last one that was begun, so that the round can end early.
+    ///
+    /// A hole (a chunk before the last begun one that is still to do) stays: the frontier may only
+    /// stand where everything before it has been copied.
+    pub(super) fn cut_short(&mut self) {
+        let begun = self
+            .in_flight
+            .iter()
+            .chain(self.done.keys())
+            .chain(self.again.iter())
+            .copied()
+            .fold(None, |last: Option<u32>, index| {
+                Some(last.map_or(index, |last| std::cmp::max(last, index)))
+            });
+        match begun {
+            None => {
+                self.todo.clear();
+                self.plan.chunks.clear();
+            }
+            Some(last) => {
+                self.todo.retain(|index| *index <= last);
+                self.plan.chunks.retain(|chunk| chunk.index <= last);
+            }
+        }
+    }
+
+    /// Whether nothing of the plan is left after `cut_short`.
+    pub(super) fn is_void(&self) -> bool {
+        self.plan.chunks.is_empty()
+    }
+}

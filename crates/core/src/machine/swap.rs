@@ -1,0 +1,80 @@
+//! The swap phase: bring the log near empty, try, back off, try again; never without a bound.
+
+use super::{Action, Busy, Failure, FailureKind, LockTries, Machine};
+use crate::checkpoint::Phase;
+
+/// First wait after a lock was not had, in milliseconds; it doubles with each try.
+const BACK_OFF_MS: u64 = 500;
+
+/// Longest wait between two tries, in milliseconds.
+const BACK_OFF_MS_MAX: u64 = 15_000;
+
+impl Machine {
+    pub(super) fn decide_swap(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        // While we wait for the next try the log is kept short, but not by a busy loop.
+        let waiting = now_ms < self.lock.next_ms;
+        let limit = if waiting {
+            self.settings.apply_entries_high / 2
+        } else {
+            self.settings.near_empty_entries
+        };
+        if self.backlog > limit {
+            self.begin_apply(actions);
+        } else if !waiting {
+            self.unsaved = true;
+            self.counters.swap_attempts += 1;
+            self.save_if_needed(actions);
+            let action = Action::TrySwap { budget_ms: self.settings.swap_budget_ms };
+            self.begin(Busy::Swapping, action, actions);
+        }
+    }
+
+    pub(super) fn swapped(&mut self, stall_ms: u64, drained: u64) {
+        self.expect_busy(Busy::Swapping);
+        self.lock = LockTries::default();
+        self.stall_ms = Some(stall_ms);
+        self.counters.entries_consumed += drained;
+        self.backlog = 0;
+        // A stop or abort that came meanwhile came too late: the change is made.
+        self.enter(Phase::Finish);
+    }
+
+    pub(super) fn lock_not_had(&mut self, now_ms: u64, why: String) {
+        match self.busy.take() {
+            Some(Busy::Preparing | Busy::Swapping | Busy::Finishing | Busy::Aborting) => {}
+            other => {
+                self.busy = other;
+                self.unexpected("LockNotHad");
+                return;
+            }
+        }
+        self.back_off(now_ms);
+        self.lock_why = why;
+        let since_ms = self.lock.since_ms.unwrap_or(now_ms);
+        if now_ms.saturating_sub(since_ms) >= self.settings.lock_patience_ms {
+            let message = format!(
+                "the table's lock was not had in {} tries over {} s: {}; run the same command again \
+                 when the holder is gone",
+                self.lock.tries,
+                now_ms.saturating_sub(since_ms) / 1000,
+                self.lock_why
+            );
+            self.fail(Failure { kind: FailureKind::LockNotHad, message });
+        }
+    }
+
+    pub(super) fn drain_too_slow(&mut self, now_ms: u64, drained: u64) {
+        self.expect_busy(Busy::Swapping);
+        self.counters.entries_consumed += drained;
+        self.lock_why = "the log could not be drained within the time allowed under it".to_owned();
+        self.back_off(now_ms);
+    }
+
+    fn back_off(&mut self, now_ms: u64) {
+        self.lock.since_ms.get_or_insert(now_ms);
+        let doublings = std::cmp::min(self.lock.tries, 5);
+        let wait_ms = std::cmp::min(BACK_OFF_MS << doublings, BACK_OFF_MS_MAX);
+        self.lock.tries = self.lock.tries.saturating_add(1);
+        self.lock.next_ms = now_ms.saturating_add(wait_ms);
+    }
+}

@@ -1,0 +1,182 @@
+//! Single steps of the machine that are easier to read here than in a simulated run.
+
+use super::*;
+use crate::key::{Chunk, Key, KeyRange};
+
+fn key(n: u32) -> Key {
+    Key(vec![n.to_string()])
+}
+
+fn chunks(bounds: &[Option<u32>]) -> Vec<Chunk> {
+    let mut after = None;
+    (0..)
+        .zip(bounds)
+        .map(|(index, bound)| {
+            let up_to = bound.map(key);
+            let range = KeyRange { after: after.clone(), up_to: up_to.clone() };
+            after = up_to;
+            Chunk { index, range }
+        })
+        .collect()
+}
+
+fn machine_in_copy(workers: u32) -> Machine {
+    let settings = Settings { workers, ..Settings::default() };
+    let checkpoint = Checkpoint { phase: Phase::Copy, ..Checkpoint::begin() };
+    let observed = Observed { done: vec![], swap: SwapState::NotSwapped };
+    Machine::recover(settings, checkpoint, &observed)
+}
+
+fn copied(index: u32) -> Event {
+    Event::ChunkCopied { index, rows: 10, took_ms: 5, applied: None }
+}
+
+fn names(actions: &[Action]) -> Vec<String> {
+    actions
+        .iter()
+        .map(|action| {
+            let text = format!("{action:?}");
+            text.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn the_plan_of_a_round_is_durable_before_its_chunks_begin() {
+    let mut machine = machine_in_copy(2);
+    assert_eq!(names(&machine.step(0, Event::Started)), ["PlanRound"]);
+    let actions = machine.step(
+        1,
+        Event::RoundPlanned { chunks: chunks(&[Some(10), Some(20), None]), last: true },
+    );
+    assert_eq!(names(&actions), ["Save", "CopyChunk", "CopyChunk"]);
+}
+
+#[test]
+fn the_log_is_not_applied_while_a_chunk_is_in_flight() {
+    let mut machine = machine_in_copy(2);
+    machine.step(0, Event::Started);
+    machine.step(1, Event::RoundPlanned { chunks: chunks(&[Some(10), Some(20)]), last: false });
+    assert!(machine.step(2, Event::Backlog { entries: 1_000_000 }).is_empty());
+    assert!(machine.step(3, copied(1)).is_empty(), "chunk 0 is still in flight");
+    let actions = machine.step(4, copied(0));
+    assert_eq!(
+        actions,
+        [Action::Apply {
+            frontier: Frontier::At(key(20)),
+            keys_max: Settings::default().apply_keys_max
+        }]
+    );
+}
+
+#[test]
+fn a_throttle_cuts_the_round_short_and_keeps_the_frontier_exact() {
+    let mut machine = machine_in_copy(1);
+    machine.step(0, Event::Started);
+    let plan = chunks(&[Some(10), Some(20), Some(30)]);
+    machine.step(1, Event::RoundPlanned { chunks: plan, last: false });
+    let reading = crate::throttle::LagReading {
+        replica: "r".into(),
+        lag_ms: Some(9000),
+        error: String::new(),
+    };
+    machine.step(2, Event::Lag(vec![reading.clone()]));
+    assert!(machine.step(3, copied(0)).is_empty());
+    let well = crate::throttle::LagReading { lag_ms: Some(0), ..reading };
+    let actions = machine.step(4, Event::Lag(vec![well]));
+    assert!(
+        matches!(&actions[..], [Action::PlanRound { after: Some(after), .. }] if *after == key(10))
+    );
+}
+
+#[test]
+fn a_resumed_round_copies_only_what_has_no_mark() {
+    let plan = crate::key::Round { number: 7, chunks: chunks(&[Some(10), Some(20), Some(30)]) };
+    let checkpoint = Checkpoint {
+        phase: Phase::Copy,
+        round: Some(plan),
+        round_next: 8,
+        ..Checkpoint::begin()
+    };
+    let observed = Observed {
+        done: vec![DoneChunk { index: 0, rows: 5 }, DoneChunk { index: 2, rows: 5 }],
+        swap: SwapState::NotSwapped,
+    };
+    let mut machine = Machine::recover(Settings::default(), checkpoint, &observed);
+    let actions = machine.step(0, Event::Started);
+    assert!(
+        matches!(&actions[..], [Action::CopyChunk { round: 7, chunk }] if chunk.index == 1),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_second_difference_stops_the_run_before_the_swap() {
+    let settings = Settings::default();
+    let checkpoint =
+        Checkpoint { phase: Phase::Verify, frontier: Frontier::End, ..Checkpoint::begin() };
+    let observed = Observed { done: vec![], swap: SwapState::NotSwapped };
+    let mut machine = Machine::recover(settings, checkpoint, &observed);
+    assert_eq!(names(&machine.step(0, Event::Started)), ["PlanVerify"]);
+    machine.step(1, Event::RoundPlanned { chunks: chunks(&[None]), last: true });
+    let differs = || Event::RangeVerified {
+        index: 0,
+        rows: 10,
+        differences: 1,
+        samples: vec!["id=3".into()],
+        took_ms: 1,
+    };
+    assert_eq!(names(&machine.step(2, differs())), ["Repair"]);
+    assert_eq!(names(&machine.step(3, Event::Repaired { keys: 1, backlog: 1 })), ["Apply"]);
+    let applied = Applied { entries: 1, keys: 1, ..Applied::default() };
+    assert_eq!(names(&machine.step(4, Event::Applied(applied))), ["VerifyRange"]);
+    let actions = machine.step(5, differs());
+    assert!(matches!(
+        &actions[..],
+        [.., Action::Stop(Ending::Failed(Failure { kind: FailureKind::Different, .. }))]
+    ));
+}
+
+#[test]
+fn a_lock_that_is_never_had_ends_within_the_patience() {
+    let settings = Settings { lock_patience_ms: 60_000, ..Settings::default() };
+    let observed = Observed { done: vec![], swap: SwapState::NotSwapped };
+    let mut machine = Machine::recover(settings, Checkpoint::begin(), &observed);
+    let mut now_ms = 0;
+    let mut actions = machine.step(now_ms, Event::Started);
+    let mut tries = 0;
+    while !actions.iter().any(|action| matches!(action, Action::Stop(_))) {
+        now_ms += 100;
+        assert!(now_ms < 120_000, "it must end");
+        let event = if actions.contains(&Action::Prepare) {
+            tries += 1;
+            Event::LockNotHad { why: "session 7".into() }
+        } else {
+            Event::Tick
+        };
+        actions = machine.step(now_ms, event);
+    }
+    assert!(tries > 3 && tries < 20, "{tries} tries with growing rests");
+    assert!(matches!(
+        &actions[..],
+        [.., Action::Stop(Ending::Failed(Failure { kind: FailureKind::LockNotHad, .. }))]
+    ));
+}
+
+#[test]
+fn an_event_that_cannot_be_stops_the_run_safely() {
+    let mut machine = machine_in_copy(1);
+    machine.step(0, Event::Started);
+    let actions = machine.step(1, Event::Swapped { stall_ms: 1, drained: 0 });
+    assert!(matches!(&actions[..], [.., Action::Stop(Ending::Failed(_))]), "{actions:?}");
+}
+
+#[test]
+fn a_swap_seen_after_a_crash_leads_forward() {
+    let checkpoint =
+        Checkpoint { phase: Phase::Swap, frontier: Frontier::End, ..Checkpoint::begin() };
+    let observed = Observed { done: vec![], swap: SwapState::Swapped };
+    let mut machine = Machine::recover(Settings::default(), checkpoint, &observed);
+    assert_eq!(names(&machine.step(0, Event::Started)), ["Save", "Finish"]);
+    assert_eq!(names(&machine.step(1, Event::Finished)), ["Save", "Stop"]);
+}

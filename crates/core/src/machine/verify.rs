@@ -1,0 +1,120 @@
+//! The verify phase: ranges side by side, a repair for what differs, and never a swap after a second
+//! difference.
+
+use super::{Action, Busy, Failure, FailureKind, Machine, RoundState};
+use crate::checkpoint::Phase;
+use crate::key::Frontier;
+
+impl Machine {
+    pub(super) fn decide_verify(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        if self.round.is_some() {
+            self.drive_verify_round(actions);
+        }
+        if self.round.is_some() || self.busy.is_some() {
+            return;
+        }
+        if self.verified == Frontier::End {
+            self.enter(Phase::Swap);
+            self.decide(now_ms, actions);
+        } else if self.apply_due(now_ms) {
+            self.begin_apply(actions);
+        } else {
+            self.save_if_needed(actions);
+            let action = Action::PlanVerify {
+                after: self.verified.lower_bound().cloned(),
+                range_rows: self.verify_sizer.rows(),
+                ranges_max: self
+                    .settings
+                    .workers
+                    .saturating_mul(self.settings.round_chunks_per_worker),
+            };
+            self.begin(Busy::Planning, action, actions);
+        }
+    }
+
+    fn drive_verify_round(&mut self, actions: &mut Vec<Action>) {
+        let workers = self.settings.workers;
+        let paused = self.paused;
+        let Some(round) = self.round.as_mut() else { return };
+        if paused {
+            round.cut_short();
+        }
+        while let Some(range) = round.take_next(workers) {
+            actions.push(Action::VerifyRange { range });
+        }
+        if let Some(index) = round.next_again() {
+            self.mend(index, actions);
+        } else if round.is_complete() {
+            self.end_verify_round();
+        }
+    }
+
+    /// A range that differs: log its keys, apply until they are consumed, look again.
+    fn mend(&mut self, index: u32, actions: &mut Vec<Action>) {
+        let Some(range) = self.round.as_ref().and_then(|round| round.chunk(index)).cloned() else {
+            return;
+        };
+        match self.consume_before_recheck {
+            None => self.begin(Busy::Repairing(index), Action::Repair { range }, actions),
+            Some(0) => {
+                self.begin(Busy::Rechecking(index), Action::VerifyRange { range }, actions);
+            }
+            Some(_) => self.begin_apply(actions),
+        }
+    }
+
+    fn end_verify_round(&mut self) {
+        let Some(round) = self.round.take() else { return };
+        if !round.is_void() {
+            self.verified = round.plan().end();
+        }
+        self.counters.rows_verified += round.rows_done();
+        self.unsaved = true;
+    }
+
+    pub(super) fn range_verified(
+        &mut self,
+        index: u32,
+        rows: u64,
+        differences: u64,
+        samples: &[String],
+        took_ms: u64,
+    ) {
+        let second_look = self.busy == Some(Busy::Rechecking(index));
+        if !self.leave_flight(index) {
+            return;
+        }
+        self.verify_sizer.feedback(rows, took_ms);
+        let Some(round) = &mut self.round else { return };
+        if differences == 0 {
+            if second_look {
+                round.finish_again(index);
+                self.consume_before_recheck = None;
+            }
+            round.set_done(index, rows);
+        } else if second_look {
+            let message = format!(
+                "verification found {differences} differing rows, and applying them again did not \
+                 help: {}; the swap was not made and the source is untouched",
+                samples.join("; ")
+            );
+            self.fail(Failure { kind: FailureKind::Different, message });
+        } else {
+            RoundState::set_again(round, index);
+        }
+    }
+
+    pub(super) fn repaired(&mut self, keys: u64, backlog: u64) {
+        match self.busy.take() {
+            Some(Busy::Repairing(_)) => {
+                self.counters.keys_repaired += keys;
+                self.backlog = backlog;
+                self.consume_before_recheck = Some(backlog);
+            }
+            other => {
+                self.busy = other;
+                self.unexpected("Repaired");
+            }
+        }
+    }
+}

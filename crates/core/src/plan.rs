@@ -1,0 +1,78 @@
+//! The checked request: everything about a run that stays the same while it runs.
+//!
+//! Made once at preflight and stored with the run, so that a resumed run, `abort` and `status` work
+//! from the same facts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::finding::Finding;
+use crate::mapping::{KeySpec, Mapping};
+
+/// The names of everything that a run makes, unquoted, all in the source's schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The table in the new shape, until the swap.
+    pub shadow: String,
+    /// The change log.
+    pub log: String,
+    /// The old table, after the swap.
+    pub retired: String,
+    /// Capture triggers: insert, update, delete.
+    pub triggers: [String; 3],
+    /// Fence triggers of the swap on servers that need one: insert, update, delete.
+    pub fences: [String; 3],
+}
+
+/// A run's fixed facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// The run's id: lower-case letters and digits, unique on the server.
+    pub run_id: String,
+    /// Schema or database of the source.
+    pub schema: String,
+    /// The source's name.
+    pub table: String,
+    /// The user's statement, verbatim.
+    pub statement: String,
+    /// The statement with spacing and comments levelled, to tell whether two are the same.
+    pub fingerprint: String,
+    /// Names of what the run makes.
+    pub names: Names,
+    /// What becomes of the columns.
+    pub mapping: Mapping,
+    /// The key that identifies rows.
+    pub key: KeySpec,
+    /// Definitions of indexes that are built after the copy, ready for `ADD`.
+    pub deferred_indexes: Vec<String>,
+    /// Columns of the shadow alone whose defaults differ at each draw; a row keeps its first draw.
+    pub volatile_added: Vec<String>,
+    /// Rows of the source by the server's estimate.
+    pub rows_estimate: u64,
+    /// Average bytes of a row by the server's estimate; 0 where unknown.
+    pub row_bytes: u64,
+}
+
+/// How a change is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// The server does it itself, without a copy and without a long lock.
+    Native,
+    /// A shadow table is copied and swapped.
+    Shadow,
+}
+
+/// What `plan` shows and `run` carries out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// How the change is made.
+    pub strategy: Strategy,
+    /// What preflight saw.
+    pub findings: Vec<Finding>,
+    /// The run's facts; `None` where preflight refused before they could be gathered.
+    pub spec: Option<RunSpec>,
+    /// The server, as "MySQL 9.7.0 at 127.0.0.1:3306".
+    pub server: String,
+    /// Replicas that are watched.
+    pub replicas: Vec<String>,
+}
