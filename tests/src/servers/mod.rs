@@ -12,6 +12,8 @@ mod program;
 mod server;
 mod shared;
 pub mod sql;
+#[cfg(test)]
+mod tests;
 
 pub use pair::Pair;
 pub use paths::{leftovers, servers_dir};
