@@ -1,29 +1,38 @@
-//! `underpin-lab`: throwaway servers from the command line.
+//! `underpin-lab`: throwaway servers, and the programs that need them, from the command line.
 //!
 //! Owns the arguments only; `cargo xtask` calls it, and so may a person.
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 use std::io::Read;
+use std::process::{Command, ExitCode};
+use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use underpin_tests::servers::{self, Flavor, Pair, ServerSpec};
 
 const USAGE: &str = "usage:
-  underpin-lab install [--db DB]...
-  underpin-lab up --db DB [--durable] [--option NAME=VALUE]...
+  underpin-lab install [--db DB]...           fetch and initialise servers (all of the matrix)
+  underpin-lab up [--db DB] [--durable] [--option NAME=VALUE]...
+                                              a primary and a replica until standard input ends
+  underpin-lab with-servers [--db DB]... -- COMMAND...
+                                              run COMMAND with the servers' URLs in its environment
+  underpin-lab check-clean                    fail if a server was left behind
 DB is mysql, mariadb or mariadb118";
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let Some((command, rest)) = words.split_first() else { bail!("{USAGE}") };
     match command.as_str() {
-        "install" => servers::install(&spec_flavors(rest)?),
-        "up" => up(rest),
+        "install" => servers::install(&flavors(rest)?)?,
+        "up" => up(rest)?,
+        "with-servers" => return with_servers(rest),
+        "check-clean" => check_clean()?,
         other => bail!("{other:?} is not known\n{USAGE}"),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn spec_flavors(words: &[String]) -> Result<Vec<Flavor>> {
+fn flavors(words: &[String]) -> Result<Vec<Flavor>> {
     let mut flavors = Vec::new();
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -53,5 +62,57 @@ fn up(words: &[String]) -> Result<()> {
     eprintln!("press Enter, or close standard input, to stop both");
     let mut byte = [0_u8; 1];
     let _enter_or_end = std::io::stdin().read(&mut byte).context("reading standard input")?;
+    Ok(())
+}
+
+/// One pair a flavour for a whole command (a test run has many processes), told by environment.
+fn with_servers(words: &[String]) -> Result<ExitCode> {
+    let split = words.iter().position(|word| word == "--").context(USAGE)?;
+    let (options, command) = words.split_at(split);
+    let (program, arguments) = command.get(1..).and_then(<[_]>::split_first).context(USAGE)?;
+    let mut wanted = flavors(options)?;
+    // servers that somebody named already are used as they are
+    wanted.retain(|&flavor| std::env::var_os(servers::env_names(flavor).0).is_none());
+    let starts: Vec<_> = wanted
+        .into_iter()
+        .map(|flavor| (flavor, thread::spawn(move || Pair::start(&ServerSpec::new(flavor)))))
+        .collect();
+    let mut pairs = Vec::new();
+    let mut missing = Vec::new();
+    for (flavor, start) in starts {
+        match start.join().map_err(|_| anyhow!("starting a server panicked"))? {
+            Ok(pair) => pairs.push(pair),
+            Err(error) if std::env::var_os("CI").is_none() => {
+                eprintln!("SKIPPED: no server {}: {error:#}", flavor.name());
+                missing.push(flavor);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let mut child = Command::new(program);
+    child.args(arguments);
+    for pair in &pairs {
+        let (primary, replica) = servers::env_names(pair.flavor());
+        child.env(primary, pair.primary.url()).env(replica, pair.replica.url());
+    }
+    if !missing.is_empty() {
+        // each test process would try in vain to start it once more
+        let had = Flavor::ALL.into_iter().filter(|flavor| !missing.contains(flavor));
+        let names: Vec<&str> = had.map(Flavor::name).collect();
+        child.env("UNDERPIN_TEST_SERVERS", names.join(","));
+    }
+    let status = child.status().with_context(|| format!("starting {program}"))?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    Ok(ExitCode::from(code))
+}
+
+/// Supervisors end within moments of the process they served; they get that long.
+fn check_clean() -> Result<()> {
+    let limit = std::time::Duration::from_secs(15);
+    let _clean = servers::sql::wait_until("no server is left", limit, || {
+        Ok(servers::leftovers()?.is_empty())
+    });
+    let left = servers::leftovers()?;
+    ensure!(left.is_empty(), "left behind:\n{}", left.join("\n"));
     Ok(())
 }

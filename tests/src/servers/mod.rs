@@ -18,7 +18,7 @@ mod tests;
 pub use pair::Pair;
 pub use paths::{leftovers, servers_dir};
 pub use server::Server;
-pub use shared::{Endpoints, TestDb, env_names, shared};
+pub use shared::{Endpoints, TestDb, env_names, shared, wanted};
 
 use anyhow::{Result, bail};
 

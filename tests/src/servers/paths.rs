@@ -26,17 +26,43 @@ pub(super) fn run_dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Data directories that stand now: each belongs to a running server, or was left behind by one.
+/// Data directories and processes of servers whose owner is gone. Normally none: the supervisor
+/// ends them. Where it was itself killed, or the machine lost power, they show here.
 ///
 /// # Errors
-/// When the directory cannot be read.
-pub fn leftovers() -> Result<Vec<PathBuf>> {
+/// When the directories or processes cannot be listed.
+pub fn leftovers() -> Result<Vec<String>> {
+    let run_dir = run_dir()?;
     let mut found = Vec::new();
-    for entry in fs::read_dir(run_dir()?).context("listing running servers")? {
-        found.push(entry.context("listing running servers")?.path());
+    for entry in fs::read_dir(&run_dir).context("listing running servers")? {
+        let dir = entry.context("listing running servers")?.path();
+        if is_orphan(&dir) {
+            found.push(format!("data directory {}", dir.display()));
+        }
+    }
+    let marker = format!("--datadir={}/", run_dir.display());
+    for entry in fs::read_dir("/proc").context("listing processes")?.flatten() {
+        // a process may end while we look: that is no error
+        let Ok(bytes) = fs::read(entry.path().join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&bytes);
+        let words: Vec<&str> = line.split('\0').collect();
+        let server = words.iter().find_map(|word| word.strip_prefix(marker.as_str()));
+        if let Some(name) = server.and_then(|rest| rest.split('/').next())
+            && is_orphan(&run_dir.join(name))
+        {
+            let pid = entry.file_name();
+            found.push(format!("process {} of {name}", pid.display()));
+        }
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether the process that made `NAME-PID-NUMBER` has ended.
+fn is_orphan(dir: &Path) -> bool {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let owner = name.rsplit('-').nth(1).and_then(|pid| pid.parse::<u32>().ok());
+    owner.is_none_or(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// Holds `target/servers/NAME.lock` until the value is dropped; waits for other processes.

@@ -44,13 +44,30 @@ pub fn env_names(flavor: Flavor) -> (String, String) {
     (format!("UNDERPIN_TEST_{name}_URL"), format!("UNDERPIN_TEST_{name}_REPLICA_URL"))
 }
 
+/// Whether tests against `flavor` are wanted; says so on standard error when not.
+///
+/// `UNDERPIN_TEST_SERVERS` names those that are, separated by commas (`none` for none); without it
+/// all are. A test that starts a [`Pair`] or server of its own asks here first.
+#[must_use]
+pub fn wanted(flavor: Flavor) -> bool {
+    let wanted = std::env::var("UNDERPIN_TEST_SERVERS")
+        .map_or(true, |list| list.split(',').any(|name| name.trim() == flavor.name()));
+    if !wanted {
+        eprintln!("SKIPPED: {} is not in UNDERPIN_TEST_SERVERS", flavor.name());
+    }
+    wanted
+}
+
 /// The shared servers of `flavor`: those named by the environment, else a pair started once for
-/// this process. `None`, said on standard error, when they cannot be had.
+/// this process. `None`, said on standard error, when they are not [`wanted`] or cannot be had.
 ///
 /// # Panics
 /// When they cannot be had and `CI` is set: there a skip would pass for a success.
 #[must_use]
 pub fn shared(flavor: Flavor) -> Option<&'static Endpoints> {
+    if !wanted(flavor) {
+        return None;
+    }
     static SLOTS: [OnceLock<Option<Shared>>; 3] = [const { OnceLock::new() }; 3];
     let index = Flavor::ALL.iter().position(|&known| known == flavor)?;
     let slot = SLOTS.get(index)?.get_or_init(|| match find_or_start(flavor) {

@@ -1,0 +1,56 @@
+//! Calls to the workspace's own programs, built in release as they are called.
+//!
+//! Owns how they are built and found. What they do is theirs.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus};
+
+use anyhow::{Context, Result, ensure};
+
+/// A command of the same cargo that runs this program.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// `underpin-lab WORDS`.
+pub(crate) fn lab(words: &[String]) -> Result<ExitCode> {
+    forward(&["-p", "underpin-tests", "--bin", "underpin-lab"], words)
+}
+
+/// `underpin-lab WORDS` with the product's path in `UNDERPIN_BIN`, both freshly built.
+pub(crate) fn lab_with_product(words: &[String]) -> Result<ExitCode> {
+    let mut build = cargo();
+    build.args(["build", "--release", "-p", "underpin", "-p", "underpin-tests"]);
+    let status = build.status().context("starting cargo build")?;
+    ensure!(status.success(), "building the release programs ended with {status}");
+    let release = release_dir();
+    let mut lab = Command::new(release.join("underpin-lab"));
+    lab.args(words).env("UNDERPIN_BIN", release.join("underpin"));
+    Ok(code(lab.status().context("starting underpin-lab")?))
+}
+
+/// `underpin-sim WORDS`.
+pub(crate) fn sim(words: &[String]) -> Result<ExitCode> {
+    forward(&["-p", "underpin-sim", "--bin", "underpin-sim"], words)
+}
+
+fn forward<W: AsRef<OsStr>>(which: &[&str], words: &[W]) -> Result<ExitCode> {
+    let mut run = cargo();
+    run.args(["run", "--quiet", "--release"]).args(which).arg("--").args(words);
+    Ok(code(run.status().context("starting cargo run")?))
+}
+
+fn release_dir() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target"),
+        PathBuf::from,
+    );
+    target.join("release")
+}
+
+/// The exit code to hand on; an end by a signal counts as a failure.
+fn code(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    ExitCode::from(code.unwrap_or(1))
+}
