@@ -1,0 +1,306 @@
+//! What the engine tells about a run while it goes on: one `Report` per event, ready to be written as
+//! one line of JSON or shown to a person.
+//!
+//! Owns the shape of the reports, which is part of the program's interface (`--output json`): fields
+//! are added, never renamed. Does not decide when something is reported, and prints nothing.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::time::Instant;
+use underpin_core::finding::Finding;
+use underpin_core::plan::{Plan, Strategy};
+
+/// What a plan says, without the parts that only the program needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlanSummary {
+    /// The run's id; `None` where preflight refused before there was one.
+    pub run_id: Option<String>,
+    /// The table as `schema.table`; `None` as above.
+    pub table: Option<String>,
+    /// The user's statement, verbatim; `None` as above.
+    pub statement: Option<String>,
+    /// How the change is made.
+    pub strategy: Strategy,
+    /// Rows of the table by the server's estimate; `None` as above.
+    pub rows_estimate: Option<u64>,
+    /// Average bytes of a row by the server's estimate; `None` where unknown.
+    pub row_bytes: Option<u64>,
+    /// The server, as "MySQL 9.7.0 at 127.0.0.1:3306".
+    pub server: String,
+    /// Replicas that are watched.
+    pub replicas: Vec<String>,
+    /// What preflight saw.
+    pub findings: Vec<Finding>,
+    /// Whether a finding refuses the run.
+    pub refused: bool,
+}
+
+impl PlanSummary {
+    /// The summary of a plan.
+    pub fn of(plan: &Plan) -> Self {
+        let spec = plan.spec.as_ref();
+        Self {
+            run_id: spec.map(|spec| spec.run_id.clone()),
+            table: spec.map(|spec| format!("{}.{}", spec.schema, spec.table)),
+            statement: spec.map(|spec| spec.statement.clone()),
+            strategy: plan.strategy,
+            rows_estimate: spec.map(|spec| spec.rows_estimate),
+            row_bytes: spec.map(|spec| spec.row_bytes).filter(|bytes| *bytes > 0),
+            server: plan.server.clone(),
+            replicas: plan.replicas.clone(),
+            findings: plan.findings.clone(),
+            refused: underpin_core::finding::is_refused(&plan.findings),
+        }
+    }
+}
+
+/// The verdict of the comparison of source and shadow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every row was compared and found equal before the swap.
+    Equal,
+    /// The comparison was switched off.
+    Skipped,
+}
+
+/// How this program left a run that is not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoppedAs {
+    /// On request; the same command goes on.
+    Interrupted,
+    /// On request; nothing of the run is left.
+    Aborted,
+}
+
+/// What a finished run did. Times in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// The run.
+    pub run_id: String,
+    /// The table as `schema.table`.
+    pub table: String,
+    /// Rows copied by chunks.
+    pub rows_copied: u64,
+    /// Chunks that committed.
+    pub chunks: u64,
+    /// Chunks that met a pending unique value and were taken together with the log.
+    pub chunks_redone: u64,
+    /// Changes of the application that were captured.
+    pub changes_captured: u64,
+    /// Rows that were made equal because of them.
+    pub changes_applied: u64,
+    /// Changes that another change of the same row made needless.
+    pub changes_collapsed: u64,
+    /// Changes dropped because their rows were still to be copied.
+    pub changes_dropped: u64,
+    /// Rows of the source found equal before the swap.
+    pub rows_verified: u64,
+    /// The verdict.
+    pub verified: Verdict,
+    /// How long the swap held up the application; `None` where the swap was seen only after a restart
+    /// or a lost connection.
+    pub swap_stall_ms: Option<u64>,
+    /// Swaps tried.
+    pub swap_attempts: u64,
+    /// Worst lag of a replica that this program saw; `None` without replicas.
+    pub lag_ms_max: Option<u64>,
+    /// Time this program worked on the run.
+    pub took_ms: u64,
+    /// The old table as `schema.table`, where it was kept.
+    pub retired: Option<String>,
+}
+
+/// One event of a run. `at_ms`: milliseconds since this program began to work on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Report {
+    /// Preflight is done. Sent by whoever planned, not by the engine.
+    Plan {
+        /// Time.
+        at_ms: u64,
+        /// What it says.
+        #[serde(flatten)]
+        plan: PlanSummary,
+    },
+    /// The run is recorded and begins.
+    RunStarted {
+        /// Time.
+        at_ms: u64,
+        /// The run.
+        run_id: String,
+        /// The table as `schema.table`.
+        table: String,
+    },
+    /// An unfinished run goes on.
+    RunResumed {
+        /// Time.
+        at_ms: u64,
+        /// The run.
+        run_id: String,
+        /// The table as `schema.table`.
+        table: String,
+        /// Where it goes on, as "copy".
+        phase: String,
+        /// Rows that earlier work has copied.
+        rows_copied: u64,
+    },
+    /// A phase began, as "copy".
+    Phase {
+        /// Time.
+        at_ms: u64,
+        /// The phase.
+        phase: String,
+    },
+    /// How far the run is; about once a second.
+    Progress {
+        /// Time.
+        at_ms: u64,
+        /// The phase.
+        phase: String,
+        /// Rows copied so far.
+        rows_copied: u64,
+        /// Rows of the table by the server's estimate when the run began.
+        rows_estimate: u64,
+        /// Rows found equal so far.
+        rows_verified: u64,
+        /// Log entries waiting, roughly.
+        backlog: u64,
+        /// Rows a second of late; `None` while unknown.
+        rows_per_s: Option<u64>,
+        /// Seconds left of the copy; `None` while unknown or after it.
+        eta_s: Option<u64>,
+        /// Worst lag of a replica; `None` where one cannot be read.
+        lag_ms: Option<u64>,
+        /// Milliseconds the last chunk took.
+        chunk_ms: u64,
+        /// Changes of the application captured so far, roughly.
+        captured: u64,
+        /// Rows made equal because of them so far.
+        applied: u64,
+        /// Why the run waits; `None` where it does not.
+        waiting: Option<String>,
+    },
+    /// Nothing new is begun for now.
+    Paused {
+        /// Time.
+        at_ms: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The run goes on after a pause.
+    Resumed {
+        /// Time.
+        at_ms: u64,
+    },
+    /// A statement was rolled back by the server (deadlock, lock time-out) and is tried again.
+    Retrying {
+        /// Time.
+        at_ms: u64,
+        /// What, as "copying a chunk".
+        what: String,
+        /// What the server said.
+        why: String,
+    },
+    /// A connection or an answer was lost; everything is connected anew and looked up.
+    Reconnecting {
+        /// Time.
+        at_ms: u64,
+        /// What happened.
+        why: String,
+        /// Tries so far, from 1.
+        attempt: u32,
+    },
+    /// A lock on the live table was not had in time; everybody was let through, and it is tried again.
+    LockTry {
+        /// Time.
+        at_ms: u64,
+        /// Tries so far, from 1.
+        attempt: u32,
+        /// Who held it, as far as could be seen.
+        why: String,
+    },
+    /// The new table stands in the old one's place.
+    Swap {
+        /// Time.
+        at_ms: u64,
+        /// How long the application was held up.
+        stall_ms: u64,
+        /// Log entries applied under the lock.
+        drained: u64,
+        /// Swaps tried.
+        attempts: u64,
+    },
+    /// The change is made and the run is closed.
+    Done {
+        /// Time.
+        at_ms: u64,
+        /// What it did.
+        #[serde(flatten)]
+        summary: Summary,
+    },
+    /// This program stopped before the change was made.
+    Stopped {
+        /// Time.
+        at_ms: u64,
+        /// How.
+        ending: StoppedAs,
+        /// The run.
+        run_id: String,
+        /// Where it was, as "copy".
+        phase: String,
+        /// Rows copied so far.
+        rows_copied: u64,
+    },
+    /// Something went wrong for good. Sent by whoever prints the error, not by the engine.
+    Error {
+        /// Time.
+        at_ms: u64,
+        /// Its nature, as the error's `kind()` names it.
+        kind: String,
+        /// The whole sentence for the user.
+        message: String,
+    },
+}
+
+/// Where reports go. The function must not block for long: the run waits for it.
+#[derive(Clone)]
+pub struct Reporter {
+    since: Instant,
+    send: Arc<dyn Fn(Report) + Send + Sync>,
+}
+
+impl Reporter {
+    /// Reports to `send`, counting time from now.
+    pub fn new(send: impl Fn(Report) + Send + Sync + 'static) -> Self {
+        Self { since: Instant::now(), send: Arc::new(send) }
+    }
+
+    /// Reports to nobody.
+    pub fn silent() -> Self {
+        Self::new(|_| {})
+    }
+
+    /// Milliseconds since this reporter was made.
+    pub fn at_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Sends the report that `make` builds from the time, as
+    /// `reporter.tell(|at_ms| Report::Resumed { at_ms })`.
+    pub fn tell(&self, make: impl FnOnce(u64) -> Report) {
+        (self.send)(make(self.at_ms()));
+    }
+}
+
+impl std::fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reporter").field("since", &self.since).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
