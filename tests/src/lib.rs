@@ -5,3 +5,4 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod servers;
+pub mod workload;
