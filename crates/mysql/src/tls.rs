@@ -142,9 +142,15 @@ fn certificate_help(error: &CertificateError, options: &ConnectOptions) -> Strin
              connect by a name that it holds, or use ssl-mode=verify-ca",
             options.host
         ),
-        C::UnknownIssuer => {
-            "The server's certificate is not signed by an authority in ssl-ca".to_owned()
-        }
+        C::UnknownIssuer => match &options.tls.ca {
+            Some(ca) => format!(
+                "The server's certificate is not signed by an authority in {}",
+                ca.display()
+            ),
+            None => "The server's certificate is not signed by a public authority: name its \
+                     authority's certificate with ssl-ca"
+                .to_owned(),
+        },
         C::Expired | C::ExpiredContext { .. } => "The server's certificate has expired".to_owned(),
         C::NotValidYet | C::NotValidYetContext { .. } => {
             "The server's certificate is not valid yet: compare the clocks".to_owned()

@@ -100,6 +100,8 @@ impl SessionSettings {
             checked("sql_quote_show_create", "1"),
             plain("sql_big_selects", "1"),
             plain("sql_notes", "1"),
+            // A few errors can be told apart by their text only.
+            plain("lc_messages", "'en_US'"),
             plain("wait_timeout", &self.idle_timeout_s.to_string()),
             plain("net_read_timeout", &self.net_timeout_s.to_string()),
             plain("net_write_timeout", &self.net_timeout_s.to_string()),
