@@ -308,7 +308,7 @@ const FILE_NAME_BYTES: usize = 160;
 /// assert_eq!(shadow_name("orders", "~new", NameLimit::Chars(64))?, "orders~new");
 /// let long = "a_long_name_that_nobody_ever_thought_of_shortening_when_they_could";
 /// let name = shadow_name(&long[..64], "~new", NameLimit::Chars(64))?;
-/// assert!(name.starts_with("a_long_name_that_nobody_ever_thought_of_shortening~") && name.ends_with("~new"));
+/// assert!(name.starts_with("a_long_name_that_nobody_ever_thought_of_shortening_~") && name.ends_with("~new"));
 /// # Ok::<(), underpin_core::ident::IdentError>(())
 /// ```
 ///

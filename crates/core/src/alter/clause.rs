@@ -86,11 +86,8 @@ fn mysql_only(cursor: &Cursor<'_>) -> Option<ClauseKind> {
             () if sees(&["ORDER", "BY"]) => ClauseKind::OrderBy,
             () if sees(&["CONVERT", "TO", "CHARACTER", "SET"]) => ClauseKind::ConvertCharset,
             () if sees(&["CONVERT", "TO", "CHARSET"]) => ClauseKind::ConvertCharset,
-            () if sees(&["FORCE"]) && is_whole(cursor, 1) => ClauseKind::Force,
-            // With something after it, SYSTEM is a column and VERSIONING would be its type.
-            () if sees(&["ADD", "SYSTEM", "VERSIONING"]) && is_whole(cursor, 3) => {
-                ClauseKind::AddSystemVersioning
-            }
+            () if sees(&["FORCE"]) => ClauseKind::Force,
+            () if sees(&["ADD", "SYSTEM", "VERSIONING"]) => ClauseKind::AddSystemVersioning,
             () if sees(&["DROP", "SYSTEM", "VERSIONING"]) => ClauseKind::DropSystemVersioning,
             () if sees(&["ADD", "PERIOD", "FOR"]) => ClauseKind::Period,
             () if sees(&["DROP", "PERIOD", "FOR"]) => ClauseKind::Period,
@@ -109,14 +106,6 @@ fn postgres_only(cursor: &Cursor<'_>) -> Option<ClauseKind> {
         .into_iter()
         .find(|verb| cursor.sees(&[verb, "PARTITION"]) || cursor.sees(&[verb, "PARTITIONS"]))?;
     Some(ClauseKind::PartitionVerb(verb.to_owned()))
-}
-
-fn is_whole(cursor: &Cursor<'_>, tokens: usize) -> bool {
-    let mut cursor = cursor.clone();
-    for _ in 0..tokens {
-        cursor.next();
-    }
-    cursor.at_end()
 }
 
 fn add(c: &mut Cursor<'_>) -> Option<ClauseKind> {
@@ -235,7 +224,7 @@ fn change(c: &mut Cursor<'_>) -> Option<ClauseKind> {
     c.next();
     c.eat(&["COLUMN"]);
     c.eat_if_exists();
-    let from = c.name()?;
+    let from = c.column()?;
     let to = c.column()?;
     // Without a definition the second name is more likely a type: `CHANGE a BIGINT`.
     if c.at_end() { None } else { Some(ClauseKind::ChangeColumn { from, to }) }

@@ -330,21 +330,36 @@ fn clause_of(
     let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
         return Err(AlterError::new(Problem::EmptyClause, sql, 0, "an empty clause", "remove it"));
     };
+    if last.kind == TokenKind::Punct && sql[first.offset..last.end()].ends_with("--") {
+        // Before another text, or at the very end, these dashes would become a comment.
+        return Err(AlterError::new(
+            Problem::Unreadable,
+            sql,
+            last.offset - 1,
+            "a clause that ends in --",
+            "write a blank after -- where a comment is meant",
+        ));
+    }
     let renames = cursor.sees(&["RENAME"]) || cursor.sees(&["CHANGE"]) && cursor.mysql();
-    let kind = match clause::recognise(cursor) {
-        Some(kind) => kind,
+    let recognised = clause::recognise(cursor);
+    let clear = !renames || first.kind == TokenKind::ExecOpen || {
+        // A server that skips an executable comment must read the same names.
+        recognised == clause::recognise(Cursor::new(&without_executable(tokens), syntax))
+    };
+    let kind = match recognised {
+        Some(kind) if clear => kind,
         // A rename that goes unseen would be taken for a drop plus an add, and lose the values.
-        None if renames => {
+        _ if renames => {
             return Err(AlterError::new(
                 Problem::UnclearRename,
                 sql,
                 first.offset,
                 "it cannot be told what is renamed to what",
                 "write RENAME COLUMN old TO new, or on MySQL CHANGE old new definition, \
-                 with unusual names in quotes",
+                 with unusual names in quotes and no /*! */ within",
             ));
         }
-        None => ClauseKind::Other,
+        _ => ClauseKind::Other,
     };
     Ok(Clause {
         text: sql[first.offset..last.end()].to_owned(),
@@ -354,6 +369,20 @@ fn clause_of(
         offset: first.offset,
         normal: normal_text(tokens),
     })
+}
+
+/// What is left of a clause where the server skips executable comments.
+fn without_executable<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
+    let mut inside = false;
+    let mut kept = Vec::new();
+    for token in tokens {
+        inside |= token.kind == TokenKind::ExecOpen;
+        if !inside {
+            kept.push(*token);
+        }
+        inside &= token.kind != TokenKind::ExecClose;
+    }
+    kept
 }
 
 /// One blank where the statement has white space or comments, none beside `(`, `)`, `,` and `=`.

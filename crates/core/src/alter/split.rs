@@ -113,30 +113,13 @@ impl<'t, 'a> Splitter<'t, 'a> {
         Ok(())
     }
 
-    /// Whether the comma at `at` parts the names of one clause: `DROP PARTITION p0, p1` (nothing may
-    /// follow such a clause) or `ORDER BY a, b`.
+    /// Whether the comma at `at` parts the names of one clause: `DROP PARTITION p0, p1` or
+    /// `ORDER BY a, b`. The servers let nothing follow such a clause, so every later comma is its own.
     fn comma_belongs_to_clause(&self, at: usize) -> bool {
         // The longest opening that matters is two words and their comment marks.
         let opening = &self.body[self.start..min(at, self.start + 6)];
         let opening = Cursor::new(opening, self.syntax);
-        if !opening.mysql() {
-            return false;
-        }
-        clause::names_partitions(&opening)
-            || opening.sees(&["ORDER", "BY"]) && self.sort_column_follows(at)
-    }
-
-    /// Whether only `column [ASC | DESC]` stands between the comma at `at` and the next one.
-    fn sort_column_follows(&self, at: usize) -> bool {
-        let rest = &self.body[at + 1..];
-        let end = rest.iter().position(|token| token.is_punct(",")).unwrap_or(rest.len());
-        // FORCE is the one clause of a single word, and is no column: the word is reserved.
-        let mut cursor = Cursor::new(&rest[..end], self.syntax);
-        if cursor.sees(&["FORCE"]) || cursor.column().is_none() {
-            return false;
-        }
-        cursor.eat_any(&["ASC", "DESC"]);
-        cursor.at_end()
+        opening.mysql() && (clause::names_partitions(&opening) || opening.sees(&["ORDER", "BY"]))
     }
 
     /// Whether `PARTITION BY` or `REMOVE PARTITIONING` begins at `at`: MySQL wants those last, with

@@ -61,6 +61,16 @@ pub(super) fn head(sql: &str, c: &mut Cursor<'_>) -> Result<Head, AlterError> {
         return Err(bad_table_name(sql, c));
     }
     let wait = wait(sql, c)?;
+    let unlike = c.sees(&["WAIT"]) || c.sees(&["NOWAIT"]);
+    if wait.is_some() && c.peek().is_some_and(|next| unlike || next.kind != TokenKind::Word) {
+        return Err(AlterError::new(
+            Problem::Unreadable,
+            sql,
+            offset_of(sql, c),
+            "no clause begins like this",
+            "write the clauses after WAIT n or NOWAIT, or leave those out: they are not used",
+        ));
+    }
     Ok(Head { table, online, ignore, if_exists, only, wait })
 }
 
