@@ -5,4 +5,6 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod servers;
+pub mod stage;
 pub mod workload;
+pub mod writers_alone;

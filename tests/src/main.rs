@@ -3,12 +3,18 @@
 //! Owns the arguments only; `cargo xtask` calls it, and so may a person.
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
+mod options;
+
 use std::io::Read;
 use std::process::{Command, ExitCode};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use underpin_tests::servers::{self, Flavor, Pair, ServerSpec};
+use underpin_tests::workload::Layout;
+use underpin_tests::writers_alone;
+
+use crate::options::Options;
 
 const USAGE: &str = "usage:
   underpin-lab install [--db DB]...           fetch and initialise servers (all of the matrix)
@@ -16,6 +22,8 @@ const USAGE: &str = "usage:
                                               a primary and a replica until standard input ends
   underpin-lab with-servers [--db DB]... -- COMMAND...
                                               run COMMAND with the servers' URLs in its environment
+  underpin-lab writers [--db DB] [--seconds N] [--rows N] [--writers N] [--rate N] [--seed N]
+                                              the demo's writers alone (--rate 0: no pause)
   underpin-lab check-clean                    fail if a server was left behind
 DB is mysql, mariadb or mariadb118";
 
@@ -23,38 +31,21 @@ fn main() -> Result<ExitCode> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let Some((command, rest)) = words.split_first() else { bail!("{USAGE}") };
     match command.as_str() {
-        "install" => servers::install(&flavors(rest)?)?,
+        "install" => servers::install(&Options::read(rest, &["--db"], &[])?.flavors()?)?,
         "up" => up(rest)?,
         "with-servers" => return with_servers(rest),
+        "writers" => writers(rest)?,
         "check-clean" => check_clean()?,
         other => bail!("{other:?} is not known\n{USAGE}"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn flavors(words: &[String]) -> Result<Vec<Flavor>> {
-    let mut flavors = Vec::new();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--db" => flavors.push(Flavor::from_name(words.next().context(USAGE)?)?),
-            other => bail!("{other:?} is not known\n{USAGE}"),
-        }
-    }
-    Ok(if flavors.is_empty() { Flavor::ALL.to_vec() } else { flavors })
-}
-
 fn up(words: &[String]) -> Result<()> {
-    let mut spec = ServerSpec::new(Flavor::MariaDbDistro);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--db" => spec.flavor = Flavor::from_name(words.next().context(USAGE)?)?,
-            "--option" => spec.options.push(words.next().context(USAGE)?.clone()),
-            "--durable" => spec.durable = true,
-            other => bail!("{other:?} is not known\n{USAGE}"),
-        }
-    }
+    let options = Options::read(words, &["--db", "--option"], &["--durable"])?;
+    let mut spec = ServerSpec::new(options.flavor(Flavor::MariaDbDistro)?);
+    spec.options = options.all("--option").into_iter().map(str::to_owned).collect();
+    spec.durable = options.has("--durable");
     let pair = Pair::start(&spec)?;
     println!("primary {}", pair.primary.url());
     println!("replica {}", pair.replica.url());
@@ -65,12 +56,31 @@ fn up(words: &[String]) -> Result<()> {
     Ok(())
 }
 
+fn writers(words: &[String]) -> Result<()> {
+    let known = ["--db", "--seconds", "--rows", "--writers", "--rate", "--seed"];
+    let options = Options::read(words, &known, &[])?;
+    let layout = Layout {
+        rows: options.value("--rows", 1_000_000)?,
+        writers: options.value("--writers", 4)?,
+    };
+    let rate = Some(options.value("--rate", 300)?).filter(|&rate| rate > 0);
+    let seconds = options.value("--seconds", 20)?;
+    let seed = options.value("--seed", 1)?;
+    let flavor = options.flavor(Flavor::MariaDbDistro)?;
+    block_on(writers_alone::run(flavor, layout, rate, seconds, seed))
+}
+
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("building a runtime")?;
+    runtime.block_on(work)
+}
+
 /// One pair a flavour for a whole command (a test run has many processes), told by environment.
 fn with_servers(words: &[String]) -> Result<ExitCode> {
     let split = words.iter().position(|word| word == "--").context(USAGE)?;
     let (options, command) = words.split_at(split);
     let (program, arguments) = command.get(1..).and_then(<[_]>::split_first).context(USAGE)?;
-    let mut wanted = flavors(options)?;
+    let mut wanted = Options::read(options, &["--db"], &[])?.flavors()?;
     // servers that somebody named already are used as they are
     wanted.retain(|&flavor| std::env::var_os(servers::env_names(flavor).0).is_none());
     let starts: Vec<_> = wanted
