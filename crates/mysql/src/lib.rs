@@ -4,9 +4,33 @@
 //! a reader who knows this crate knows that one.
 
 pub mod cancel;
+mod changelog;
 pub mod connect;
+mod control;
+mod copy;
+mod counter;
+mod database;
+mod diagnose;
 pub mod error;
+mod fingerprint;
 pub mod flavor;
+mod health;
+mod inspect;
 pub mod mycnf;
 pub mod options;
+mod preflight;
+mod query;
+mod shadow;
+mod shape;
+mod store;
+mod swap;
 pub mod tls;
+mod trigger;
+mod types;
+mod verify;
+mod worker;
+
+pub use control::Control;
+pub use database::MySql;
+pub use health::Probe;
+pub use worker::Worker;

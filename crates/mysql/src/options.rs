@@ -192,6 +192,30 @@ pub fn resolve(url: &str, search: &FileSearch, environment: Environment<'_>) -> 
     Ok(Resolved { options, warnings })
 }
 
+/// The options of a replica that the user named by URL: what the URL leaves out comes from the primary's.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] for a URL that cannot be read.
+pub fn replica(url: &str, primary: &ConnectOptions) -> DbResult<ConnectOptions> {
+    let layer = url::parse(url)?;
+    Ok(ConnectOptions {
+        host: layer.host.unwrap_or_else(|| primary.host.clone()),
+        port: layer.port.unwrap_or(PORT_DEFAULT),
+        socket: layer.socket,
+        user: layer.user.unwrap_or_else(|| primary.user.clone()),
+        password: layer.password.or_else(|| primary.password.clone()),
+        database: None,
+        tls: TlsOptions {
+            mode: layer.mode.unwrap_or(primary.tls.mode),
+            ca: layer.ca.or_else(|| primary.tls.ca.clone()),
+            cert: layer.cert.or_else(|| primary.tls.cert.clone()),
+            key: layer.key.or_else(|| primary.tls.key.clone()),
+        },
+        connect_timeout_ms: layer.connect_timeout_ms.unwrap_or(primary.connect_timeout_ms),
+        application_name: primary.application_name.clone(),
+    })
+}
+
 /// Puts the layers on top of each other and fills in the defaults.
 fn merge(
     url: Layer,

@@ -1,0 +1,244 @@
+//! Applying the log: in one snapshot, the keys that changed and the rows they mean now; then the
+//! shadow's rows are made equal, and the entries are deleted by id.
+//!
+//! One statement fills the stage. Under READ COMMITTED one statement is one snapshot, two are not: with
+//! two, the source would be newer than the log, and a unique value that moved between two rows would
+//! clash although nothing is wrong.
+
+use std::time::Instant;
+
+use underpin_core::key::{Chunk, Frontier};
+use underpin_core::machine::Applied;
+use underpin_dialect::{ChangeLog, DbError, DbResult, ErrorKind};
+
+use crate::query::{cell, first, run};
+use crate::shape::{Shape, bare};
+use crate::worker::Worker;
+use crate::{diagnose, store};
+
+impl ChangeLog for Worker {
+    async fn apply(&mut self, frontier: &Frontier, keys_max: u64) -> DbResult<Applied> {
+        self.apply_staged(frontier, keys_max, None).await.map(|(_, applied)| applied)
+    }
+}
+
+impl Worker {
+    /// Applies up to `entries_max` of the oldest entries, together with a chunk where one is given.
+    /// Returns the chunk's rows and what was applied.
+    pub(crate) async fn apply_staged(
+        &mut self,
+        frontier: &Frontier,
+        entries_max: u64,
+        chunk: Option<(u64, &Chunk)>,
+    ) -> DbResult<(u64, Applied)> {
+        let begun = Instant::now();
+        self.make_stage().await?;
+        // New columns whose defaults differ at each draw: all pending rows must be taken at once, since
+        // a row that is deleted in one transaction and inserted in the next loses its first draw.
+        let entries_max = if self.shape.kept.is_empty() { entries_max } else { u64::MAX };
+        let result = self.apply_in_transaction(frontier, entries_max, chunk).await;
+        match result {
+            Ok((rows, mut applied)) => {
+                self.commit().await?;
+                applied.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                Ok((rows, applied))
+            }
+            Err(error) => {
+                self.roll_back(&error).await?;
+                match error.kind {
+                    ErrorKind::DataError => {
+                        Err(diagnose::pending_value(self, frontier, error).await)
+                    }
+                    ErrorKind::DuplicateKey => Err(diagnose::duplicate(self, error).await),
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
+    async fn apply_in_transaction(
+        &mut self,
+        frontier: &Frontier,
+        entries_max: u64,
+        chunk: Option<(u64, &Chunk)>,
+    ) -> DbResult<(u64, Applied)> {
+        self.begin().await?;
+        self.fill_stage(frontier, entries_max, chunk.map(|(_, chunk)| chunk)).await?;
+        let (rows, applied) = self.read_stage().await?;
+        let object = self.shape.table.clone();
+        if applied.keys > 0 || rows > 0 {
+            for (sql, attempted) in write_shadow_sql(&self.shape) {
+                run(&mut self.session.conn, &sql, attempted, &object).await?;
+            }
+            self.refuse_warnings("applying changes to").await?;
+        }
+        if applied.entries > 0 {
+            let sql = consume_sql(&self.shape);
+            run(&mut self.session.conn, &sql, "deleting applied entries of", &object).await?;
+        }
+        if let Some((round, chunk)) = chunk {
+            let mark = store::mark_sql(&self.state_schema, &self.grip, round, chunk.index, rows)?;
+            run(&mut self.session.conn, &mark, "marking a chunk as done", &object).await?;
+        }
+        Ok((rows, applied))
+    }
+
+    async fn fill_stage(
+        &mut self,
+        frontier: &Frontier,
+        entries_max: u64,
+        chunk: Option<&Chunk>,
+    ) -> DbResult<()> {
+        let object = self.shape.table.clone();
+        let empty = format!("DELETE FROM {}", self.shape.stage);
+        run(&mut self.session.conn, &empty, "emptying the stage for", &object).await?;
+        let sql = fill_sql(&self.shape, frontier, entries_max, chunk, None)?;
+        run(&mut self.session.conn, &sql, "reading pending changes of", &object).await?;
+        self.refuse_warnings("reading pending changes of").await
+    }
+
+    /// What the stage holds: rows of the chunk, and what is about to be applied.
+    async fn read_stage(&mut self) -> DbResult<(u64, Applied)> {
+        let sql = format!(
+            "SELECT COUNT(*), COALESCE(SUM(id IS NOT NULL AND taken), 0), \
+             COALESCE(SUM(id IS NOT NULL AND NOT taken), 0), \
+             COALESCE(SUM(id IS NOT NULL AND beyond AND taken), 0), \
+             COALESCE(SUM(first_of_key AND NOT beyond), 0), \
+             COALESCE(SUM(id IS NULL AND first_of_key AND present), 0) FROM {}",
+            self.shape.stage
+        );
+        let object = self.shape.table.clone();
+        let row = first(&mut self.session.conn, &sql, "counting the stage for", &object).await?;
+        let Some(row) = row else {
+            return Err(DbError::new(ErrorKind::Other, "counting the stage for", object));
+        };
+        let at = |index: usize| cell::<u64>(&row, index, "counting the stage");
+        let applied = Applied {
+            entries: at(1)?,
+            left: at(2)?,
+            dropped: at(3)?,
+            keys: at(4)?,
+            took_ms: 0,
+        };
+        Ok((at(5)?, applied))
+    }
+}
+
+/// Fills the stage: every pending entry, and for the first entry of each key (and for each row of the
+/// chunk) the source's row, all in one statement and so in one snapshot.
+///
+/// `only_ids` narrows the entries, for finding a bad one.
+pub(crate) fn fill_sql(
+    shape: &Shape,
+    frontier: &Frontier,
+    entries_max: u64,
+    chunk: Option<&Chunk>,
+    only_ids: Option<(u64, u64)>,
+) -> DbResult<String> {
+    let log_key = shape.log_key("l.");
+    let beyond = shape.beyond_frontier(frontier, "l.")?;
+    let ids = only_ids.map_or_else(String::new, |(from, to)| {
+        format!(" WHERE l.id BETWEEN {from} AND {to}")
+    });
+    let mut entries = format!(
+        "SELECT l.id AS id, {beyond} AS beyond, ROW_NUMBER() OVER (ORDER BY l.id) <= {} AS taken, \
+         {log_key} FROM {} AS l{ids}",
+        std::cmp::min(entries_max, u64::from(u32::MAX)),
+        shape.log
+    );
+    if let Some(chunk) = chunk {
+        let range = shape.range(&chunk.range, |part| format!("s.{}", part.source))?;
+        entries.push_str(&format!(
+            " UNION ALL SELECT NULL, 0, 1, {} FROM {} AS s FORCE INDEX ({}) WHERE {range}",
+            shape.source_key("s."),
+            shape.source,
+            shape.source_index
+        ));
+    }
+    let partition = shape.log_key("e.");
+    // Where a key has both a taken and a later entry the taken one comes first, so that its row is read.
+    let numbered = format!(
+        "SELECT e.*, ROW_NUMBER() OVER (PARTITION BY {partition} ORDER BY e.id) = 1 AS first_of_key \
+         FROM ({entries}) AS e"
+    );
+    let staged_key = Shape::list(&shape.key, |part| format!("t_{}", bare(part)));
+    let columns: Vec<String> = (0..shape.pairs.len()).map(|index| format!("c{index}")).collect();
+    let values = Shape::list(&shape.pairs, |pair| format!("s.{}", pair.source));
+    let present = shape
+        .key
+        .first()
+        .map_or_else(String::new, |part| format!("s.{} IS NOT NULL", part.source));
+    Ok(format!(
+        "INSERT INTO {} (id, beyond, taken, first_of_key, present, {staged_key}, {}) \
+         SELECT p.id, p.beyond, p.taken, p.first_of_key, {present}, {}, {values} \
+         FROM ({numbered}) AS p LEFT JOIN {} AS s FORCE INDEX ({}) \
+         ON p.first_of_key AND p.taken AND NOT p.beyond AND {}",
+        shape.stage,
+        columns.join(", "),
+        shape.log_key("p."),
+        shape.source,
+        shape.source_index,
+        shape.log_meets_source("p.", "s.")
+    ))
+}
+
+/// The statements that make the shadow's rows equal to the stage, in order.
+pub(crate) fn write_shadow_sql(shape: &Shape) -> Vec<(String, &'static str)> {
+    let mut statements = Vec::new();
+    let meets = shape.shadow_meets_stage();
+    if !shape.kept.is_empty() {
+        let sets: Vec<String> = shape
+            .kept
+            .iter()
+            .enumerate()
+            .map(|(index, (name, _))| format!("st.d{index} = n.{name}"))
+            .collect();
+        statements.push((
+            format!(
+                "UPDATE {} AS st STRAIGHT_JOIN {} AS n FORCE INDEX ({}) ON {meets} \
+                 SET st.drawn = 1, {} WHERE st.first_of_key AND NOT st.beyond",
+                shape.stage,
+                shape.shadow,
+                shape.target_index,
+                sets.join(", ")
+            ),
+            "keeping first draws of new columns of",
+        ));
+    }
+    // All pending keys first, then the rows: never REPLACE, which eats other rows on a unique clash.
+    statements.push((
+        format!(
+            "DELETE n FROM {} AS st STRAIGHT_JOIN {} AS n FORCE INDEX ({}) ON {meets} \
+             WHERE st.first_of_key AND NOT st.beyond",
+            shape.stage, shape.shadow, shape.target_index
+        ),
+        "removing changed rows from the shadow of",
+    ));
+    let targets = Shape::list(&shape.pairs, |pair| pair.target.clone());
+    let values: Vec<String> = (0..shape.pairs.len()).map(|index| format!("c{index}")).collect();
+    let values = values.join(", ");
+    let insert = |extra: &str, extra_values: &str, drawn: u8| {
+        format!(
+            "INSERT INTO {} ({targets}{extra}) SELECT {values}{extra_values} FROM {} \
+             WHERE first_of_key AND taken AND present AND NOT beyond AND drawn = {drawn}",
+            shape.shadow, shape.stage
+        )
+    };
+    if !shape.kept.is_empty() {
+        let names: String = shape.kept.iter().map(|(name, _)| format!(", {name}")).collect();
+        let drawn: String = (0..shape.kept.len()).map(|index| format!(", d{index}")).collect();
+        statements.push((insert(&names, &drawn, 1), "writing changed rows to the shadow of"));
+    }
+    statements.push((insert("", "", 0), "writing changed rows to the shadow of"));
+    statements
+}
+
+/// Deletes the consumed entries by id through the primary key. Driven from the stage: a DELETE that
+/// scans the log would wait for entries that writers have not committed yet.
+fn consume_sql(shape: &Shape) -> String {
+    format!(
+        "DELETE l FROM {} AS st STRAIGHT_JOIN {} AS l FORCE INDEX (PRIMARY) ON l.id = st.id \
+         WHERE st.taken AND st.id IS NOT NULL",
+        shape.stage, shape.log
+    )
+}

@@ -1,0 +1,195 @@
+//! Is the source still the table it was? Table ids, definition and capture triggers.
+//!
+//! TRUNCATE changes only InnoDB's table id and fires no trigger; ALTER changes the definition; a
+//! trigger may be dropped by anybody. Read when the triggers are installed, before each round, and
+//! once more under the swap's lock.
+
+use mysql_async::Conn;
+use underpin_core::plan::RunSpec;
+use underpin_dialect::{DbError, DbResult, ErrorKind};
+
+use crate::flavor::Capabilities;
+use crate::query::{first, literal, quote_table, rows, text};
+
+/// What a table is made of, as far as it must stay the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    /// InnoDB ids of the table or of each partition.
+    pub(crate) ids: String,
+    /// The definition without the counter.
+    pub(crate) definition: String,
+    /// Capture triggers: names, events and bodies.
+    pub(crate) triggers: String,
+}
+
+impl Fingerprint {
+    /// Reads it. Under LOCK TABLES this needs no further lock.
+    pub(crate) async fn read(
+        conn: &mut Conn,
+        capabilities: &Capabilities,
+        spec: &RunSpec,
+    ) -> DbResult<Self> {
+        Ok(Self {
+            ids: table_ids(conn, capabilities, &spec.schema, &spec.table).await?,
+            definition: definition(conn, &spec.schema, &spec.table).await?,
+            triggers: triggers(conn, spec).await?,
+        })
+    }
+
+    /// The form in which it is kept with the run.
+    pub(crate) fn encode(&self) -> String {
+        [&self.ids, &self.definition, &self.triggers].map(String::as_str).join("\u{1e}")
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        let mut parts = text.split('\u{1e}').map(str::to_owned);
+        Some(Self { ids: parts.next()?, definition: parts.next()?, triggers: parts.next()? })
+    }
+
+    /// Compares with what was kept.
+    ///
+    /// # Errors
+    /// `SourceChanged`, saying what changed.
+    pub(crate) fn ensure_same(&self, kept: &str, object: &str) -> DbResult<()> {
+        let changed = |what: &str| {
+            Err(DbError::new(ErrorKind::SourceChanged, "checking the source", object)
+                .said(what)
+                .help(
+                    "The copy can no longer be trusted: abort this run and start it again. Nothing \
+                     of the source was touched",
+                ))
+        };
+        let Some(kept) = Self::decode(kept) else {
+            return changed("its identity was never recorded");
+        };
+        if kept.definition != self.definition {
+            changed("somebody altered the table since the run began")
+        } else if kept.ids != self.ids {
+            changed("the table was truncated or rebuilt since the run began")
+        } else if kept.triggers != self.triggers {
+            changed("the capture triggers were dropped or changed since the run began")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Ids of the table in InnoDB's own catalogue: one line a partition.
+async fn table_ids(
+    conn: &mut Conn,
+    capabilities: &Capabilities,
+    schema: &str,
+    table: &str,
+) -> DbResult<String> {
+    let object = format!("{schema}.{table}");
+    let name = format!("{}/{}", file_pattern(schema), file_pattern(table));
+    let sql = format!(
+        "SELECT NAME, TABLE_ID, SPACE FROM information_schema.{view} WHERE NAME LIKE {exact} ESCAPE \
+         '|' OR NAME LIKE {partitions} ESCAPE '|' ORDER BY NAME",
+        view = capabilities.innodb_tables_view,
+        exact = literal(&name)?,
+        partitions = literal(&format!("{name}#p#%"))?,
+    );
+    let found = rows(conn, &sql, "reading the identity of", &object).await?;
+    if found.is_empty() {
+        return Err(DbError::new(ErrorKind::NotFound, "reading the identity of", object).help(
+            "InnoDB's catalogue shows no such table; the account needs the PROCESS privilege to see it",
+        ));
+    }
+    let lines: Vec<String> = found
+        .iter()
+        .map(|row| format!("{}:{}:{}", text(row, 0), text(row, 1), text(row, 2)))
+        .collect();
+    Ok(lines.join(","))
+}
+
+/// A LIKE pattern (escape `|`) for the way InnoDB spells a name: ASCII letters, digits and underscores
+/// as they are, other ASCII as `@` and four hex digits, everything else in forms that only the server
+/// knows, which the pattern leaves open.
+fn file_pattern(name: &str) -> String {
+    let mut pattern = String::new();
+    for c in name.chars() {
+        match c {
+            '_' => pattern.push_str("|_"),
+            c if c.is_ascii_alphanumeric() => pattern.push(c),
+            c if c.is_ascii() => pattern.push_str(&format!("@{:04x}", u32::from(c))),
+            _ => pattern.push_str("@%"),
+        }
+    }
+    pattern
+}
+
+/// The table's definition without its counter, which every insert moves.
+async fn definition(conn: &mut Conn, schema: &str, table: &str) -> DbResult<String> {
+    let object = format!("{schema}.{table}");
+    let sql = format!("SHOW CREATE TABLE {}", quote_table(schema, table)?);
+    let row = first(conn, &sql, "reading the definition of", &object).await?;
+    let create = row.map(|row| text(&row, 1)).unwrap_or_default();
+    Ok(without_counter(&create))
+}
+
+fn without_counter(create: &str) -> String {
+    // Only in the options behind the last line of the columns; a comment could hold the word too, but
+    // then it stays the same from reading to reading.
+    let Some((head, rest)) = create.rsplit_once(" AUTO_INCREMENT=") else {
+        return create.to_owned();
+    };
+    let digits = rest.chars().take_while(char::is_ascii_digit).count();
+    format!("{head}{}", rest.get(digits..).unwrap_or_default())
+}
+
+/// The capture triggers as the catalogue shows them.
+async fn triggers(conn: &mut Conn, spec: &RunSpec) -> DbResult<String> {
+    let object = format!("{}.{}", spec.schema, spec.table);
+    let names: Vec<String> =
+        spec.names.triggers.iter().map(|name| literal(name)).collect::<DbResult<_>>()?;
+    let sql = format!(
+        "SELECT TRIGGER_NAME, ACTION_TIMING, EVENT_MANIPULATION, ACTION_STATEMENT \
+         FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {} AND EVENT_OBJECT_TABLE = {} \
+         AND TRIGGER_NAME IN ({}) ORDER BY TRIGGER_NAME",
+        literal(&spec.schema)?,
+        literal(&spec.table)?,
+        names.join(", ")
+    );
+    let found = rows(conn, &sql, "reading the triggers of", &object).await?;
+    let lines: Vec<String> = found
+        .iter()
+        .map(|row| format!("{} {} {} {}", text(row, 0), text(row, 1), text(row, 2), text(row, 3)))
+        .collect();
+    Ok(lines.join(";"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_spelled_as_innodb_spells_them() {
+        assert_eq!(file_pattern("t_1"), "t|_1");
+        assert_eq!(file_pattern("a-b$"), "a@002db@0024");
+        assert_eq!(file_pattern("日x"), "@%x");
+    }
+
+    #[test]
+    fn the_counter_is_no_part_of_the_definition() {
+        let create = "CREATE TABLE `t` (\n  `id` int\n) ENGINE=InnoDB AUTO_INCREMENT=42 COMMENT='x'";
+        assert_eq!(
+            without_counter(create),
+            "CREATE TABLE `t` (\n  `id` int\n) ENGINE=InnoDB COMMENT='x'"
+        );
+    }
+
+    #[test]
+    fn each_kind_of_change_is_named() {
+        let print = Fingerprint { ids: "1".into(), definition: "d".into(), triggers: "t".into() };
+        assert!(print.ensure_same(&print.encode(), "t").is_ok());
+        for (other, word) in [
+            (Fingerprint { ids: "2".into(), ..print.clone() }, "truncated"),
+            (Fingerprint { definition: "e".into(), ..print.clone() }, "altered"),
+            (Fingerprint { triggers: String::new(), ..print.clone() }, "triggers"),
+        ] {
+            let error = other.ensure_same(&print.encode(), "t").unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The few ways our rooms talk to a session: run a statement, fetch rows, quote a name.
+//!
+//! One place turns driver errors into the seam's, so that every statement says what it attempted.
+
+use mysql_async::prelude::{FromValue, Queryable};
+use mysql_async::{Conn, Row};
+use underpin_core::ident::{self, Dialect};
+use underpin_dialect::{DbError, DbResult, ErrorKind};
+
+use crate::error::Doing;
+
+/// A name in backticks.
+///
+/// # Errors
+/// A name that no identifier can have (NUL).
+pub(crate) fn quote(name: &str) -> DbResult<String> {
+    ident::quote_ident(Dialect::MySql, name)
+        .map_err(|error| DbError::new(ErrorKind::Refused, error.to_string(), name))
+}
+
+/// A table as `` `schema`.`name` ``.
+///
+/// # Errors
+/// As [`quote`].
+pub(crate) fn quote_table(schema: &str, name: &str) -> DbResult<String> {
+    Ok(format!("{}.{}", quote(schema)?, quote(name)?))
+}
+
+/// A text literal that is safe under every SQL mode.
+///
+/// # Errors
+/// Text that no literal can hold.
+pub(crate) fn literal(text: &str) -> DbResult<String> {
+    ident::quote_literal(Dialect::MySql, text)
+        .map_err(|error| DbError::new(ErrorKind::Refused, error.to_string(), text))
+}
+
+/// Runs a statement; returns the rows it changed.
+///
+/// # Errors
+/// The server's, saying what was attempted.
+pub(crate) async fn run(
+    conn: &mut Conn,
+    sql: &str,
+    attempted: &str,
+    object: &str,
+) -> DbResult<u64> {
+    conn.query_drop(sql).await.doing(attempted, object)?;
+    Ok(conn.affected_rows())
+}
+
+/// Fetches all rows; callers bound their number by the statement.
+///
+/// # Errors
+/// The server's, saying what was attempted.
+pub(crate) async fn rows(
+    conn: &mut Conn,
+    sql: &str,
+    attempted: &str,
+    object: &str,
+) -> DbResult<Vec<Row>> {
+    conn.query(sql).await.doing(attempted, object)
+}
+
+/// Fetches the first row, if there is one.
+///
+/// # Errors
+/// The server's, saying what was attempted.
+pub(crate) async fn first(
+    conn: &mut Conn,
+    sql: &str,
+    attempted: &str,
+    object: &str,
+) -> DbResult<Option<Row>> {
+    conn.query_first(sql).await.doing(attempted, object)
+}
+
+/// Fetches one number; `None` and NULL count as 0.
+///
+/// # Errors
+/// The server's, or a value that is no number.
+pub(crate) async fn number(
+    conn: &mut Conn,
+    sql: &str,
+    attempted: &str,
+    object: &str,
+) -> DbResult<u64> {
+    match first(conn, sql, attempted, object).await? {
+        None => Ok(0),
+        Some(row) => Ok(cell::<Option<u64>>(&row, 0, attempted)?.unwrap_or(0)),
+    }
+}
+
+/// One cell of a row in the wanted type.
+///
+/// # Errors
+/// The cell is missing or of another type: a fault of ours or a surprise of the server.
+pub(crate) fn cell<T: FromValue>(row: &Row, index: usize, attempted: &str) -> DbResult<T> {
+    match row.get_opt(index) {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(error)) => Err(DbError::new(ErrorKind::Other, attempted, format!("cell {index}"))
+            .said(error.to_string())),
+        None => Err(DbError::new(ErrorKind::Other, attempted, format!("cell {index} is missing"))),
+    }
+}
+
+/// One cell as text; NULL as the empty string, bytes that are no UTF-8 replaced.
+pub(crate) fn text(row: &Row, index: usize) -> String {
+    optional_text(row, index).unwrap_or_default()
+}
+
+/// One cell as text; `None` for NULL.
+pub(crate) fn optional_text(row: &Row, index: usize) -> Option<String> {
+    match row.as_ref(index) {
+        None | Some(mysql_async::Value::NULL) => None,
+        Some(mysql_async::Value::Bytes(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        Some(other) => Some(other.as_sql(true).trim_matches('\'').to_owned()),
+    }
+}

@@ -1,0 +1,259 @@
+//! Making and removing what a run needs: shadow, change log, triggers, indexes left for later.
+//!
+//! Everything here is idempotent: a crash at any point is mended by doing it again. What touches the
+//! live table has the lock time-out; who held it is named.
+
+use underpin_core::checkpoint::{Checkpoint, Phase};
+use underpin_core::machine::{Observed, SwapState};
+use underpin_core::plan::RunSpec;
+use underpin_dialect::{DbError, DbResult, ErrorKind, Shadow};
+
+use crate::control::Control;
+use crate::fingerprint::Fingerprint;
+use crate::inspect::{comment_of, read_table, table_exists};
+use crate::query::{literal, quote_table, run};
+use crate::shape::Shape;
+use crate::{health, trigger};
+
+impl Shadow for Control {
+    async fn prepare(&mut self, spec: &RunSpec) -> DbResult<()> {
+        // Nothing has been copied yet: what a first try left is made anew.
+        self.remove(spec, true).await?;
+        self.make_shadow(spec).await?;
+        let shape = self.shape(spec).await?;
+        let comment = literal(&our_comment(&spec.run_id, "change log"))?;
+        let object = shape.table.clone();
+        let sql = trigger::log_sql(&shape, &comment);
+        run(&mut self.session.conn, &sql, "making the change log of", &object).await?;
+        self.install_triggers(spec, &shape).await
+    }
+
+    async fn check_source(&mut self, spec: &RunSpec) -> DbResult<()> {
+        let object = format!("{}.{}", spec.schema, spec.table);
+        let kept = self.load_identity(&spec.run_id).await?;
+        let capabilities = self.session.capabilities.clone();
+        let now = Fingerprint::read(&mut self.session.conn, &capabilities, spec).await?;
+        now.ensure_same(&kept, &object)
+    }
+
+    async fn build_indexes(&mut self, spec: &RunSpec) -> DbResult<()> {
+        let shadow = read_table(&mut self.session, &spec.schema, &spec.names.shadow).await?;
+        let standing: Vec<&str> =
+            shadow.indexes.iter().map(|index| index.definition.as_str()).collect();
+        let missing: Vec<String> = spec
+            .deferred_indexes
+            .iter()
+            .filter(|definition| !standing.contains(&definition.as_str()))
+            .map(|definition| format!("ADD {definition}"))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let object = format!("{}.{}", spec.schema, spec.names.shadow);
+        // One statement: the table is read once and the indexes are sorted side by side.
+        let sql = format!(
+            "ALTER TABLE {} {}",
+            quote_table(&spec.schema, &spec.names.shadow)?,
+            missing.join(", ")
+        );
+        run(&mut self.session.conn, &sql, "building indexes on", &object).await.map(|_| ())
+    }
+
+    async fn observe(&mut self, spec: &RunSpec, checkpoint: &Checkpoint) -> DbResult<Observed> {
+        let done = match &checkpoint.round {
+            Some(round) => self.marks(&spec.run_id, round.number).await?,
+            None => Vec::new(),
+        };
+        Ok(Observed { done, swap: self.swap_state(spec, checkpoint.phase).await? })
+    }
+
+    async fn finish(&mut self, spec: &RunSpec, keep_retired: bool) -> DbResult<()> {
+        let object = format!("{}.{}", spec.schema, spec.names.retired);
+        for names in [&spec.names.triggers, &spec.names.fences] {
+            for sql in trigger::drop_sql(&spec.schema, names)? {
+                self.run_on_live(&sql, "dropping a trigger of", &object).await?;
+            }
+        }
+        if !keep_retired {
+            self.drop_table(&spec.schema, &spec.names.retired).await?;
+        }
+        self.drop_table(&spec.schema, &spec.names.log).await
+    }
+
+    async fn abort(&mut self, spec: &RunSpec) -> DbResult<()> {
+        self.remove(spec, false).await
+    }
+
+    fn control_session(&self) -> u64 {
+        self.session.id.thread
+    }
+}
+
+impl Control {
+    /// The shape of the run by the catalogues as they are now.
+    pub(crate) async fn shape(&mut self, spec: &RunSpec) -> DbResult<Shape> {
+        let source = read_table(&mut self.session, &spec.schema, &spec.table).await?;
+        let shadow = read_table(&mut self.session, &spec.schema, &spec.names.shadow).await?;
+        Shape::new(spec, &source, &shadow)
+    }
+
+    /// An empty table like the source, then the user's clauses, then without the indexes that are
+    /// built later.
+    async fn make_shadow(&mut self, spec: &RunSpec) -> DbResult<()> {
+        let object = format!("{}.{}", spec.schema, spec.table);
+        let shadow = quote_table(&spec.schema, &spec.names.shadow)?;
+        let source = quote_table(&spec.schema, &spec.table)?;
+        let conn = &mut self.session.conn;
+        let sql = format!("CREATE TABLE {shadow} LIKE {source}");
+        run(conn, &sql, "making the shadow of", &object).await?;
+        let sql = crate::inspect::shadow_alter(&spec.statement, &shadow)?;
+        run(conn, &sql, "applying the statement to the shadow of", &object).await?;
+        let table = read_table(&mut self.session, &spec.schema, &spec.names.shadow).await?;
+        let drops: Vec<String> = table
+            .indexes
+            .iter()
+            .filter(|index| spec.deferred_indexes.contains(&index.definition))
+            .map(|index| Ok(format!("DROP INDEX {}", crate::query::quote(&index.name)?)))
+            .collect::<DbResult<_>>()?;
+        if !drops.is_empty() {
+            let sql = format!("ALTER TABLE {shadow} {}", drops.join(", "));
+            run(&mut self.session.conn, &sql, "setting indexes aside on the shadow of", &object)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// All three triggers under one lock: no moment in which half of the writes are captured. The lock
+    /// also waits for every transaction that wrote before, so none straddles the installation.
+    async fn install_triggers(&mut self, spec: &RunSpec, shape: &Shape) -> DbResult<()> {
+        let object = shape.table.clone();
+        let lock = format!("LOCK TABLES {} WRITE, {} WRITE", shape.source, shape.log);
+        self.run_on_live(&lock, "locking to install the triggers on", &object).await?;
+        let installed = self.create_triggers(spec, shape).await;
+        let unlocked =
+            run(&mut self.session.conn, "UNLOCK TABLES", "unlocking", &object).await.map(|_| ());
+        let identity = installed?;
+        unlocked?;
+        self.save_identity(&spec.run_id, &identity).await
+    }
+
+    async fn create_triggers(&mut self, spec: &RunSpec, shape: &Shape) -> DbResult<String> {
+        let object = shape.table.clone();
+        for sql in trigger::capture_sql(shape, spec)? {
+            run(&mut self.session.conn, &sql, "installing a capture trigger on", &object).await?;
+        }
+        let capabilities = self.session.capabilities.clone();
+        let print = Fingerprint::read(&mut self.session.conn, &capabilities, spec).await?;
+        Ok(print.encode())
+    }
+
+    /// Removes everything of a run that has not been swapped.
+    async fn remove(&mut self, spec: &RunSpec, only_ours: bool) -> DbResult<()> {
+        let source = quote_table(&spec.schema, &spec.table)?;
+        let object = format!("{}.{}", spec.schema, spec.table);
+        let names: Vec<String> =
+            spec.names.triggers.iter().chain(&spec.names.fences).cloned().collect();
+        if self.any_trigger(&spec.schema, &names).await? {
+            let lock = format!("LOCK TABLES {source} WRITE");
+            self.run_on_live(&lock, "locking to remove the triggers of", &object).await?;
+            let mut result = Ok(());
+            for sql in trigger::drop_sql(&spec.schema, &names)? {
+                let dropped =
+                    run(&mut self.session.conn, &sql, "dropping a trigger of", &object).await;
+                result = result.and(dropped.map(|_| ()));
+            }
+            run(&mut self.session.conn, "UNLOCK TABLES", "unlocking", &object).await?;
+            result?;
+        }
+        // The sentry of an interrupted swap bears the retired name; a real retired table never does
+        // before the swap.
+        let sentry = comment_of(&mut self.session, &spec.schema, &spec.names.retired).await?;
+        if sentry.as_deref() == Some(&our_comment(&spec.run_id, "sentry")) {
+            self.drop_table(&spec.schema, &spec.names.retired).await?;
+        } else if sentry.is_some() && !only_ours {
+            return Err(DbError::new(ErrorKind::Ambiguous, "removing the run's objects", object)
+                .help(format!(
+                    "Table {} exists and is not this run's sentry: the swap may have happened. Look \
+                     at both tables before you remove anything",
+                    spec.names.retired
+                )));
+        }
+        self.drop_table(&spec.schema, &spec.names.shadow).await?;
+        self.drop_table(&spec.schema, &spec.names.log).await
+    }
+
+    async fn any_trigger(&mut self, schema: &str, names: &[String]) -> DbResult<bool> {
+        let list: Vec<String> = names.iter().map(|name| literal(name)).collect::<DbResult<_>>()?;
+        let sql = format!(
+            "SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {} AND \
+             TRIGGER_NAME IN ({})",
+            literal(schema)?,
+            list.join(", ")
+        );
+        let conn = &mut self.session.conn;
+        Ok(crate::query::number(conn, &sql, "looking for triggers in", schema).await? > 0)
+    }
+
+    pub(crate) async fn drop_table(&mut self, schema: &str, name: &str) -> DbResult<()> {
+        let sql = format!("DROP TABLE IF EXISTS {}", quote_table(schema, name)?);
+        let object = format!("{schema}.{name}");
+        self.run_on_live(&sql, "dropping", &object).await
+    }
+
+    /// Runs a statement that waits for a metadata lock; a lock time-out names who holds the table.
+    pub(crate) async fn run_on_live(
+        &mut self,
+        sql: &str,
+        attempted: &str,
+        object: &str,
+    ) -> DbResult<()> {
+        match run(&mut self.session.conn, sql, attempted, object).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_retryable() => {
+                let (schema, table) = object.split_once('.').unwrap_or(("", object));
+                let holders = health::holders(&mut self.session, schema, table).await;
+                let mut error = error;
+                error.kind = ErrorKind::LockNotHad;
+                error.help = Some(holders);
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Which table bears the source's name, told by which of our names are left.
+    async fn swap_state(&mut self, spec: &RunSpec, phase: Phase) -> DbResult<SwapState> {
+        let source = table_exists(&mut self.session, &spec.schema, &spec.table).await?;
+        let shadow = table_exists(&mut self.session, &spec.schema, &spec.names.shadow).await?;
+        let retired = comment_of(&mut self.session, &spec.schema, &spec.names.retired).await?;
+        let sentry = our_comment(&spec.run_id, "sentry");
+        let retired = retired.is_some_and(|comment| comment != sentry);
+        Ok(match (source, shadow, retired) {
+            (true, true, false) => SwapState::NotSwapped,
+            // Nothing was made yet, or what was made is being made anew.
+            (true, false, false) if phase == Phase::Prepare => SwapState::NotSwapped,
+            (true, false, true) => SwapState::Swapped,
+            // The retired table is dropped only after the swap was recorded.
+            (true, false, false) if phase >= Phase::Finish => SwapState::Swapped,
+            _ => SwapState::Unclear(format!(
+                "in {}: {} {}, {} {}, {} {}",
+                spec.schema,
+                spec.table,
+                seen(source),
+                spec.names.shadow,
+                seen(shadow),
+                spec.names.retired,
+                seen(retired)
+            )),
+        })
+    }
+}
+
+fn seen(exists: bool) -> &'static str {
+    if exists { "exists" } else { "is missing" }
+}
+
+/// The comment that tells our objects from other people's.
+pub(crate) fn our_comment(run_id: &str, what: &str) -> String {
+    format!("underpin run {run_id}: {what}")
+}

@@ -1,0 +1,343 @@
+//! The shape of a run in SQL: quoted names, column lists and key predicates, made once per connection
+//! from the run's facts and the catalogues of source and shadow.
+//!
+//! Owns the fragments; the rooms (`copy`, `changelog`, `verify`, `swap`) put them into statements.
+
+use underpin_core::key::{Frontier, Key, KeyRange};
+use underpin_core::mapping::KeyFit;
+use underpin_core::plan::RunSpec;
+use underpin_core::schema::{Column, Table};
+use underpin_dialect::{DbError, DbResult, ErrorKind};
+
+use crate::query::{quote, quote_table};
+use crate::types::{self, KeyKind};
+
+/// One column of the key, quoted.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyPart {
+    /// Name in the source.
+    pub(crate) source: String,
+    /// Name in the shadow.
+    pub(crate) target: String,
+    /// Name in the change log.
+    pub(crate) log: String,
+    /// How its values travel.
+    pub(crate) kind: KeyKind,
+    /// Definition of the source's column type, for the log.
+    pub(crate) source_type: String,
+    /// Definition of the shadow's column type, for the stage.
+    pub(crate) target_type: String,
+    /// Where the collation changes: character set and collation of the shadow's column.
+    pub(crate) recollated: Option<(String, String)>,
+    /// Whether two values may be equal for the server and yet differ in bytes.
+    pub(crate) is_text: bool,
+}
+
+/// One copied column, quoted, with the forms in which old and new value are compared.
+#[derive(Debug, Clone)]
+pub(crate) struct Pair {
+    /// Name in the source.
+    pub(crate) source: String,
+    /// Name in the shadow.
+    pub(crate) target: String,
+    /// Definition of the shadow's column type, nullable.
+    pub(crate) stage_type: String,
+    /// Expression over the source's column, qualified with `s`.
+    pub(crate) source_form: String,
+    /// Expression over the shadow's column, qualified with `n`.
+    pub(crate) target_form: String,
+}
+
+/// See the module's head. All names are quoted.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    /// The table's name for messages.
+    pub(crate) table: String,
+    pub(crate) source: String,
+    pub(crate) shadow: String,
+    pub(crate) log: String,
+    pub(crate) retired: String,
+    /// A temporary table of each worker's session.
+    pub(crate) stage: String,
+    pub(crate) source_index: String,
+    pub(crate) target_index: String,
+    pub(crate) key: Vec<KeyPart>,
+    pub(crate) pairs: Vec<Pair>,
+    /// Columns of the shadow alone whose first draw must be kept: name and type.
+    pub(crate) kept: Vec<(String, String)>,
+    pub(crate) same_order: bool,
+}
+
+impl Shape {
+    /// Puts the shape together.
+    ///
+    /// # Errors
+    /// A column of the run's facts that the catalogue no longer shows.
+    pub(crate) fn new(spec: &RunSpec, source: &Table, shadow: &Table) -> DbResult<Self> {
+        let find = |table: &Table, name: &str| {
+            table.column(name).cloned().ok_or_else(|| {
+                DbError::new(
+                    ErrorKind::SourceChanged,
+                    format!("looking for column {name}"),
+                    format!("{}.{}", table.schema, table.name),
+                )
+            })
+        };
+        let mut key = Vec::new();
+        for (position, column) in spec.key.columns.iter().enumerate() {
+            let old = find(source, &column.source)?;
+            let new = find(shadow, &column.target)?;
+            key.push(key_part(position, &old, &new, column.fit)?);
+        }
+        let mut pairs = Vec::new();
+        for pair in &spec.mapping.pairs {
+            let old = find(source, &pair.source)?;
+            let new = find(shadow, &pair.target)?;
+            let (source_name, target_name) = (quote(&old.name)?, quote(&new.name)?);
+            let (source_form, target_form) = types::comparison(
+                &old,
+                &format!("s.{source_name}"),
+                &new,
+                &format!("n.{target_name}"),
+            );
+            pairs.push(Pair {
+                source: source_name,
+                target: target_name,
+                stage_type: column_type(&new),
+                source_form,
+                target_form,
+            });
+        }
+        let mut kept = Vec::new();
+        for name in &spec.volatile_added {
+            kept.push((quote(name)?, column_type(&find(shadow, name)?)));
+        }
+        let table = |name: &str| quote_table(&spec.schema, name);
+        Ok(Self {
+            table: format!("{}.{}", spec.schema, spec.table),
+            source: table(&spec.table)?,
+            shadow: table(&spec.names.shadow)?,
+            log: table(&spec.names.log)?,
+            retired: table(&spec.names.retired)?,
+            stage: table(&format!("underpin_stage_{}", spec.run_id))?,
+            source_index: quote(&spec.key.source_index)?,
+            target_index: quote(&spec.key.target_index)?,
+            key,
+            pairs,
+            kept,
+            same_order: spec.key.same_order,
+        })
+    }
+
+    /// The same shape with the roles after the rename: rows come from the retired table and go into
+    /// the one that now bears the source's name.
+    pub(crate) fn after_rename(&self) -> Self {
+        Self { source: self.retired.clone(), shadow: self.source.clone(), ..self.clone() }
+    }
+
+    /// `a, b, c` over a list with a prefix for each name.
+    pub(crate) fn list<T>(items: &[T], name: impl Fn(&T) -> String) -> String {
+        items.iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Source key columns, as `s.a, s.b` for the prefix `s.`.
+    pub(crate) fn source_key(&self, prefix: &str) -> String {
+        Self::list(&self.key, |part| format!("{prefix}{}", part.source))
+    }
+
+    /// Log key columns.
+    pub(crate) fn log_key(&self, prefix: &str) -> String {
+        Self::list(&self.key, |part| format!("{prefix}{}", part.log))
+    }
+
+    /// Expressions that read the source's key as literals travel.
+    pub(crate) fn key_readers(&self, prefix: &str) -> String {
+        Self::list(&self.key, |part| part.kind.reader(&format!("{prefix}{}", part.source)))
+    }
+
+    /// `log.k = source.k AND …`, in the source's own types and collations.
+    pub(crate) fn log_meets_source(&self, log: &str, source: &str) -> String {
+        let parts: Vec<String> = self
+            .key
+            .iter()
+            .map(|part| format!("{source}{} = {log}{}", part.source, part.log))
+            .collect();
+        parts.join(" AND ")
+    }
+
+    /// `shadow.k = source.k AND …`; where the collation changes, converted and equal byte by byte.
+    pub(crate) fn shadow_meets(
+        &self,
+        shadow: &str,
+        other: &str,
+        name: impl Fn(&KeyPart) -> &str,
+    ) -> String {
+        let parts: Vec<String> = self
+            .key
+            .iter()
+            .map(|part| {
+                let (new, old) =
+                    (format!("{shadow}{}", part.target), format!("{other}{}", name(part)));
+                match &part.recollated {
+                    None => format!("{new} = {old}"),
+                    Some((charset, collation)) => format!(
+                        "{new} = CONVERT({old} USING {charset}) COLLATE {collation} AND \
+                         CAST({new} AS BINARY) = CAST(CONVERT({old} USING {charset}) AS BINARY)"
+                    ),
+                }
+            })
+            .collect();
+        parts.join(" AND ")
+    }
+
+    /// The stage's converted key against the shadow's: same type and collation on both sides, so that
+    /// the shadow's index serves; byte by byte where collations changed.
+    pub(crate) fn shadow_meets_stage(&self) -> String {
+        let parts: Vec<String> = self
+            .key
+            .iter()
+            .map(|part| {
+                let (new, staged) = (format!("n.{}", part.target), format!("st.t_{}", bare(part)));
+                if part.recollated.is_some() {
+                    format!(
+                        "{new} = {staged} AND CAST({new} AS BINARY) = CAST({staged} AS BINARY)"
+                    )
+                } else {
+                    format!("{new} = {staged}")
+                }
+            })
+            .collect();
+        parts.join(" AND ")
+    }
+
+    /// The predicate of a range over columns named by `name`, as `TRUE` for the whole table.
+    ///
+    /// # Errors
+    /// A key that is not spelled like one.
+    pub(crate) fn range(
+        &self,
+        range: &KeyRange,
+        name: impl Fn(&KeyPart) -> String,
+    ) -> DbResult<String> {
+        let mut fixed = 0;
+        if let (Some(after), Some(up_to)) = (&range.after, &range.up_to) {
+            // A prefix that both bounds share is factored out: the nested form would read all of it.
+            fixed = after.0.iter().zip(&up_to.0).take_while(|(a, b)| a == b).count();
+            fixed = std::cmp::min(fixed, self.key.len().saturating_sub(1));
+        }
+        let mut parts = Vec::new();
+        if let Some(after) = &range.after {
+            self.check(after)?;
+            for (part, value) in self.key.iter().zip(&after.0).take(fixed) {
+                parts.push(part.kind.equal(&name(part), value));
+            }
+            parts.push(self.beyond(after, fixed, &name, false));
+        }
+        if let Some(up_to) = &range.up_to {
+            self.check(up_to)?;
+            parts.push(self.beyond(up_to, fixed, &name, true));
+        }
+        Ok(if parts.is_empty() { "TRUE".to_owned() } else { parts.join(" AND ") })
+    }
+
+    /// Whether a log entry (alias `l`) lies beyond the frontier, as an expression of 0 or 1.
+    ///
+    /// # Errors
+    /// As [`Self::range`].
+    pub(crate) fn beyond_frontier(&self, frontier: &Frontier, prefix: &str) -> DbResult<String> {
+        match frontier {
+            Frontier::Start => Ok("1".to_owned()),
+            Frontier::End => Ok("0".to_owned()),
+            Frontier::At(key) => {
+                self.check(key)?;
+                Ok(self.beyond(key, 0, &|part: &KeyPart| format!("{prefix}{}", part.log), false))
+            }
+        }
+    }
+
+    /// `(a > 1) OR (a = 1 AND b > 2)`: row constructors are not ranged over by any server, this is.
+    /// With `up_to`: less or equal.
+    fn beyond(
+        &self,
+        key: &Key,
+        skip: usize,
+        name: &impl Fn(&KeyPart) -> String,
+        up_to: bool,
+    ) -> String {
+        let columns: Vec<(&KeyPart, &String)> = self.key.iter().zip(&key.0).skip(skip).collect();
+        let mut alternatives = Vec::new();
+        for (position, (part, value)) in columns.iter().enumerate() {
+            let mut terms: Vec<String> = columns
+                .iter()
+                .take(position)
+                .map(|(earlier, value)| earlier.kind.equal(&name(earlier), value))
+                .collect();
+            terms.push(if up_to {
+                part.kind.less(&name(part), value)
+            } else {
+                part.kind.greater(&name(part), value)
+            });
+            alternatives.push(format!("({})", terms.join(" AND ")));
+        }
+        if up_to {
+            let terms: Vec<String> = columns
+                .iter()
+                .map(|(part, value)| part.kind.equal(&name(part), value))
+                .collect();
+            alternatives.push(format!("({})", terms.join(" AND ")));
+        }
+        format!("({})", alternatives.join(" OR "))
+    }
+
+    /// A key comes back from the run's record: it must look like one before it becomes SQL.
+    fn check(&self, key: &Key) -> DbResult<()> {
+        let fits = key.0.len() == self.key.len()
+            && self.key.iter().zip(&key.0).all(|(part, value)| part.kind.is_spelled_well(value));
+        if fits {
+            Ok(())
+        } else {
+            Err(DbError::new(ErrorKind::Other, "reading a key bound", self.table.clone())
+                .help("The run's record does not fit the table's key; abort the run"))
+        }
+    }
+}
+
+/// The log's column name without its quotes; it is ours and needs none.
+pub(crate) fn bare(part: &KeyPart) -> &str {
+    part.log.trim_matches('`')
+}
+
+fn key_part(position: usize, old: &Column, new: &Column, fit: KeyFit) -> DbResult<KeyPart> {
+    let kind = KeyKind::of(old).ok_or_else(|| {
+        DbError::new(ErrorKind::Refused, "reading the key", old.name.clone())
+            .said(format!("type {} cannot be a key here", old.full_type))
+    })?;
+    let recollated = match (fit, &new.charset, &new.collation) {
+        (KeyFit::Recollated, Some(charset), Some(collation)) => {
+            Some((charset.clone(), collation.clone()))
+        }
+        _ => None,
+    };
+    Ok(KeyPart {
+        source: quote(&old.name)?,
+        target: quote(&new.name)?,
+        log: format!("`k{position}`"),
+        is_text: matches!(kind, KeyKind::Text { .. }),
+        kind,
+        source_type: column_type(old),
+        target_type: column_type(new),
+        recollated,
+    })
+}
+
+/// The column's type as a definition: type, character set, collation, spatial reference.
+fn column_type(column: &Column) -> String {
+    let mut definition = column.full_type.clone();
+    if let (Some(charset), Some(collation)) = (&column.charset, &column.collation) {
+        definition.push_str(&format!(" CHARACTER SET {charset} COLLATE {collation}"));
+    }
+    if let Some(srs_id) = column.srs_id {
+        definition.push_str(&format!(" SRID {srs_id}"));
+    }
+    definition
+}

@@ -1,0 +1,390 @@
+//! The swap: under the source's lock, drain what is left, look once more, rename.
+//!
+//! Servers that rename under LOCK TABLES do it in one session. The others need two: A holds the locks,
+//! B's RENAME waits; a sentry table under the retired name keeps the RENAME from succeeding before A
+//! says so, and fence triggers make a write that slips past fail instead of vanishing. There our names
+//! must sort behind the source's: RENAME takes its locks in the order of names, and with a helper that
+//! sorts first, one write a connection was lost on every run.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use underpin_core::key::Frontier;
+use underpin_core::plan::RunSpec;
+use underpin_dialect::{Database, DbError, DbResult, ErrorKind, Grip, Swap, SwapOutcome};
+
+use crate::control::Control;
+use crate::fingerprint::Fingerprint;
+use crate::inspect::comment_of;
+use crate::query::{first, literal, number, quote, quote_table, run, text};
+use crate::shadow::our_comment;
+use crate::store;
+use crate::trigger;
+use crate::worker::Worker;
+use crate::{counter, health};
+
+/// Entries that one application under the lock takes at most, so that the budget is looked at often.
+const DRAIN_ENTRIES_MAX: u64 = 1000;
+
+/// Longest wait for B's RENAME to show as waiting.
+const RENAME_SEEN_MS_MAX: u64 = 800;
+
+/// How long the fence outlives B's lock time-out, in seconds.
+const FENCE_MARGIN_S: u32 = 2;
+
+/// The server drops a session that holds the lock and falls silent after this many seconds.
+const LOCKED_SILENCE_S: u32 = 10;
+
+impl Swap for Control {
+    async fn try_swap(
+        &mut self,
+        spec: &Arc<RunSpec>,
+        grip: &Grip,
+        budget_ms: u64,
+    ) -> DbResult<SwapOutcome> {
+        self.refuse_old_holders(spec).await?;
+        counter::carry(&mut self.session, spec).await?;
+        let kept = self.load_identity(&spec.run_id).await?;
+        let mut worker = self.server.worker(spec, grip).await?;
+        worker.make_stage().await?;
+        worker.set(&format!("wait_timeout = {LOCKED_SILENCE_S}")).await?;
+        worker.set("autocommit = 0").await?;
+        let attempt =
+            Attempt { spec, kept, budget: Duration::from_millis(budget_ms), begun: Instant::now() };
+        let outcome = if self.session.capabilities.rename_under_lock {
+            one_session(&attempt, &mut worker).await
+        } else {
+            self.two_sessions(&attempt, &mut worker).await
+        };
+        worker.session.close().await;
+        match outcome {
+            Err(error) if error.is_retryable() => Err(self.not_had(spec, error).await),
+            other => other,
+        }
+    }
+}
+
+/// One try of the swap.
+struct Attempt<'a> {
+    spec: &'a Arc<RunSpec>,
+    kept: String,
+    budget: Duration,
+    begun: Instant,
+}
+
+impl Attempt<'_> {
+    fn stall_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn object(&self) -> String {
+        format!("{}.{}", self.spec.schema, self.spec.table)
+    }
+
+    /// LOCK TABLES for everything that drain and rename touch, aliases included.
+    fn lock_sql(&self, worker: &Worker, sentry: Option<&str>) -> DbResult<String> {
+        let shape = &worker.shape;
+        let mut locks = vec![
+            format!("{} WRITE", shape.source),
+            format!("{} AS s WRITE", shape.source),
+        ];
+        if let Some(sentry) = sentry {
+            locks.push(format!("{sentry} WRITE"));
+        }
+        locks.extend([
+            format!("{} WRITE", shape.shadow),
+            format!("{} AS n WRITE", shape.shadow),
+            format!("{} WRITE", shape.log),
+            format!("{} AS l WRITE", shape.log),
+            format!("{}.fences READ", quote(&worker.state_schema)?),
+        ]);
+        Ok(format!("LOCK TABLES {}", locks.join(", ")))
+    }
+
+    fn rename_sql(&self, worker: &Worker) -> String {
+        let shape = &worker.shape;
+        format!(
+            "RENAME TABLE {} TO {}, {} TO {}",
+            shape.source, shape.retired, shape.shadow, shape.source
+        )
+    }
+}
+
+async fn one_session(attempt: &Attempt<'_>, worker: &mut Worker) -> DbResult<SwapOutcome> {
+    let object = attempt.object();
+    let lock = attempt.lock_sql(worker, None)?;
+    run(&mut worker.session.conn, &lock, "locking for the swap of", &object).await?;
+    worker.under_lock = true;
+    let drained = match prepare_under_lock(attempt, worker).await {
+        Ok(Ok(drained)) => drained,
+        Ok(Err(too_slow)) => {
+            unlock(worker, &object).await?;
+            return Ok(too_slow);
+        }
+        Err(error) => {
+            return Err(unlock_after(worker, &object, error).await);
+        }
+    };
+    let rename = attempt.rename_sql(worker);
+    if let Err(error) = run(&mut worker.session.conn, &rename, "swapping", &object).await {
+        return Err(unlock_after(worker, &object, error).await);
+    }
+    let stall_ms = attempt.stall_ms();
+    // The RENAME has committed; losing this session now releases the locks all the same.
+    let _ = unlock(worker, &object).await;
+    Ok(SwapOutcome::Swapped { stall_ms, drained })
+}
+
+/// Under the lock: prove the grip, drain to empty within the budget, look at the source once more.
+/// The inner error is the outcome of a drain that was too slow.
+async fn prepare_under_lock(
+    attempt: &Attempt<'_>,
+    worker: &mut Worker,
+) -> DbResult<Result<u64, SwapOutcome>> {
+    let object = attempt.object();
+    let fence = store::fence_sql(&worker.state_schema, &worker.grip.run_id)?;
+    let fence = fence.replace(" LOCK IN SHARE MODE", "");
+    let epoch = number(&mut worker.session.conn, &fence, "reading the fence of", &object).await?;
+    if epoch != worker.grip.epoch {
+        return Err(store::fenced(&object));
+    }
+    let probe = format!("SELECT COUNT(*) FROM (SELECT 1 FROM {} LIMIT 1) AS p", worker.shape.log);
+    let mut drained = 0;
+    while number(&mut worker.session.conn, &probe, "probing the log of", &object).await? > 0 {
+        if attempt.begun.elapsed() >= attempt.budget {
+            return Ok(Err(SwapOutcome::DrainTooSlow { drained }));
+        }
+        let (_, applied) =
+            worker.apply_staged(&Frontier::End, DRAIN_ENTRIES_MAX, None).await?;
+        drained += applied.entries;
+    }
+    let capabilities = worker.session.capabilities.clone();
+    let print = Fingerprint::read(&mut worker.session.conn, &capabilities, attempt.spec).await?;
+    print.ensure_same(&attempt.kept, &object)?;
+    counter::carry(&mut worker.session, attempt.spec).await?;
+    if attempt.begun.elapsed() >= attempt.budget {
+        return Ok(Err(SwapOutcome::DrainTooSlow { drained }));
+    }
+    Ok(Ok(drained))
+}
+
+impl Control {
+    async fn two_sessions(
+        &mut self,
+        attempt: &Attempt<'_>,
+        worker: &mut Worker,
+    ) -> DbResult<SwapOutcome> {
+        let spec = attempt.spec;
+        let object = attempt.object();
+        let sentry = quote_table(&spec.schema, &spec.names.retired)?;
+        self.make_sentry(spec, &sentry).await?;
+        let mut renamer = self.server.session().await?;
+        let renamer_id = renamer.id.thread;
+        let lock = attempt.lock_sql(worker, Some(&sentry))?;
+        if let Err(error) =
+            run(&mut worker.session.conn, &lock, "locking for the swap of", &object).await
+        {
+            self.drop_sentry(spec).await?;
+            return Err(error);
+        }
+        worker.under_lock = true;
+        let drained = match prepare_under_lock(attempt, worker).await {
+            Ok(Ok(drained)) => drained,
+            Ok(Err(too_slow)) => {
+                unlock(worker, &object).await?;
+                self.drop_sentry(spec).await?;
+                return Ok(too_slow);
+            }
+            Err(error) => {
+                let error = unlock_after(worker, &object, error).await;
+                if !error.is_ambiguous() {
+                    self.drop_sentry(spec).await?;
+                }
+                return Err(error);
+            }
+        };
+        let fenced = self.put_up_fence(spec, worker).await;
+        let rename = attempt.rename_sql(worker);
+        let rename_object = object.clone();
+        // A task of its own: the statement must go on while A lets go, and its answer must be awaited
+        // whatever happens here.
+        let renaming = fenced.is_ok().then(|| {
+            tokio::spawn(async move {
+                let result = run(&mut renamer.conn, &rename, "swapping", &rename_object).await;
+                renamer.close().await;
+                result
+            })
+        });
+        let waiting = match &fenced {
+            Ok(()) => rename_is_waiting(worker, renamer_id, &object).await,
+            Err(error) => Err(error.clone()),
+        };
+        if let Err(error) = waiting {
+            let error = self.take_down(spec, worker, error).await;
+            if let Some(renaming) = renaming {
+                // The sentry made it fail, or its lock time-out did; either way its end is awaited.
+                let _ = renaming.await;
+            }
+            if !error.is_ambiguous() {
+                self.drop_sentry(spec).await?;
+            }
+            return Err(error);
+        }
+        let drop = format!("DROP TABLE {sentry}");
+        run(&mut worker.session.conn, &drop, "dropping the sentry of", &object).await?;
+        unlock(worker, &object).await?;
+        let Some(renaming) = renaming else {
+            return Err(DbError::new(ErrorKind::Other, "swapping", object));
+        };
+        let renamed = renaming.await.map_err(|error| {
+            DbError::new(ErrorKind::Ambiguous, "swapping", object.clone()).said(error.to_string())
+        })?;
+        if let Err(error) = renamed {
+            if !error.is_ambiguous() {
+                self.drop_fence(spec).await?;
+            }
+            return Err(error);
+        }
+        let stall_ms = attempt.stall_ms();
+        let late = self.apply_late_entries(worker, &object).await?;
+        Ok(SwapOutcome::Swapped { stall_ms, drained: drained + late })
+    }
+
+    async fn make_sentry(&mut self, spec: &RunSpec, sentry: &str) -> DbResult<()> {
+        self.drop_sentry(spec).await?;
+        let sql = format!(
+            "CREATE TABLE {sentry} (id INT) ENGINE=InnoDB COMMENT={}",
+            literal(&our_comment(&spec.run_id, "sentry"))?
+        );
+        let object = format!("{}.{}", spec.schema, spec.names.retired);
+        run(&mut self.session.conn, &sql, "making the sentry", &object).await.map(|_| ())
+    }
+
+    /// Drops the sentry if the table under the retired name is one.
+    async fn drop_sentry(&mut self, spec: &RunSpec) -> DbResult<()> {
+        let comment = comment_of(&mut self.session, &spec.schema, &spec.names.retired).await?;
+        if comment.as_deref() == Some(our_comment(&spec.run_id, "sentry").as_str()) {
+            self.drop_table(&spec.schema, &spec.names.retired).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_up_fence(&mut self, spec: &RunSpec, worker: &mut Worker) -> DbResult<()> {
+        let object = worker.shape.table.clone();
+        let seconds = self.server.settings.lock_wait_timeout_s + FENCE_MARGIN_S;
+        let sql = format!("SELECT UTC_TIMESTAMP(6) + INTERVAL {seconds} SECOND");
+        let row = first(&mut worker.session.conn, &sql, "reading the clock for", &object).await?;
+        let deadline = row.map(|row| text(&row, 0)).unwrap_or_default();
+        for sql in trigger::fence_sql(spec, &deadline)? {
+            run(&mut worker.session.conn, &sql, "putting up the fence on", &object).await?;
+        }
+        Ok(())
+    }
+
+    /// Under the lock still: take the fence down, then let everybody through.
+    async fn take_down(&mut self, spec: &RunSpec, worker: &mut Worker, error: DbError) -> DbError {
+        let object = worker.shape.table.clone();
+        if let Ok(drops) = trigger::drop_sql(&spec.schema, &spec.names.fences) {
+            for sql in drops {
+                if let Err(lost) =
+                    run(&mut worker.session.conn, &sql, "taking down the fence of", &object).await
+                {
+                    return lost;
+                }
+            }
+        }
+        unlock_after(worker, &object, error).await
+    }
+
+    /// The RENAME was not made although the fence is up: it would expire by itself, but the
+    /// application should not wait for that.
+    async fn drop_fence(&mut self, spec: &RunSpec) -> DbResult<()> {
+        let object = format!("{}.{}", spec.schema, spec.table);
+        for sql in trigger::drop_sql(&spec.schema, &spec.names.fences)? {
+            self.run_on_live(&sql, "taking down the fence of", &object).await?;
+        }
+        Ok(())
+    }
+
+    /// After the RENAME the log must be empty; a late entry is applied from the retired table.
+    async fn apply_late_entries(&mut self, worker: &mut Worker, object: &str) -> DbResult<u64> {
+        worker.under_lock = false;
+        worker.set("autocommit = 1").await?;
+        worker.shape = worker.shape.after_rename();
+        let probe = format!("SELECT COUNT(*) FROM {}", worker.shape.log);
+        let mut late = 0;
+        while number(&mut worker.session.conn, &probe, "probing the log of", object).await? > 0 {
+            let (_, applied) =
+                worker.apply_staged(&Frontier::End, DRAIN_ENTRIES_MAX, None).await?;
+            late += applied.entries;
+        }
+        Ok(late)
+    }
+
+    /// A transaction that has held the table for long will not let go within the lock time-out: then
+    /// we do not even queue, since everybody would queue behind us.
+    async fn refuse_old_holders(&mut self, spec: &RunSpec) -> DbResult<()> {
+        let limit_s = self.server.settings.lock_wait_timeout_s;
+        match health::old_holder(&mut self.session, &spec.schema, &spec.table, limit_s).await? {
+            None => Ok(()),
+            Some(holder) => Err(DbError::new(
+                ErrorKind::LockNotHad,
+                "looking for holders before the swap of",
+                format!("{}.{}", spec.schema, spec.table),
+            )
+            .help(format!("It is held by {holder}"))),
+        }
+    }
+
+    async fn not_had(&mut self, spec: &RunSpec, mut error: DbError) -> DbError {
+        error.kind = ErrorKind::LockNotHad;
+        error.help = Some(health::holders(&mut self.session, &spec.schema, &spec.table).await);
+        error
+    }
+}
+
+/// Waits until B's RENAME is seen waiting for the source, which it locks first by its name.
+async fn rename_is_waiting(worker: &mut Worker, renamer: u64, object: &str) -> DbResult<()> {
+    let sql = format!(
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {renamer} AND STATE LIKE \
+         'Waiting for table metadata lock%'"
+    );
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(RENAME_SEEN_MS_MAX) {
+        let seen = number(&mut worker.session.conn, &sql, "waiting for the rename of", object).await?;
+        if seen > 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Err(DbError::new(ErrorKind::LockNotHad, "waiting for the rename of", object)
+        .help("The RENAME did not come to wait for the table in time"))
+}
+
+async fn unlock(worker: &mut Worker, object: &str) -> DbResult<()> {
+    worker.under_lock = false;
+    run(&mut worker.session.conn, "UNLOCK TABLES", "unlocking", object).await.map(|_| ())
+}
+
+/// Rolls back and lets everybody through; the first error is the one that counts.
+async fn unlock_after(worker: &mut Worker, object: &str, error: DbError) -> DbError {
+    worker.under_lock = false;
+    if error.is_ambiguous() {
+        return error;
+    }
+    for sql in ["ROLLBACK", "UNLOCK TABLES"] {
+        if let Err(lost) = run(&mut worker.session.conn, sql, "unlocking", object).await {
+            return lost;
+        }
+    }
+    error
+}
+
+impl Worker {
+    /// Sets a session variable.
+    pub(crate) async fn set(&mut self, assignment: &str) -> DbResult<()> {
+        let object = self.shape.table.clone();
+        let sql = format!("SET SESSION {assignment}");
+        run(&mut self.session.conn, &sql, "setting up the session for", &object).await.map(|_| ())
+    }
+}

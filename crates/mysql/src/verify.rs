@@ -1,0 +1,247 @@
+//! The proof that source and shadow hold the same rows: sums per range, computed by the server in one
+//! snapshot; only a range that differs is looked at row by row.
+//!
+//! Rows whose keys are pending in the log are left out: everything else must be equal, column by
+//! column, through the change's own conversion.
+
+use underpin_core::key::Chunk;
+use underpin_dialect::{DbResult, RangeReport, Verify};
+
+use crate::query::{cell, first, number, run};
+use crate::shape::{KeyPart, Shape};
+use crate::worker::Worker;
+
+/// Differing rows that are named.
+const SAMPLES_MAX: u32 = 5;
+
+/// An odd constant below 2^32. CRC32 alone is linear: two rows that swapped their values would cancel
+/// out under BIT_XOR. The product of two numbers below 2^32 fits 64 bits and its carries are not linear.
+const MIX: u64 = 2_654_435_761;
+
+impl Verify for Worker {
+    async fn verify_range(&mut self, range: &Chunk) -> DbResult<RangeReport> {
+        self.begin_snapshot().await?;
+        let result = self.compare(range).await;
+        // Nothing was written; the snapshot ends whatever the outcome was.
+        let object = self.shape.table.clone();
+        run(&mut self.session.conn, "COMMIT", "ending a snapshot of", &object).await?;
+        result
+    }
+
+    async fn repair(&mut self, range: &Chunk) -> DbResult<(u64, u64)> {
+        let object = self.shape.table.clone();
+        self.begin().await?;
+        let log = &self.shape.log;
+        let key = self.shape.log_key("");
+        let mut logged = 0;
+        for select in difference_sql(&self.shape, range, true)? {
+            let sql = format!("INSERT INTO {log} ({key}) {select}");
+            logged += run(&mut self.session.conn, &sql, "logging differing rows of", &object).await?;
+        }
+        self.commit().await?;
+        let sql = format!("SELECT COUNT(*) FROM {}", self.shape.log);
+        let backlog =
+            number(&mut self.session.conn, &sql, "counting the log of", &object).await?;
+        Ok((logged, backlog))
+    }
+}
+
+impl Worker {
+    async fn begin_snapshot(&mut self) -> DbResult<()> {
+        let object = self.shape.table.clone();
+        let conn = &mut self.session.conn;
+        let level = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+        run(conn, level, "beginning a snapshot of", &object).await?;
+        let begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT";
+        run(conn, begin, "beginning a snapshot of", &object).await.map(|_| ())
+    }
+
+    async fn compare(&mut self, range: &Chunk) -> DbResult<RangeReport> {
+        let object = self.shape.table.clone();
+        let probe = format!("SELECT COUNT(*) FROM (SELECT 1 FROM {} LIMIT 1) AS p", self.shape.log);
+        let pending = number(&mut self.session.conn, &probe, "probing the log of", &object).await? > 0;
+        if self.shape.same_order {
+            let (source, shadow) = sum_sql(&self.shape, range, pending)?;
+            let old = self.sum(&source).await?;
+            let new = self.sum(&shadow).await?;
+            if old == new {
+                return Ok(RangeReport { rows: old.0, ..RangeReport::default() });
+            }
+            return self.differences(range, old.0, pending).await;
+        }
+        // The two tables order their keys differently: each source row is looked up in the shadow, and
+        // at the end the numbers of rows must agree.
+        let count = count_sql(&self.shape, range)?;
+        let counted = number(&mut self.session.conn, &count, "counting rows of", &object).await?;
+        let mut report = self.differences(range, counted, pending).await?;
+        if range.range.up_to.is_none() {
+            self.compare_totals(&mut report).await?;
+        }
+        Ok(report)
+    }
+
+    async fn sum(&mut self, sql: &str) -> DbResult<(u64, u64)> {
+        let object = self.shape.table.clone();
+        let row = first(&mut self.session.conn, sql, "summing a range of", &object).await?;
+        match row {
+            None => Ok((0, 0)),
+            Some(row) => Ok((
+                cell(&row, 0, "summing a range")?,
+                cell::<Option<u64>>(&row, 1, "summing a range")?.unwrap_or(0),
+            )),
+        }
+    }
+
+    async fn differences(
+        &mut self,
+        range: &Chunk,
+        rows: u64,
+        pending: bool,
+    ) -> DbResult<RangeReport> {
+        let object = self.shape.table.clone();
+        let mut report = RangeReport { rows, ..RangeReport::default() };
+        for select in difference_sql(&self.shape, range, pending)? {
+            let count = format!("SELECT COUNT(*) FROM ({select}) AS d");
+            let found =
+                number(&mut self.session.conn, &count, "counting differences of", &object).await?;
+            report.differences += found;
+            if found > 0 {
+                let readers =
+                    Shape::list(&self.shape.key, |part| part.kind.reader(&format!("d.{}", part.log)));
+                let sql = format!("SELECT {readers} FROM ({select}) AS d LIMIT {SAMPLES_MAX}");
+                report.samples.extend(self.key_samples(&sql).await?);
+            }
+        }
+        Ok(report)
+    }
+
+    /// Rows that only the shadow has show as a surplus of its number of rows.
+    async fn compare_totals(&mut self, report: &mut RangeReport) -> DbResult<()> {
+        let object = self.shape.table.clone();
+        let (source, shadow) = total_sql(&self.shape);
+        let old = number(&mut self.session.conn, &source, "counting rows of", &object).await?;
+        let new = number(&mut self.session.conn, &shadow, "counting rows of", &object).await?;
+        if new != old {
+            report.differences += old.abs_diff(new);
+            report.samples.push(format!("{old} rows in the source, {new} in the shadow"));
+        }
+        Ok(())
+    }
+}
+
+/// Sums over a range: number of rows and a hash, for the source and for the shadow.
+fn sum_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<(String, String)> {
+    let source_range = shape.range(&range.range, |part| format!("s.{}", part.source))?;
+    let shadow_range = shape.range(&range.range, |part| format!("n.{}", part.target))?;
+    let source = format!(
+        "SELECT COUNT(*), BIT_XOR({}) FROM {} AS s FORCE INDEX ({}) {} WHERE {source_range}{}",
+        row_hash(shape, |pair| &pair.source_form),
+        shape.source,
+        shape.source_index,
+        pending_join(shape, pending, &shape.log_meets_source("p.", "s.")),
+        pending_filter(shape, pending)
+    );
+    let meets = shape.shadow_meets("n.", "p.", |part| &part.log);
+    let shadow = format!(
+        "SELECT COUNT(*), BIT_XOR({}) FROM {} AS n FORCE INDEX ({}) {} WHERE {shadow_range}{}",
+        row_hash(shape, |pair| &pair.target_form),
+        shape.shadow,
+        shape.target_index,
+        pending_join(shape, pending, &meets),
+        pending_filter(shape, pending)
+    );
+    Ok((source, shadow))
+}
+
+fn count_sql(shape: &Shape, range: &Chunk) -> DbResult<String> {
+    Ok(format!(
+        "SELECT COUNT(*) FROM {} AS s FORCE INDEX ({}) WHERE {}",
+        shape.source,
+        shape.source_index,
+        shape.range(&range.range, |part| format!("s.{}", part.source))?
+    ))
+}
+
+fn total_sql(shape: &Shape) -> (String, String) {
+    let source = format!(
+        "SELECT COUNT(*) FROM {} AS s {} WHERE TRUE{}",
+        shape.source,
+        pending_join(shape, true, &shape.log_meets_source("p.", "s.")),
+        pending_filter(shape, true)
+    );
+    let meets = shape.shadow_meets("n.", "p.", |part| &part.log);
+    let shadow = format!(
+        "SELECT COUNT(*) FROM {} AS n {} WHERE TRUE{}",
+        shape.shadow,
+        pending_join(shape, true, &meets),
+        pending_filter(shape, true)
+    );
+    (source, shadow)
+}
+
+/// SELECTs (columns named as in the log) of the keys that differ: source rows that the shadow lacks or
+/// has otherwise, and, where ranges agree, shadow rows that the source lacks.
+fn difference_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<Vec<String>> {
+    let source_range = shape.range(&range.range, |part| format!("s.{}", part.source))?;
+    let named = Shape::list(&shape.key, |part| format!("s.{} AS {}", part.source, part.log));
+    let first_target = shape.key.first().map_or("", |part| part.target.as_str());
+    let mut selects = vec![format!(
+        "SELECT {named} FROM {} AS s FORCE INDEX ({}) LEFT JOIN {} AS n FORCE INDEX ({}) ON {} {} \
+         WHERE {source_range}{} AND (n.{first_target} IS NULL OR {} <> {})",
+        shape.source,
+        shape.source_index,
+        shape.shadow,
+        shape.target_index,
+        shape.shadow_meets("n.", "s.", |part: &KeyPart| &part.source),
+        pending_join(shape, pending, &shape.log_meets_source("p.", "s.")),
+        pending_filter(shape, pending),
+        row_text(shape, |pair| &pair.source_form),
+        row_text(shape, |pair| &pair.target_form),
+    )];
+    if shape.same_order {
+        let shadow_range = shape.range(&range.range, |part| format!("n.{}", part.target))?;
+        let named = Shape::list(&shape.key, |part| format!("n.{} AS {}", part.target, part.log));
+        let first_source = shape.key.first().map_or("", |part| part.source.as_str());
+        let meets = shape.shadow_meets("n.", "p.", |part| &part.log);
+        selects.push(format!(
+            "SELECT {named} FROM {} AS n FORCE INDEX ({}) LEFT JOIN {} AS s FORCE INDEX ({}) ON {} \
+             {} WHERE {shadow_range}{} AND s.{first_source} IS NULL",
+            shape.shadow,
+            shape.target_index,
+            shape.source,
+            shape.source_index,
+            shape.shadow_meets("n.", "s.", |part: &KeyPart| &part.source),
+            pending_join(shape, pending, &meets),
+            pending_filter(shape, pending),
+        ));
+    }
+    Ok(selects)
+}
+
+fn pending_join(shape: &Shape, pending: bool, meets: &str) -> String {
+    if pending {
+        let keys = shape.log_key("");
+        format!("LEFT JOIN (SELECT DISTINCT {keys} FROM {}) AS p ON {meets}", shape.log)
+    } else {
+        String::new()
+    }
+}
+
+fn pending_filter(shape: &Shape, pending: bool) -> String {
+    match shape.key.first() {
+        Some(part) if pending => format!(" AND p.{} IS NULL", part.log),
+        _ => String::new(),
+    }
+}
+
+/// The text of a row: its values, and which of them are NULL (CONCAT_WS leaves NULLs out).
+fn row_text(shape: &Shape, form: impl Fn(&crate::shape::Pair) -> &String) -> String {
+    let values: Vec<&str> = shape.pairs.iter().map(|pair| form(pair).as_str()).collect();
+    let nulls: Vec<String> = values.iter().map(|value| format!("ISNULL({value})")).collect();
+    format!("CAST(CONCAT_WS('#', {}, CONCAT({})) AS BINARY)", values.join(", "), nulls.join(", "))
+}
+
+fn row_hash(shape: &Shape, form: impl Fn(&crate::shape::Pair) -> &String) -> String {
+    format!("CRC32({}) * {MIX}", row_text(shape, form))
+}
+
