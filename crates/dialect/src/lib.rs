@@ -50,6 +50,15 @@ pub trait Database: Send + Sync + 'static {
     /// # Errors
     /// The proof could not be had; then the outcome is unknown.
     fn cancel(&self, session: u64) -> impl Future<Output = DbResult<()>> + Send;
+
+    /// Ends a session of ours altogether, so that its transaction and its locks are gone when this
+    /// returns. For sessions whose connection was lost: the server may not have noticed yet.
+    ///
+    /// # Errors
+    /// The proof could not be had.
+    fn end(&self, session: u64) -> impl Future<Output = DbResult<()>> + Send {
+        self.cancel(session)
+    }
 }
 
 /// What the control connection can do.

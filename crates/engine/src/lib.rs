@@ -3,7 +3,31 @@
 //! A loop over [`underpin_core::machine::Machine`]: take its actions, carry them out side by side over
 //! [`underpin_dialect::Database`], feed the answers back. No decision about rows is made here, and no
 //! statement is written here.
+//!
+//! The way through: [`start`] or [`resume`] → `drive` (enter, hold, enter again after a loss) → `hold`
+//! (the loop) → `crew` (connections) → `work` and `orders` (one task a connection).
 
+mod abort;
+mod crew;
+mod drive;
+mod ears;
+mod enter;
+mod error;
+mod events;
+mod hold;
+mod losses;
+mod options;
+mod orders;
+mod probe;
 mod report;
+mod run;
+mod status;
+mod watch;
+mod work;
 
+pub use abort::{AbortOptions, AbortedBy, abort};
+pub use error::{EngineError, EngineResult};
+pub use options::RunOptions;
 pub use report::{PlanSummary, Report, Reporter, StoppedAs, Summary, Verdict};
+pub use run::{OpenRun, Outcome, find_open, resume, start};
+pub use status::{RunStatus, Standing, status};

@@ -1,0 +1,258 @@
+//! The way of a run through its holds: enter, hold, and where a connection or an answer was lost, enter
+//! again. A crash, a lost connection and a lost answer are one and the same here.
+//!
+//! Owns the order of holds and how the run ends for the caller. What happens while the run is held is
+//! `hold`'s; when to give up is in `losses`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use underpin_core::checkpoint::{Checkpoint, Phase};
+use underpin_core::machine::{Command, Ending};
+use underpin_dialect::{Database, DbError, ErrorKind};
+
+use crate::ears::Ears;
+use crate::enter::{Entry, Goal, enter, table_of};
+use crate::error::{EngineError, EngineResult};
+use crate::hold::{Held, hold};
+use crate::losses::Losses;
+use crate::options::RunOptions;
+use crate::probe;
+use crate::report::{Report, Reporter, StoppedAs};
+use crate::run::Outcome;
+use crate::watch::Watch;
+
+/// A hold that lasted this long was a good one: the next loss begins a new count.
+const GOOD_HOLD: Duration = Duration::from_secs(60);
+
+/// What entering may take beyond the deadline of what an earlier hold may still have in flight.
+const ENTER_WAIT: Duration = Duration::from_secs(60);
+
+/// A run under way in this program.
+pub(crate) struct Drive<D: Database> {
+    pub(crate) db: Arc<D>,
+    pub(crate) options: RunOptions,
+    pub(crate) reporter: Reporter,
+    pub(crate) ears: Ears,
+    pub(crate) watch: Watch,
+    /// The newest checkpoint that is known to be durable.
+    pub(crate) saved: Option<Checkpoint>,
+    /// An end that was reached and whose closing got no answer.
+    pub(crate) closing: Option<Ending>,
+    /// Steps in a row that passed their deadline.
+    pub(crate) overruns: u32,
+    goal: Goal,
+    losses: Losses,
+    probe: Option<JoinHandle<()>>,
+}
+
+enum Entered<C> {
+    In(Box<Entry<C>>),
+    /// The run is not open any more.
+    Gone,
+    /// Asked to stop before the database was reached.
+    Stopped,
+}
+
+impl<D: Database> Drive<D> {
+    pub(crate) fn new(
+        db: Arc<D>,
+        options: RunOptions,
+        commands: mpsc::Receiver<Command>,
+        reporter: Reporter,
+        goal: Goal,
+    ) -> Self {
+        let watch = Watch::new(reporter.clone(), options.progress_every_ms);
+        Self {
+            db,
+            options,
+            reporter,
+            ears: Ears::new(commands),
+            watch,
+            saved: None,
+            closing: None,
+            overruns: 0,
+            goal,
+            losses: Losses::default(),
+            probe: None,
+        }
+    }
+
+    /// Works until the run or the work of this program on it has ended.
+    pub(crate) async fn finish(mut self) -> EngineResult<Outcome> {
+        let result = self.drive().await;
+        if let Some(probe) = self.probe.take() {
+            // It only reads: nothing is left half done.
+            probe.abort();
+        }
+        result
+    }
+
+    async fn drive(&mut self) -> EngineResult<Outcome> {
+        let mut is_first = true;
+        loop {
+            let entry = match self.enter_patiently(is_first).await? {
+                Entered::In(entry) => *entry,
+                Entered::Stopped => return Ok(self.stopped(StoppedAs::Interrupted)),
+                Entered::Gone => {
+                    let Some(ending) = self.closing.take() else { return Err(self.closed()) };
+                    return self.outcome(ending);
+                }
+            };
+            self.entered(is_first, &entry);
+            is_first = false;
+            let begun = Instant::now();
+            match hold(self, entry).await {
+                Held::Ended(ending) => return self.outcome(ending),
+                Held::Failed(error) => return Err(error),
+                Held::Lost { why, swap_in_flight } => {
+                    if begun.elapsed() >= GOOD_HOLD {
+                        self.moved();
+                    }
+                    self.losses.swap_in_flight = swap_in_flight;
+                    if self.ears.wanted.is_stop() {
+                        return Ok(self.stopped(StoppedAs::Interrupted));
+                    }
+                    self.count_loss(&EngineError::Db(why), is_first)?;
+                }
+            }
+        }
+    }
+
+    /// Something of the run has moved: later losses and overruns are counted anew.
+    pub(crate) fn moved(&mut self) {
+        self.losses = Losses::default();
+        self.overruns = 0;
+    }
+
+    fn entered(&mut self, is_first: bool, entry: &Entry<D::Control>) {
+        let spec = Arc::clone(&entry.spec);
+        self.goal = Goal::Known(Arc::clone(&spec));
+        self.saved = Some(entry.checkpoint.clone());
+        self.losses.entered();
+        if self.probe.is_none() {
+            let (readings, probe) = probe::start(Arc::clone(&self.db), Arc::clone(&spec));
+            self.ears.open_to_probe(readings);
+            self.probe = Some(probe);
+        }
+        let (run_id, table) = (spec.run_id.clone(), table_of(&spec));
+        if entry.is_new {
+            self.reporter.tell(|at_ms| Report::RunStarted { at_ms, run_id, table });
+        } else if is_first {
+            let phase = entry.checkpoint.phase.name().to_owned();
+            // Chunks of the round under way are not in the checkpoint's counters.
+            let in_round: u64 = entry.observed.done.iter().map(|chunk| chunk.rows).sum();
+            let rows_copied = entry.checkpoint.counters.rows_copied.saturating_add(in_round);
+            self.reporter.tell(|at_ms| Report::RunResumed {
+                at_ms,
+                run_id,
+                table,
+                phase,
+                rows_copied,
+            });
+        }
+    }
+
+    async fn enter_patiently(&mut self, is_first: bool) -> EngineResult<Entered<D::Control>> {
+        // Bounded by `losses`: it ends the tries after a time.
+        loop {
+            if !self.rest().await {
+                return Ok(Entered::Stopped);
+            }
+            match self.try_enter().await {
+                Ok(entered) => return Ok(entered),
+                Err(error) => self.count_loss(&error, is_first)?,
+            }
+        }
+    }
+
+    /// One try to enter, in a task of its own, so that a stop is heard meanwhile. A task that is given
+    /// up is like a crash of ours: the next one to enter makes void what it left.
+    async fn try_enter(&mut self) -> EngineResult<Entered<D::Control>> {
+        let (db, goal) = (Arc::clone(&self.db), self.goal.clone());
+        let mut task = tokio::spawn(async move { enter(&*db, &goal).await });
+        let limit = Duration::from_millis(self.options.job_deadline_ms).saturating_add(ENTER_WAIT);
+        let limit = Instant::now() + limit;
+        loop {
+            tokio::select! {
+                joined = &mut task => return match joined {
+                    Ok(Ok(Some(entry))) => Ok(Entered::In(Box::new(entry))),
+                    Ok(Ok(None)) => Ok(Entered::Gone),
+                    Ok(Err(error)) => Err(error),
+                    Err(fault) => Err(EngineError::Internal(fault.to_string())),
+                },
+                () = self.ears.note_next() => if self.ears.wanted.is_stop() {
+                    task.abort();
+                    return Ok(Entered::Stopped);
+                },
+                () = sleep_until(limit) => {
+                    task.abort();
+                    let table = table_of(self.goal.spec());
+                    return Err(DbError::new(ErrorKind::ConnectionLost, "taking the run over", table)
+                        .help("What an earlier hold had in flight did not end in time")
+                        .into());
+                }
+            }
+        }
+    }
+
+    fn count_loss(&mut self, error: &EngineError, is_first: bool) -> EngineResult<()> {
+        let table = table_of(self.goal.spec());
+        let attempt = self.losses.count(error, is_first, &self.options, &table)?;
+        let why = error.to_string();
+        self.reporter.tell(|at_ms| Report::Reconnecting { at_ms, why, attempt });
+        Ok(())
+    }
+
+    /// Rests before the next try; false where a stop was asked for.
+    async fn rest(&mut self) -> bool {
+        let until = Instant::now() + self.losses.rest();
+        while !self.ears.wanted.is_stop() {
+            tokio::select! {
+                () = self.ears.note_next() => {}
+                () = sleep_until(until) => return true,
+            }
+        }
+        false
+    }
+
+    fn closed(&self) -> EngineError {
+        let spec = self.goal.spec();
+        EngineError::Closed { table: table_of(spec), run_id: spec.run_id.clone() }
+    }
+
+    fn outcome(&mut self, ending: Ending) -> EngineResult<Outcome> {
+        let spec = Arc::clone(self.goal.spec());
+        match ending {
+            Ending::Done { counters, stall_ms } => {
+                let keep = self.options.keep_retired;
+                let saved = self.saved.as_ref();
+                let summary = self.watch.summary(&spec, &counters, stall_ms, saved, keep);
+                let told = summary.clone();
+                self.reporter.tell(|at_ms| Report::Done { at_ms, summary: told });
+                Ok(Outcome::Done(Box::new(summary)))
+            }
+            Ending::Interrupted => Ok(self.stopped(StoppedAs::Interrupted)),
+            Ending::Aborted => Ok(self.stopped(StoppedAs::Aborted)),
+            Ending::Failed(failure) => {
+                let swapped = self.saved.as_ref().is_some_and(|saved| saved.phase >= Phase::Finish);
+                Err(EngineError::Failed { failure, swapped, table: table_of(&spec) })
+            }
+        }
+    }
+
+    fn stopped(&self, ending: StoppedAs) -> Outcome {
+        let run_id = self.goal.spec().run_id.clone();
+        let begin = Checkpoint::begin();
+        let saved = self.saved.as_ref().unwrap_or(&begin);
+        let (phase, rows_copied) = (saved.phase.name().to_owned(), saved.counters.rows_copied);
+        self.reporter.tell(|at_ms| Report::Stopped { at_ms, ending, run_id, phase, rows_copied });
+        match ending {
+            StoppedAs::Interrupted => Outcome::Interrupted,
+            StoppedAs::Aborted => Outcome::Aborted,
+        }
+    }
+}

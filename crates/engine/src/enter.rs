@@ -1,0 +1,93 @@
+//! The way into a run: connect, take the table's lock, read what is stored, make older holds void, look
+//! at the server. The same for a new run, a resumed one, and one whose connection was lost.
+
+use std::sync::Arc;
+
+use underpin_core::checkpoint::Checkpoint;
+use underpin_core::machine::Observed;
+use underpin_core::plan::RunSpec;
+use underpin_dialect::{Database, Grip, Shadow, Store, StoredRun};
+
+use crate::error::EngineResult;
+use crate::run::OpenRun;
+
+/// The run that is to be entered.
+#[derive(Debug, Clone)]
+pub(crate) enum Goal {
+    /// One that may not be recorded yet. Where one of the same statement is, that one is entered.
+    New(Arc<RunSpec>),
+    /// One that is recorded.
+    Known(Arc<RunSpec>),
+}
+
+impl Goal {
+    pub(crate) fn spec(&self) -> &Arc<RunSpec> {
+        match self {
+            Self::New(spec) | Self::Known(spec) => spec,
+        }
+    }
+}
+
+/// A run that was entered: nothing of an earlier hold runs any more, and nobody else may write for it.
+#[derive(Debug)]
+pub(crate) struct Entry<C> {
+    pub(crate) control: C,
+    pub(crate) spec: Arc<RunSpec>,
+    pub(crate) grip: Grip,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) observed: Observed,
+    /// Whether the run was recorded just now.
+    pub(crate) is_new: bool,
+}
+
+/// Enters the run; `None` where a known run is not open any more.
+///
+/// # Errors
+/// `Fenced` of the seam where another runner holds the table; another run in the way; a damaged record.
+pub(crate) async fn enter<D: Database>(
+    db: &D,
+    goal: &Goal,
+) -> EngineResult<Option<Entry<D::Control>>> {
+    let wanted = goal.spec();
+    let mut control = db.control().await?;
+    control.acquire(&wanted.schema, &wanted.table).await?;
+    let open = control.open_run(&wanted.schema, &wanted.table).await?;
+    let (run, is_new) = match (open, goal) {
+        (Some(stored), Goal::New(spec)) => {
+            let run = OpenRun::read(&stored, &table_of(spec))?;
+            run.must_be_of(&spec.fingerprint, &spec.statement)?;
+            (run, false)
+        }
+        (Some(stored), Goal::Known(spec)) => {
+            let run = OpenRun::read(&stored, &table_of(spec))?;
+            if run.spec.run_id != spec.run_id {
+                return Ok(None);
+            }
+            (run, false)
+        }
+        (None, Goal::Known(_)) => return Ok(None),
+        (None, Goal::New(spec)) => {
+            let checkpoint = Checkpoint::begin();
+            control.create_run(spec, &checkpoint).await?;
+            (OpenRun { spec: RunSpec::clone(spec), checkpoint }, true)
+        }
+    };
+    let grip = control.take_over(&run.spec.run_id).await?;
+    // Read again: until the take-over an older hold could still save.
+    let stored = control.open_run(&wanted.schema, &wanted.table).await?;
+    let Some(stored) = stored.filter(|stored| is_run(stored, &run.spec.run_id)) else {
+        return Ok(None);
+    };
+    let OpenRun { spec, checkpoint } = OpenRun::read(&stored, &table_of(wanted))?;
+    let observed = control.observe(&spec, &checkpoint).await?;
+    Ok(Some(Entry { control, spec: Arc::new(spec), grip, checkpoint, observed, is_new }))
+}
+
+fn is_run(stored: &StoredRun, run_id: &str) -> bool {
+    serde_json::from_str::<RunSpec>(&stored.spec).is_ok_and(|spec| spec.run_id == run_id)
+}
+
+/// The table as `schema.table`.
+pub(crate) fn table_of(spec: &RunSpec) -> String {
+    format!("{}.{}", spec.schema, spec.table)
+}

@@ -1,0 +1,52 @@
+//! What the caller may set about how a run is carried out. What is decided by the run itself (left-out
+//! indexes) or must not be set (that readings of replicas are expected) is put right in `for_spec`.
+
+use underpin_core::machine::Settings;
+use underpin_core::plan::RunSpec;
+
+/// How a run is carried out. All times in milliseconds.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Limits and targets of the machine. `deferred_indexes` and `replicas_known` are set by the engine.
+    pub settings: Settings,
+    /// Whether the old table is kept after the swap.
+    pub keep_retired: bool,
+    /// How long to go on reconnecting while nothing of the run moves.
+    pub reconnect_for_ms: u64,
+    /// Longest time for one chunk, range, application of the log or step of the control connection;
+    /// beyond it the statement is cancelled on the server.
+    pub job_deadline_ms: u64,
+    /// The same for building the left-out indexes.
+    pub index_deadline_ms: u64,
+    /// How long to wait for an earlier runner of the table to let go: after a crash the server notices
+    /// late that its client is gone.
+    pub predecessor_wait_ms: u64,
+    /// Time between two reports of progress.
+    pub progress_every_ms: u64,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            keep_retired: false,
+            reconnect_for_ms: 10 * 60 * 1000,
+            job_deadline_ms: 10 * 60 * 1000,
+            index_deadline_ms: 48 * 60 * 60 * 1000,
+            predecessor_wait_ms: 10_000,
+            progress_every_ms: 1000,
+        }
+    }
+}
+
+impl RunOptions {
+    /// The machine's settings for this run.
+    pub(crate) fn for_spec(&self, spec: &RunSpec) -> Settings {
+        Settings {
+            deferred_indexes: !spec.deferred_indexes.is_empty(),
+            // The probe always answers, if only with an empty list: silence is a reason to wait.
+            replicas_known: true,
+            ..self.settings.clone()
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `underpin status`: the runs that a server knows, with what can be said of each and what to do.
+
+use serde::Serialize;
+use underpin_core::checkpoint::{Checkpoint, Phase};
+use underpin_dialect::{Database, RunSummary, Store};
+
+use crate::error::EngineResult;
+
+/// A runner that holds the lock but has been silent for longer than this may hang; one minute is six
+/// signs of life.
+const SILENT_S_MAX: u64 = 60;
+
+/// How a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// A runner works on it.
+    Running,
+    /// A runner holds the table's lock, but has been silent for a minute or more.
+    Silent,
+    /// Unfinished, and nobody works on it.
+    Unattended,
+    /// The change was made.
+    Done,
+    /// It was removed.
+    Aborted,
+    /// It ended otherwise.
+    Failed,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunStatus {
+    /// The run.
+    pub run_id: String,
+    /// Its table as `schema.table`.
+    pub table: String,
+    /// The statement, verbatim.
+    pub statement: String,
+    /// How it stands.
+    pub standing: Standing,
+    /// Its phase, as "copy"; `None` where the checkpoint cannot be read.
+    pub phase: Option<String>,
+    /// Rows copied, up to the begin of the round under way.
+    pub rows_copied: u64,
+    /// Rows found equal.
+    pub rows_verified: u64,
+    /// Begin, as the server wrote it (UTC).
+    pub created_at: String,
+    /// Last sign of life, as the server wrote it (UTC).
+    pub updated_at: String,
+    /// Seconds since then, by the server's clock.
+    pub silent_s: u64,
+    /// What can be done about it; empty where nothing is to be done.
+    pub next: String,
+}
+
+impl RunStatus {
+    /// What can be said of a stored run.
+    pub fn of(run: &RunSummary) -> Self {
+        let standing = standing_of(run);
+        let checkpoint = Checkpoint::decode(&run.checkpoint);
+        let next = match (&checkpoint, standing) {
+            (Err(error), Standing::Unattended) => error.to_string(),
+            _ => next_for(run, standing, checkpoint.as_ref().ok()),
+        };
+        let checkpoint = checkpoint.ok();
+        let counters = checkpoint.as_ref().map(|checkpoint| checkpoint.counters.clone());
+        let counters = counters.unwrap_or_default();
+        Self {
+            run_id: run.run_id.clone(),
+            table: run.table.clone(),
+            statement: run.statement.clone(),
+            standing,
+            phase: checkpoint.map(|checkpoint| checkpoint.phase.name().to_owned()),
+            rows_copied: counters.rows_copied,
+            rows_verified: counters.rows_verified,
+            created_at: run.created_at.clone(),
+            updated_at: run.updated_at.clone(),
+            silent_s: run.silent_s,
+            next,
+        }
+    }
+}
+
+fn standing_of(run: &RunSummary) -> Standing {
+    match run.state.as_str() {
+        "open" if run.running && run.silent_s >= SILENT_S_MAX => Standing::Silent,
+        "open" if run.running => Standing::Running,
+        "open" => Standing::Unattended,
+        "done" => Standing::Done,
+        "aborted" => Standing::Aborted,
+        _ => Standing::Failed,
+    }
+}
+
+fn next_for(run: &RunSummary, standing: Standing, checkpoint: Option<&Checkpoint>) -> String {
+    let swapped = checkpoint.is_some_and(|checkpoint| checkpoint.phase >= Phase::Finish);
+    match standing {
+        Standing::Unattended if swapped => {
+            "the change is made; run the same `underpin run` again to remove what is left over"
+                .into()
+        }
+        Standing::Unattended => format!(
+            "run the same `underpin run` again to go on, or `underpin abort URL {}` to remove it",
+            run.table
+        ),
+        Standing::Silent => {
+            "its runner may hang or wait in a long statement; look at the server's \
+                             process list"
+                .into()
+        }
+        Standing::Running | Standing::Done | Standing::Aborted | Standing::Failed => String::new(),
+    }
+}
+
+/// The runs that the server knows, newest first, at most 100.
+///
+/// # Errors
+/// The database's.
+pub async fn status<D: Database>(db: &D) -> EngineResult<Vec<RunStatus>> {
+    let mut control = db.control().await?;
+    Ok(control.runs().await?.iter().map(RunStatus::of).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(state: &str, running: bool, silent_s: u64, phase: Phase) -> RunSummary {
+        RunSummary {
+            run_id: "r1".into(),
+            table: "shop.orders".into(),
+            state: state.into(),
+            statement: "ALTER TABLE orders ADD a INT".into(),
+            checkpoint: Checkpoint { phase, ..Checkpoint::begin() }.encode().unwrap(),
+            created_at: "2026-01-01 00:00:00".into(),
+            updated_at: "2026-01-01 00:00:01".into(),
+            silent_s,
+            running,
+        }
+    }
+
+    #[test]
+    fn an_unattended_run_says_how_to_go_on_and_how_to_remove_it() {
+        let status = RunStatus::of(&run("open", false, 3600, Phase::Copy));
+        assert_eq!(status.standing, Standing::Unattended);
+        assert_eq!(status.phase.as_deref(), Some("copy"));
+        assert!(
+            status.next.contains("underpin run") && status.next.contains("abort URL shop.orders")
+        );
+    }
+
+    #[test]
+    fn after_the_swap_abort_is_not_offered() {
+        let status = RunStatus::of(&run("open", false, 9, Phase::Finish));
+        assert!(!status.next.contains("abort"), "{}", status.next);
+    }
+
+    #[test]
+    fn a_runner_without_a_sign_of_life_is_told_apart() {
+        assert_eq!(RunStatus::of(&run("open", true, 3, Phase::Copy)).standing, Standing::Running);
+        assert_eq!(RunStatus::of(&run("open", true, 300, Phase::Copy)).standing, Standing::Silent);
+        assert_eq!(RunStatus::of(&run("done", false, 3, Phase::Done)).standing, Standing::Done);
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_does_not_hide_the_run() {
+        let mut damaged = run("open", false, 9, Phase::Copy);
+        damaged.checkpoint.push('x');
+        let status = RunStatus::of(&damaged);
+        assert_eq!(status.phase, None);
+        assert!(status.next.contains("damaged"), "{}", status.next);
+    }
+}
