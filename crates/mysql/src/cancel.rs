@@ -146,6 +146,20 @@ impl Canceller {
         }
     }
 
+    /// Ends a registered session altogether ([`Canceller::end_session`]).
+    ///
+    /// # Errors
+    /// As [`Canceller::end_session`]; `Refused` for a number that was not registered.
+    pub async fn end_thread(&self, thread: u64) -> DbResult<()> {
+        let known =
+            self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&thread).cloned();
+        match known {
+            Some(session) => self.end_session(&session).await,
+            None => Err(DbError::new(ErrorKind::Refused, "ending", format!("session {thread}"))
+                .help("It is not one of ours")),
+        }
+    }
+
     /// Ends the statement that a session runs: KILL QUERY, and KILL CONNECTION where that is not
     /// enough. Never returns [`SessionState::Running`].
     ///

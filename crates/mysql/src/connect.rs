@@ -102,6 +102,8 @@ pub async fn connect_to(
 
 async fn open(options: &ConnectOptions, settings: &SessionSettings) -> DbResult<Session> {
     let (mut conn, encrypted) = dial(options).await?;
+    // Before anything is read: a default of the server cuts the answers, SHOW VARIABLES among them.
+    conn.query_drop(settings::NO_ROW_LIMIT).await.doing("setting up the session", "")?;
     let variables = Variables::read(&mut conn).await?;
     let capabilities = Capabilities::from_server(&mut conn, &variables).await?;
     let identity = ServerIdentity::from_variables(&capabilities, &variables);
@@ -162,12 +164,15 @@ fn connect_error(error: &Error, options: &ConnectOptions) -> DbError {
             Some(_) => "Check that the server runs and that its socket is at this path".to_owned(),
             None => "Check that the server runs and listens on this host and port".to_owned(),
         });
-    } else if out.kind == ErrorKind::AccessDenied && options.password.is_none() {
-        let hint = "No password was given: in the URL, as MYSQL_PWD, or in an option file";
-        out.help = Some(match out.help {
-            Some(help) => format!("{help}. {hint}"),
-            None => hint.to_owned(),
-        });
+    } else if out.kind == ErrorKind::AccessDenied {
+        let mut help: Vec<&str> = out.help.as_deref().into_iter().collect();
+        if options.password.is_none() {
+            help.push("No password was given: in the URL, as MYSQL_PWD, or in an option file");
+        }
+        if options.tls.mode == TlsMode::Disabled && options.socket.is_none() {
+            help.push("Account or server may take encrypted connections only: ssl-mode=required");
+        }
+        out.help = (!help.is_empty()).then(|| help.join(". "));
     }
     out
 }

@@ -92,4 +92,8 @@ impl Database for MySql {
     async fn cancel(&self, session: u64) -> DbResult<()> {
         self.canceller.cancel_thread(session).await.map(drop)
     }
+
+    async fn end(&self, session: u64) -> DbResult<()> {
+        self.canceller.end_thread(session).await
+    }
 }

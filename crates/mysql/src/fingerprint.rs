@@ -84,7 +84,7 @@ async fn table_ids(
     let object = format!("{schema}.{table}");
     let name = format!("{}/{}", file_pattern(schema), file_pattern(table));
     let sql = format!(
-        "SELECT NAME, TABLE_ID, SPACE FROM information_schema.{view} WHERE NAME LIKE {exact} ESCAPE \
+        "SELECT NAME, TABLE_ID, SPACE FROM {view} WHERE NAME LIKE {exact} ESCAPE \
          '|' OR NAME LIKE {partitions} ESCAPE '|' ORDER BY NAME",
         view = capabilities.innodb_tables_view,
         exact = literal(&name)?,

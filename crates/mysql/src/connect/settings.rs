@@ -26,6 +26,9 @@ use crate::flavor::{Capabilities, StatementTimeLimit};
 const SQL_MODE: &str = "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,\
                         NO_ENGINE_SUBSTITUTION,ALLOW_INVALID_DATES";
 
+/// Lifts the bound on rows of an answer. The number, because DEFAULT means the server's default.
+pub(super) const NO_ROW_LIMIT: &str = "SET SESSION sql_select_limit = 18446744073709551615";
+
 /// The settings that callers may want otherwise. All times in seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSettings {
@@ -92,7 +95,7 @@ impl SessionSettings {
             checked("lock_wait_timeout", &self.lock_wait_timeout_s.to_string()),
             checked("innodb_lock_wait_timeout", &self.row_lock_wait_timeout_s.to_string()),
             checked("sql_safe_updates", "0"),
-            checked("sql_select_limit", "DEFAULT"),
+            checked("sql_select_limit", "18446744073709551615"),
             // CHAIN would leave us in a transaction after each COMMIT.
             checked("completion_type", "0"),
             // `id IS NULL` would mean "the id inserted last".
@@ -148,7 +151,7 @@ impl SessionSettings {
         let mut expected: Vec<(&'static str, String)> = self
             .assignments(capabilities)
             .into_iter()
-            .filter(|one| one.checked && one.value != "DEFAULT")
+            .filter(|one| one.checked)
             .map(|one| (one.name, one.value))
             .collect();
         expected.push((capabilities.isolation_variable, "READ-COMMITTED".to_owned()));
