@@ -1,4 +1,4 @@
-//! The AUTO_INCREMENT counter: the new table must not hand out a number that the old one gave away.
+//! The `AUTO_INCREMENT` counter: the new table must not hand out a number that the old one gave away.
 //!
 //! Copying brings the shadow's counter past the greatest value; numbers that were drawn and then rolled
 //! back or deleted are carried here.

@@ -13,6 +13,7 @@ use underpin_core::key::Frontier;
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{Database, DbError, DbResult, ErrorKind, Grip, Swap, SwapOutcome};
 
+use crate::connect::Session;
 use crate::control::Control;
 use crate::fingerprint::Fingerprint;
 use crate::inspect::comment_of;
@@ -178,8 +179,7 @@ impl Control {
         let object = attempt.object();
         let sentry = quote_table(&spec.schema, &spec.names.retired)?;
         self.make_sentry(spec, &sentry).await?;
-        let mut renamer = self.server.session().await?;
-        let renamer_id = renamer.id.thread;
+        let renamer = self.server.session().await?;
         let lock = attempt.lock_sql(worker, Some(&sentry))?;
         if let Err(error) =
             run(&mut worker.session.conn, &lock, "locking for the swap of", &object).await
@@ -203,28 +203,38 @@ impl Control {
                 return Err(error);
             }
         };
-        let fenced = self.put_up_fence(spec, worker).await;
-        let rename = attempt.rename_sql(worker);
-        let rename_object = object.clone();
+        self.rename_from_the_side(attempt, worker, renamer, &sentry).await.map(|(stall_ms, late)| {
+            SwapOutcome::Swapped { stall_ms, drained: drained + late }
+        })
+    }
+
+    /// A holds the locks and everything is drained: fence, let B wait, let go, await B. Returns the
+    /// stall and the number of late entries.
+    async fn rename_from_the_side(
+        &mut self,
+        attempt: &Attempt<'_>,
+        worker: &mut Worker,
+        mut renamer: Session,
+        sentry: &str,
+    ) -> DbResult<(u64, u64)> {
+        let spec = attempt.spec;
+        let object = attempt.object();
+        if let Err(error) = self.put_up_fence(spec, worker).await {
+            return Err(self.take_down(spec, worker, error).await);
+        }
+        let renamer_id = renamer.id.thread;
+        let (rename, renamed) = (attempt.rename_sql(worker), object.clone());
         // A task of its own: the statement must go on while A lets go, and its answer must be awaited
         // whatever happens here.
-        let renaming = fenced.is_ok().then(|| {
-            tokio::spawn(async move {
-                let result = run(&mut renamer.conn, &rename, "swapping", &rename_object).await;
-                renamer.close().await;
-                result
-            })
+        let renaming = tokio::spawn(async move {
+            let result = run(&mut renamer.conn, &rename, "swapping", &renamed).await;
+            renamer.close().await;
+            result
         });
-        let waiting = match &fenced {
-            Ok(()) => rename_is_waiting(worker, renamer_id, &object).await,
-            Err(error) => Err(error.clone()),
-        };
-        if let Err(error) = waiting {
+        if let Err(error) = rename_is_waiting(worker, renamer_id, &object).await {
             let error = self.take_down(spec, worker, error).await;
-            if let Some(renaming) = renaming {
-                // The sentry made it fail, or its lock time-out did; either way its end is awaited.
-                let _ = renaming.await;
-            }
+            // The sentry made it fail, or its lock time-out did; either way its end is awaited.
+            let _ = renaming.await;
             if !error.is_ambiguous() {
                 self.drop_sentry(spec).await?;
             }
@@ -233,9 +243,6 @@ impl Control {
         let drop = format!("DROP TABLE {sentry}");
         run(&mut worker.session.conn, &drop, "dropping the sentry of", &object).await?;
         unlock(worker, &object).await?;
-        let Some(renaming) = renaming else {
-            return Err(DbError::new(ErrorKind::Other, "swapping", object));
-        };
         let renamed = renaming.await.map_err(|error| {
             DbError::new(ErrorKind::Ambiguous, "swapping", object.clone()).said(error.to_string())
         })?;
@@ -246,8 +253,7 @@ impl Control {
             return Err(error);
         }
         let stall_ms = attempt.stall_ms();
-        let late = self.apply_late_entries(worker, &object).await?;
-        Ok(SwapOutcome::Swapped { stall_ms, drained: drained + late })
+        Ok((stall_ms, self.apply_late_entries(worker, &object).await?))
     }
 
     async fn make_sentry(&mut self, spec: &RunSpec, sentry: &str) -> DbResult<()> {
@@ -275,6 +281,10 @@ impl Control {
         let sql = format!("SELECT UTC_TIMESTAMP(6) + INTERVAL {seconds} SECOND");
         let row = first(&mut worker.session.conn, &sql, "reading the clock for", &object).await?;
         let deadline = row.map(|row| text(&row, 0)).unwrap_or_default();
+        // One that an interrupted try left behind.
+        for sql in trigger::drop_sql(&spec.schema, &spec.names.fences)? {
+            run(&mut worker.session.conn, &sql, "taking down an old fence of", &object).await?;
+        }
         for sql in trigger::fence_sql(spec, &deadline)? {
             run(&mut worker.session.conn, &sql, "putting up the fence on", &object).await?;
         }

@@ -15,7 +15,7 @@ use crate::worker::Worker;
 const SAMPLES_MAX: u32 = 5;
 
 /// An odd constant below 2^32. CRC32 alone is linear: two rows that swapped their values would cancel
-/// out under BIT_XOR. The product of two numbers below 2^32 fits 64 bits and its carries are not linear.
+/// out under `BIT_XOR`. The product of two numbers below 2^32 fits 64 bits and its carries are not linear.
 const MIX: u64 = 2_654_435_761;
 
 impl Verify for Worker {
@@ -234,7 +234,7 @@ fn pending_filter(shape: &Shape, pending: bool) -> String {
     }
 }
 
-/// The text of a row: its values, and which of them are NULL (CONCAT_WS leaves NULLs out).
+/// The text of a row: its values, and which of them are NULL (`CONCAT_WS` leaves NULLs out).
 fn row_text(shape: &Shape, form: impl Fn(&crate::shape::Pair) -> &String) -> String {
     let values: Vec<&str> = shape.pairs.iter().map(|pair| form(pair).as_str()).collect();
     let nulls: Vec<String> = values.iter().map(|value| format!("ISNULL({value})")).collect();

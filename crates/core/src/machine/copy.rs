@@ -124,10 +124,10 @@ impl Machine {
     pub(super) fn chunk_clashed(&mut self, index: u32) {
         if self.busy == Some(Busy::Redoing(index)) {
             self.unexpected("ChunkClashed although everything pending was taken along");
-        } else if self.leave_flight(index) {
-            if let Some(round) = &mut self.round {
-                round.set_again(index);
-            }
+        } else if self.leave_flight(index)
+            && let Some(round) = &mut self.round
+        {
+            round.set_again(index);
         }
     }
 

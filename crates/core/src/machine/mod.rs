@@ -326,11 +326,8 @@ impl Machine {
             }
             // After the swap there is no way back by abort: the run is ended in the forward direction.
             Some(Stopping::Abort) if swapped => self.stopping = None,
-            Some(Stopping::Abort) => {
-                if now_ms >= self.lock.next_ms {
-                    self.begin(Busy::Aborting, Action::Abort, actions);
-                }
-            }
+            Some(Stopping::Abort) if now_ms < self.lock.next_ms => {}
+            Some(Stopping::Abort) => self.begin(Busy::Aborting, Action::Abort, actions),
         }
     }
 
