@@ -4,7 +4,10 @@
 //! `underpin` only as a user does, by its command line and by the tables it leaves.
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
+pub mod demo;
+pub mod product;
 pub mod servers;
+pub mod soak;
 pub mod stage;
 pub mod workload;
 pub mod writers_alone;

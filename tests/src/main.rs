@@ -10,9 +10,12 @@ use std::process::{Command, ExitCode};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use mysql_async::prelude::Queryable;
+use underpin_tests::demo::{self, Script};
+use underpin_tests::product::Product;
 use underpin_tests::servers::{self, Flavor, Pair, ServerSpec};
 use underpin_tests::workload::Layout;
-use underpin_tests::writers_alone;
+use underpin_tests::{soak, writers_alone};
 
 use crate::options::Options;
 
@@ -22,8 +25,13 @@ const USAGE: &str = "usage:
                                               a primary and a replica until standard input ends
   underpin-lab with-servers [--db DB]... -- COMMAND...
                                               run COMMAND with the servers' URLs in its environment
+  underpin-lab sql URL STATEMENT              run one statement and print the rows
   underpin-lab writers [--db DB] [--seconds N] [--rows N] [--writers N] [--rate N] [--seed N]
                                               the demo's writers alone (--rate 0: no pause)
+  underpin-lab demo [--db DB] [--docker] [--rows N] [--writers N] [--rate N] [--seed N]
+                                              the demo, with the program that UNDERPIN_BIN names
+  underpin-lab soak [--db DB] [--runs N] [and as demo]
+                                              the demo N times over
   underpin-lab check-clean                    fail if a server was left behind
 DB is mysql, mariadb or mariadb118";
 
@@ -34,7 +42,9 @@ fn main() -> Result<ExitCode> {
         "install" => servers::install(&Options::read(rest, &["--db"], &[])?.flavors()?)?,
         "up" => up(rest)?,
         "with-servers" => return with_servers(rest),
+        "sql" => sql(rest)?,
         "writers" => writers(rest)?,
+        "demo" | "soak" => return demo_or_soak(command, rest),
         "check-clean" => check_clean()?,
         other => bail!("{other:?} is not known\n{USAGE}"),
     }
@@ -56,6 +66,20 @@ fn up(words: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// There is no client program beside the servers; this is enough to look at a table.
+fn sql(words: &[String]) -> Result<()> {
+    let [url, statement] = words else { bail!("{USAGE}") };
+    block_on(async {
+        let mut conn = servers::sql::connect(url).await?;
+        let rows: Vec<mysql_async::Row> = conn.query(statement).await?;
+        for row in rows {
+            let cells = row.unwrap().into_iter().map(|cell| cell.as_sql(true));
+            println!("{}", cells.collect::<Vec<String>>().join("\t"));
+        }
+        conn.disconnect().await.context("disconnecting")
+    })
+}
+
 fn writers(words: &[String]) -> Result<()> {
     let known = ["--db", "--seconds", "--rows", "--writers", "--rate", "--seed"];
     let options = Options::read(words, &known, &[])?;
@@ -68,6 +92,38 @@ fn writers(words: &[String]) -> Result<()> {
     let seed = options.value("--seed", 1)?;
     let flavor = options.flavor(Flavor::MariaDbDistro)?;
     block_on(writers_alone::run(flavor, layout, rate, seconds, seed))
+}
+
+fn demo_or_soak(command: &str, words: &[String]) -> Result<ExitCode> {
+    let known = ["--db", "--rows", "--writers", "--rate", "--seed", "--runs"];
+    let options = Options::read(words, &known, &["--docker"])?;
+    if options.all("--db").contains(&"postgres") {
+        bail!("PostgreSQL is not supported yet; --db mariadb and --db mysql are");
+    }
+    let rows = options.value("--rows", 1_000_000)?;
+    let layout = Layout { rows, writers: options.value("--writers", 4)? };
+    let script = Script {
+        flavor: options.flavor(Flavor::MariaDbDistro)?,
+        docker: options.has("--docker"),
+        layout,
+        rate_per_s: Some(options.value("--rate", 300)?).filter(|&rate| rate > 0),
+        seed: options.value("--seed", 1)?,
+        talk: command == "demo",
+    };
+    let product = Product::find()?;
+    if command == "soak" {
+        let runs = options.value("--runs", 10)?;
+        block_on(soak::run(script, runs, &product))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut flawless = false;
+    block_on(async {
+        let report = demo::play(script, &product).await?;
+        println!("\n{report}");
+        flawless = report.flawless();
+        Ok(())
+    })?;
+    Ok(if flawless { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {

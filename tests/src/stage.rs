@@ -99,6 +99,18 @@ impl Stage {
         self.endpoints.wait_caught_up(CATCH_UP)
     }
 
+    /// Whether the demo table has a column of that name.
+    ///
+    /// # Errors
+    /// The server's words.
+    pub async fn has_column(&self, name: &str) -> Result<bool> {
+        let mut conn = sql::connect(&self.url()).await?;
+        let ask = format!("SHOW COLUMNS FROM {} LIKE '{name}'", workload::TABLE);
+        let row: Option<mysql_async::Row> = conn.query_first(ask).await.context("asking")?;
+        conn.disconnect().await.context("disconnecting")?;
+        Ok(row.is_some())
+    }
+
     /// Starts measuring the replica's lag.
     ///
     /// # Errors
