@@ -1,0 +1,123 @@
+//! The long help texts: what a person reads at three in the morning.
+//!
+//! Owns the prose around the options. The numbers of the exit codes are [`crate::exit`]'s; a test
+//! holds the two together.
+
+/// What the program is.
+pub(super) const TOP_ABOUT: &str = "\
+Change a MySQL or MariaDB table while it is in use.
+
+underpin copies the table into a shadow in the new shape, keeps the two equal while the \
+application goes on writing, compares them, and swaps them at one moment. The original is not \
+written to; until the swap `underpin abort` leaves it as it was. A run that is interrupted, \
+killed or cut off goes on where it was when the same command is given again.";
+
+/// The short end of `-h`.
+pub(super) const TOP_AFTER_SHORT: &str = "\
+Examples and exit codes: underpin --help";
+
+/// Examples and exit codes.
+pub(super) const TOP_AFTER: &str = "\
+Examples:
+  See what would happen:
+    underpin plan mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL'
+  Do it:
+    underpin run mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL'
+  What is going on, and how to end it:
+    underpin status mysql://admin@db1
+    underpin abort mysql://admin@db1/shop orders
+
+Password: in MYSQL_PWD or an option file; in the URL other users of this machine can see it.
+
+Standard output holds what was asked for (plan, list, JSON events, result); standard error holds \
+progress, questions and errors.
+
+Exit codes:
+    0  done
+    1  failed safely: the table is as it was, or the swap was complete before the failure
+    2  the command line is wrong; nothing was contacted
+    3  refused before anything was created: preflight, or another run in the way
+    4  unclear what the server did: a person must look; the message says at what
+    5  verification found a difference; nothing was swapped
+    6  the table's lock was not had in the time allowed; nothing was swapped
+  130  interrupted; the same command goes on";
+
+/// What a URL is.
+pub(super) const URL: &str = "\
+The database: mysql://USER@HOST:PORT/DATABASE (mariadb:// is the same)
+
+Every part may be left out and comes from the option files then: mysql:// alone is the server of \
+~/.my.cnf. Parameters follow a question mark: \
+mysql://admin@db1/shop?ssl-mode=verify-ca&ssl-ca=/etc/ssl/db.pem, ?socket=/run/mysqld/mysqld.sock, \
+?connect-timeout-ms=5000.
+
+Better leave the password out: other users of this machine can see the command line. MYSQL_PWD and \
+the option files are not seen by them.";
+
+/// About `plan`.
+pub(super) const PLAN_ABOUT: &str = "\
+Show how a change would be made and what stands in its way; changes nothing.
+
+Connects, looks at the table, the server, its replicas and the account's privileges, and prints how \
+the change would be made, what it touches, and every finding with its remedy. The server itself \
+judges the statement, on an empty scratch copy of the table that is gone at once.
+
+Ends with 0 where `underpin run` would go ahead, with 3 where it would refuse.";
+
+/// Examples of `plan`.
+pub(super) const PLAN_AFTER: &str = "\
+Examples:
+  underpin plan mysql://admin@db1/shop 'ALTER TABLE orders ADD COLUMN note VARCHAR(200)'
+  underpin plan mysql://admin@db1/shop --file change.sql
+  git show HEAD:change.sql | underpin plan mysql://admin@db1/shop - --output json";
+
+/// About `run`.
+pub(super) const RUN_ABOUT: &str = "\
+Make a change, or go on with one that was interrupted.
+
+Shows the plan and asks before it begins; --yes goes on without asking. While it runs, the \
+application reads and writes the table as ever; it is held up twice for a moment, when capture \
+begins and at the swap, never longer than --lock-timeout and --swap-budget.
+
+Ctrl-C (or SIGTERM) stops at the next boundary; a second one stops waiting for it. Either way the \
+same command goes on where the run was: chunks that were copied are not copied again. Options such \
+as --workers may differ then; the statement may not.";
+
+/// Examples of `run`.
+pub(super) const RUN_AFTER: &str = "\
+Examples:
+  Widen a key, asking first:
+    underpin run mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL'
+  From a script, with events for a program:
+    underpin run mysql://admin@db1/shop --file change.sql --yes --output json
+  Gently, and watching a replica that the server does not list:
+    underpin run mysql://admin@db1/shop --file change.sql \\
+        --workers 1 --chunk-time 100ms --max-lag 500ms --replica mysql://admin@db2
+
+Exit codes: see underpin --help";
+
+/// About `status`.
+pub(super) const STATUS_ABOUT: &str = "\
+List runs that are not finished.
+
+Shows for each its table, whether a program works on it, its phase, the rows copied so far and, \
+where nobody works on it, the command that goes on with it.";
+
+/// Examples of `status`.
+pub(super) const STATUS_AFTER: &str = "\
+Examples:
+  underpin status mysql://admin@db1
+  underpin status mysql://admin@db1/shop orders --output json";
+
+/// About `abort`.
+pub(super) const ABORT_ABOUT: &str = "\
+End an unfinished run and remove everything of it; the table stays as it is.
+
+Where a program works on the run, it is asked to end it; otherwise this command removes shadow, \
+change log and triggers itself. Rows of the table are never touched. After the swap there is nothing \
+left to abort: the run is brought to its end instead.";
+
+/// Examples of `abort`.
+pub(super) const ABORT_AFTER: &str = "\
+Example:
+  underpin abort mysql://admin@db1/shop orders";

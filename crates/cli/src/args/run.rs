@@ -1,0 +1,148 @@
+//! Options of `run`, and those that `plan` shares with it.
+//!
+//! Owns names, defaults and bounds. A bound is here where a value beyond it is a slip of the pen, not
+//! a wish; the product works at every value within.
+
+use clap::{Args, ValueEnum};
+
+use super::duration::DurationMs;
+use super::help;
+use super::statement::StatementArgs;
+
+/// A second, for the bounds below.
+const SECOND: u64 = 1_000;
+/// A day, for the bounds below.
+const DAY: u64 = 86_400_000;
+
+fn chunk_time(text: &str) -> Result<DurationMs, String> {
+    DurationMs::within(DurationMs(10), DurationMs(60 * SECOND))(text)
+}
+
+fn lag(text: &str) -> Result<DurationMs, String> {
+    DurationMs::within(DurationMs(100), DurationMs(DAY))(text)
+}
+
+fn lock_timeout(text: &str) -> Result<DurationMs, String> {
+    let value = DurationMs::within(DurationMs(SECOND), DurationMs(60 * SECOND))(text)?;
+    if value.0 % SECOND != 0 {
+        return Err("the server counts this in whole seconds".to_owned());
+    }
+    Ok(value)
+}
+
+fn swap_budget(text: &str) -> Result<DurationMs, String> {
+    DurationMs::within(DurationMs(10), DurationMs(10 * SECOND))(text)
+}
+
+fn lock_patience(text: &str) -> Result<DurationMs, String> {
+    DurationMs::within(DurationMs(0), DurationMs(7 * DAY))(text)
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The database: mysql://USER@HOST:PORT/DATABASE (mariadb:// is the same)
+    #[arg(value_name = "URL", long_help = help::URL)]
+    pub(crate) url: String,
+
+    /// The change.
+    #[command(flatten)]
+    pub(crate) statement: StatementArgs,
+
+    /// Do not ask: go on as planned unless preflight refuses (needed where nobody can answer)
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+
+    /// What of the change a plan depends on.
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+
+    /// Chunks copied side by side, each on a connection of its own
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Load")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) workers: u32,
+
+    /// How long one chunk should take; its number of rows follows from it
+    #[arg(long, value_name = "TIME", default_value = "400ms", help_heading = "Load")]
+    #[arg(value_parser = chunk_time)]
+    pub(crate) chunk_time: DurationMs,
+
+    /// Pause the copy while a replica lags more than this, or cannot be read
+    #[arg(long, value_name = "TIME", default_value = "2s", help_heading = "Load")]
+    #[arg(value_parser = lag)]
+    pub(crate) max_lag: DurationMs,
+
+    /// Longest wait for the table's lock in one try; nobody is held up longer
+    ///
+    /// Whole seconds. While we wait for the lock, later statements on the table queue behind us; so
+    /// each try is short, and there are many of them (--lock-patience).
+    #[arg(long, value_name = "TIME", default_value = "1s", help_heading = "Swap")]
+    #[arg(value_parser = lock_timeout)]
+    pub(crate) lock_timeout: DurationMs,
+
+    /// Longest time under the swap's lock; past it everybody is let through and it is tried again
+    #[arg(long, value_name = "TIME", default_value = "300ms", help_heading = "Swap")]
+    #[arg(value_parser = swap_budget)]
+    pub(crate) swap_budget: DurationMs,
+
+    /// How long to go on trying for a lock before the run stops (exit code 6)
+    #[arg(long, value_name = "TIME", default_value = "30m", help_heading = "Swap")]
+    #[arg(value_parser = lock_patience)]
+    pub(crate) lock_patience: DurationMs,
+
+    /// Compare old and new table before the swap; off swaps without proof
+    #[arg(long, value_name = "HOW", default_value = "full", help_heading = "Swap")]
+    pub(crate) verify: Verify,
+
+    /// Keep the old table after the swap, under another name
+    #[arg(long, help_heading = "Swap")]
+    pub(crate) keep_retired: bool,
+}
+
+/// Options that decide how a change is made, and thus what the plan says.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ShapeArgs {
+    /// Let the server make the change where it can do so at once, or copy in any case
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Method")]
+    pub(crate) strategy: Strategy,
+
+    /// When the new table's secondary indexes are filled
+    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Method")]
+    pub(crate) indexes: Indexes,
+
+    /// A replica to watch, as a URL; may be given several times; `none` watches none
+    ///
+    /// Without this the replicas that the server lists are watched. What the URL leaves out (user,
+    /// password, encryption) is as for the server itself.
+    #[arg(long = "replica", value_name = "URL|none", help_heading = "Load")]
+    pub(crate) replicas: Vec<String>,
+}
+
+/// How the change is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Strategy {
+    /// The server does it where that needs neither a copy nor a long lock
+    Auto,
+    /// Always copy into a shadow table and swap
+    Shadow,
+}
+
+/// When secondary indexes are filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Indexes {
+    /// After the copy where that is safe and no replica would stall on it, else during
+    Auto,
+    /// Row by row while copying
+    During,
+    /// In one sorted build after the copy
+    After,
+}
+
+/// Whether old and new table are compared before the swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Verify {
+    /// Compare every row
+    Full,
+    /// Compare nothing: a fault would be noticed only after the swap
+    Off,
+}

@@ -1,0 +1,248 @@
+//! `underpin run`: makes a change, or goes on with one that was interrupted.
+//!
+//! Owns the order of things a person sees: the plan, the question, the work, the end. The work itself
+//! is the engine's.
+
+use std::future::Future;
+use std::io::Read;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+use underpin_core::finding::is_refused;
+use underpin_core::plan::{Plan, RunSpec, Strategy};
+use underpin_dialect::{Database, Request};
+use underpin_engine::{EngineResult, OpenRun, Outcome, RunOptions, find_open, resume, start};
+
+use super::plan::{ask, tell_plan};
+use super::stop::{Ended, until_stopped};
+use super::{introduce, shell};
+use crate::args::{GlobalArgs, RunArgs, Verify};
+use crate::backend::Task;
+use crate::exit::{ExitStatus, Problem};
+use crate::resolve;
+use crate::ui::{Printer, plan_text, summary_text};
+
+/// Commands that may wait for the engine: more keys than anybody presses.
+const COMMANDS_MAX: usize = 16;
+
+/// Plans, asks, works, reports.
+pub(super) async fn run(
+    args: &RunArgs,
+    global: &GlobalArgs,
+    input: &mut dyn Read,
+    printer: &Printer,
+) -> anyhow::Result<ExitStatus> {
+    let order = resolve::run(args, global, printer.can_ask(), input)?;
+    introduce(&order.change.backend, global, printer);
+    if args.verify == Verify::Off {
+        printer.warning(
+            "--verify off: nothing will be compared before the swap. A fault in the new table would \
+             be noticed only when the old one is gone",
+        );
+    }
+    let hints = Hints::of(&order, global);
+    let resolve::Change { backend, request } = order.change;
+    let work = Make { request, options: order.options, yes: order.yes, printer, hints: &hints };
+    backend.carry_out(work).await
+}
+
+/// Commands to show, made while the URL is at hand.
+struct Hints {
+    status: String,
+    abort: String,
+}
+
+impl Hints {
+    fn of(order: &resolve::RunOrder, global: &GlobalArgs) -> Self {
+        let (backend, table) = (&order.change.backend, &order.change.request.alter.table);
+        let table = table.to_string();
+        Self {
+            status: shell::underpin("status", &[backend.url(), &table], global),
+            abort: shell::underpin("abort", &[backend.url(), &table], global),
+        }
+    }
+}
+
+struct Make<'a> {
+    request: Request,
+    options: RunOptions,
+    yes: bool,
+    printer: &'a Printer,
+    hints: &'a Hints,
+}
+
+/// What there is to do.
+enum Work {
+    New(Box<RunSpec>),
+    GoOn(Box<OpenRun>),
+    /// The person said no.
+    Nothing,
+}
+
+impl Task for Make<'_> {
+    type Output = ExitStatus;
+
+    async fn on<D: Database>(self, db: Arc<D>) -> anyhow::Result<ExitStatus> {
+        let work = self.find_work(&*db).await?;
+        let (commands, heard) = mpsc::channel(COMMANDS_MAX);
+        let reporter = self.printer.reporter();
+        let options = self.options.clone();
+        let ended = match work {
+            Work::Nothing => {
+                self.printer.talk("nothing was begun");
+                return Ok(ExitStatus::Refused);
+            }
+            Work::New(spec) => {
+                self.work(start(db, *spec, options, heard, reporter), &commands).await
+            }
+            Work::GoOn(run) => {
+                self.work(resume(db, *run, options, heard, reporter), &commands).await
+            }
+        };
+        self.tell_end(ended?)
+    }
+}
+
+impl Make<'_> {
+    /// An unfinished run of the same statement goes on; otherwise the change is planned and asked for.
+    async fn find_work<D: Database>(&self, db: &D) -> anyhow::Result<Work> {
+        let request = &self.request;
+        let mut control = db.control().await?;
+        let table = &request.alter.table;
+        if let Some(schema) = table.schema.as_ref().or(request.default_schema.as_ref()) {
+            let open = find_open(&mut control, schema, &table.name)
+                .await
+                .with_context(|| format!("looking for an unfinished run of {table}"))?;
+            if let Some(open) = open {
+                self.must_be_ours(&open)?;
+                self.printer.talk(&format!(
+                    "an unfinished run of {table} with this statement was found; it goes on"
+                ));
+                return Ok(Work::GoOn(Box::new(open)));
+            }
+        }
+        let plan = ask(&mut control, request).await?;
+        // While a person thinks nothing of ours should hold a connection.
+        drop(control);
+        self.accept(plan)
+    }
+
+    /// Lets only a run of the same statement pass; the error shows both, and what can be typed.
+    fn must_be_ours(&self, open: &OpenRun) -> anyhow::Result<()> {
+        if open.is_of(&self.request.alter.fingerprint()) {
+            return Ok(());
+        }
+        let spec = &open.spec;
+        Err(Problem {
+            status: ExitStatus::Refused,
+            message: format!(
+                "{}.{} has an unfinished run ({}) of another statement\n  unfinished: {}\n  \
+                 requested:  {}",
+                spec.schema, spec.table, spec.run_id, spec.statement, self.request.statement
+            ),
+            next: format!(
+                "see it, go on with its own statement, or end it:\n  {}\n  {}",
+                self.hints.status, self.hints.abort
+            ),
+        }
+        .into())
+    }
+
+    /// Shows the plan and asks.
+    fn accept(&self, plan: Plan) -> anyhow::Result<Work> {
+        let (printer, request) = (self.printer, &self.request);
+        if printer.is_json() {
+            tell_plan(&plan, printer);
+        } else {
+            printer.talk(plan_text(&plan, &request.statement).trim_end());
+        }
+        if is_refused(&plan.findings) {
+            return Err(refused(&plan).into());
+        }
+        if plan.strategy == Strategy::Native {
+            return Err(native(request).into());
+        }
+        let Some(spec) = plan.spec else {
+            return Err(anyhow::anyhow!(
+                "internal fault: the plan has neither facts nor a refusal"
+            ));
+        };
+        let agreed = self.yes
+            || printer.ask("Type yes to go on:").context("asking whether the change may begin")?;
+        Ok(if agreed { Work::New(Box::new(spec)) } else { Work::Nothing })
+    }
+
+    async fn work(
+        &self,
+        work: impl Future<Output = EngineResult<Outcome>>,
+        commands: &mpsc::Sender<underpin_core::machine::Command>,
+    ) -> anyhow::Result<Ended> {
+        let ended = until_stopped(work, commands, self.printer).await;
+        self.printer.close();
+        ended
+    }
+
+    fn tell_end(&self, ended: Ended) -> anyhow::Result<ExitStatus> {
+        let (printer, hints) = (self.printer, self.hints);
+        match ended {
+            Ended::Here(Outcome::Done(summary)) => {
+                if !printer.is_json() {
+                    printer.data(&summary_text(&summary));
+                }
+                Ok(ExitStatus::Done)
+            }
+            Ended::Here(Outcome::Aborted) => Err(Problem {
+                status: ExitStatus::Failed,
+                message: "the run was ended on request from elsewhere; the table is as it was"
+                    .into(),
+                next: String::new(),
+            }
+            .into()),
+            Ended::Here(Outcome::Interrupted) => {
+                printer.talk(&format!(
+                    "interrupted; the same command goes on where the run is\n  see it:  {}\n  end it:  {}",
+                    hints.status, hints.abort
+                ));
+                Ok(ExitStatus::Interrupted)
+            }
+            Ended::LeftBehind => {
+                printer.talk(&format!(
+                    "not waiting any longer. What the server still does ends by itself, and the same \
+                     command finds out and goes on exactly\n  see it:  {}\n  end it:  {}",
+                    hints.status, hints.abort
+                ));
+                Ok(ExitStatus::Interrupted)
+            }
+        }
+    }
+}
+
+fn refused(plan: &Plan) -> Problem {
+    let reasons: Vec<String> = plan
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == underpin_core::finding::Severity::Refusal)
+        .map(|finding| format!("{} [{}]", finding.message, finding.code))
+        .collect();
+    Problem {
+        status: ExitStatus::Refused,
+        message: format!("the change is refused: {}", reasons.join("; ")),
+        next: "mend what the findings name, then run the same command again".into(),
+    }
+}
+
+/// A change that the server makes at once is the server's to make: a copy would be hours of work for
+/// nothing, and sending the statement from here would add nothing to it.
+fn native(request: &Request) -> Problem {
+    let table = request.alter.table.to_string();
+    let statement = request.alter.render(&table, |clause| clause.is_execution_hint());
+    Problem {
+        status: ExitStatus::Refused,
+        message: "the server makes this change at once, without a copy".into(),
+        next: format!(
+            "have the server make it, with a short lock_wait_timeout:\n  {statement}, \
+             ALGORITHM=INSTANT\nor copy all the same with --strategy shadow"
+        ),
+    }
+}

@@ -1,0 +1,128 @@
+//! The bar on a terminal, with the events of the run as lines above it.
+//!
+//! Owns its look. Exists only where standard error is a terminal that can draw (see `printer`).
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use underpin_engine::Report;
+
+use super::plain::Plain;
+use super::reading::Reading;
+
+/// How often the mark turns that shows that we are alive.
+const TICK: Duration = Duration::from_millis(250);
+/// Phases that go through the table.
+const MEASURED: &str = "{prefix:>8} [{bar:28}] {msg}";
+/// The others.
+const UNMEASURED: &str = "{prefix:>8} {spinner} {msg}";
+/// Second and third line stand under the bar.
+const INDENT: &str = "\n         ";
+
+/// One bar, at the bottom of the screen.
+#[derive(Debug)]
+pub(super) struct Bars {
+    bar: ProgressBar,
+    plain: Plain,
+    is_measured: bool,
+}
+
+impl Bars {
+    /// A bar that is not drawn before the first report; `None` where the terminal cannot draw.
+    pub(super) fn new() -> Option<Self> {
+        let target = ProgressDrawTarget::stderr();
+        if target.is_hidden() {
+            return None;
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        Some(Self { bar, plain: Plain::default(), is_measured: false })
+    }
+
+    /// Takes in a report; gives the line to be written above the bar, if there is one.
+    pub(super) fn show(&mut self, report: &Report) -> Option<String> {
+        if let Some(reading) = Reading::of(report) {
+            self.draw(&reading);
+        }
+        if let Report::Phase { phase, .. } = report {
+            self.draw(&Reading { phase: phase.clone(), ..Reading::default() });
+        }
+        if matches!(report, Report::Done { .. } | Report::Stopped { .. }) {
+            self.clear();
+        }
+        self.plain.event(report)
+    }
+
+    /// Lets `write` write above the bar.
+    pub(super) fn above(&self, write: impl FnOnce()) {
+        self.bar.suspend(write);
+    }
+
+    /// Takes the bar off the screen.
+    pub(super) fn clear(&self) {
+        self.bar.finish_and_clear();
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+
+    fn draw(&mut self, reading: &Reading) {
+        if self.bar.is_hidden() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar.enable_steady_tick(TICK);
+            self.style(false);
+        }
+        let measure = reading.measure();
+        if measure.is_some() != self.is_measured {
+            self.style(measure.is_some());
+        }
+        if let Some((done, total)) = measure {
+            self.bar.set_length(total);
+            self.bar.set_position(done);
+        }
+        self.bar.set_prefix(reading.phase.clone());
+        self.bar.set_message(message(reading));
+    }
+
+    fn style(&mut self, is_measured: bool) {
+        self.is_measured = is_measured;
+        let template = if is_measured { MEASURED } else { UNMEASURED };
+        // The templates are constants that a test reads; the default look is the way out.
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ")
+            .tick_chars("-\\|/ ");
+        self.bar.set_style(style);
+    }
+}
+
+/// What stands to the right of the bar and below it.
+fn message(reading: &Reading) -> String {
+    let mut lines = Vec::new();
+    lines.extend(reading.rows());
+    lines.push(format!("{}, {}", reading.load(), reading.changes()));
+    lines.extend(reading.waiting.iter().map(|why| format!("waiting: {why}")));
+    lines.join(INDENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reading::samples::copying;
+    use super::*;
+
+    #[test]
+    fn the_templates_can_be_read() {
+        for template in [MEASURED, UNMEASURED] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
+    }
+
+    #[test]
+    fn the_message_has_a_line_for_each_concern() {
+        let mut reading = Reading::of(&copying(0)).unwrap();
+        reading.waiting = Some("replica db2:3306 lags 3.1 s (limit 2.0 s)".into());
+        assert_eq!(
+            message(&reading),
+            "61%, 1,234,000 of about 2,000,000 rows, 45,210 rows/s, about 17 s left
+         backlog 120, lag 0.3 s, chunk 390 ms, captured 5,123, applied 5,003
+         waiting: replica db2:3306 lags 3.1 s (limit 2.0 s)"
+        );
+    }
+}

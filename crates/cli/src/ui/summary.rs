@@ -1,0 +1,120 @@
+//! What a finished run did, as a page of text.
+//!
+//! Owns the wording; the figures are the engine's.
+
+use underpin_engine::{Summary, Verdict};
+
+use super::figures::{count, millis, tenths};
+
+/// The result of a run, a line a fact.
+pub(crate) fn summary_text(summary: &Summary) -> String {
+    let redone = match summary.chunks_redone {
+        0 => String::new(),
+        redone => format!(", {} of them together with pending changes", count(redone)),
+    };
+    let verified = match summary.verified {
+        Verdict::Equal => format!("{} rows compared, all equal", count(summary.rows_verified)),
+        Verdict::Skipped => "NOT verified: the comparison was switched off".to_owned(),
+    };
+    let swap = match summary.swap_stall_ms {
+        Some(stall_ms) => format!(
+            "application held up for {} (try {})",
+            millis(stall_ms),
+            count(summary.swap_attempts)
+        ),
+        None => {
+            "made; its stall was not measured, for the connection was lost meanwhile".to_owned()
+        }
+    };
+    let mut facts = vec![
+        (
+            "copied",
+            format!(
+                "{} rows in {} chunks{redone}",
+                count(summary.rows_copied),
+                count(summary.chunks)
+            ),
+        ),
+        (
+            "changes",
+            format!(
+                "{} captured, {} applied, {} collapsed, {} ahead of the copy",
+                count(summary.changes_captured),
+                count(summary.changes_applied),
+                count(summary.changes_collapsed),
+                count(summary.changes_dropped)
+            ),
+        ),
+        ("verified", verified),
+        ("swap", swap),
+    ];
+    if let Some(lag_ms) = summary.lag_ms_max {
+        facts.push(("lag", format!("{} at most", tenths(lag_ms))));
+    }
+    facts.push(("took", millis(summary.took_ms)));
+    facts.extend(summary.retired.iter().map(|name| ("kept", format!("the old table, as {name}"))));
+    let mut out = format!("{} is changed (run {})\n", summary.table, summary.run_id);
+    for (name, fact) in facts {
+        out.push_str(&format!("  {name:<9} {fact}\n"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary() -> Summary {
+        Summary {
+            run_id: "r1".into(),
+            table: "shop.orders".into(),
+            rows_copied: 1_000_000,
+            chunks: 212,
+            chunks_redone: 0,
+            changes_captured: 5_123,
+            changes_applied: 4_000,
+            changes_collapsed: 1_000,
+            changes_dropped: 123,
+            rows_verified: 1_000_017,
+            verified: Verdict::Equal,
+            swap_stall_ms: Some(14),
+            swap_attempts: 1,
+            lag_ms_max: Some(340),
+            took_ms: 71_000,
+            retired: None,
+        }
+    }
+
+    #[test]
+    fn a_good_run() {
+        assert_eq!(
+            summary_text(&summary()),
+            "\
+shop.orders is changed (run r1)
+  copied    1,000,000 rows in 212 chunks
+  changes   5,123 captured, 4,000 applied, 1,000 collapsed, 123 ahead of the copy
+  verified  1,000,017 rows compared, all equal
+  swap      application held up for 14 ms (try 1)
+  lag       0.3 s at most
+  took      1 min 11 s
+"
+        );
+    }
+
+    #[test]
+    fn what_is_not_proven_is_said() {
+        let text = summary_text(&Summary {
+            verified: Verdict::Skipped,
+            swap_stall_ms: None,
+            lag_ms_max: None,
+            chunks_redone: 3,
+            retired: Some("shop.orders~old".into()),
+            ..summary()
+        });
+        assert!(text.contains("  verified  NOT verified"), "{text}");
+        assert!(text.contains("stall was not measured"), "{text}");
+        assert!(text.contains("3 of them together"), "{text}");
+        assert!(text.contains("  kept      the old table, as shop.orders~old\n"), "{text}");
+        assert!(!text.contains("  lag"), "{text}");
+    }
+}
