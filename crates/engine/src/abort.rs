@@ -90,13 +90,15 @@ async fn try_abort<D: Database>(
     let mut control = db.control().await?;
     let Some(stored) = control.open_run(schema, table).await? else { return Ok(None) };
     let spec = read_spec(&stored, &format!("{schema}.{table}"))?;
-    if !had(control.acquire(schema, table).await)? {
-        control.request(&spec.run_id, Command::Abort).await?;
-        if !await_runner(&mut control, &spec, options).await? {
-            return Ok(Some(AbortedBy::Runner));
-        }
+    // Asked before we try for the lock, which may take seconds: a runner near its swap should hear of
+    // it. Without a runner nobody takes the request, and it goes with the run.
+    control.request(&spec.run_id, Command::Abort).await?;
+    if !had(control.acquire(schema, table).await)?
+        && !await_runner(&mut control, &spec, options).await?
+    {
+        return Ok(Some(AbortedBy::Runner));
     }
-    remove(&mut control, &spec, options, reporter).await.map(|()| Some(AbortedBy::Us))
+    remove(&mut control, &spec, options, reporter).await.map(Some)
 }
 
 /// Whether a lock was had; `Fenced` means that another runner holds it.
@@ -142,11 +144,11 @@ async fn remove<C: Store + Shadow>(
     spec: &RunSpec,
     options: &AbortOptions,
     reporter: &Reporter,
-) -> EngineResult<()> {
+) -> EngineResult<AbortedBy> {
     control.take_over(&spec.run_id).await?;
-    // Read after the take-over: until then an older hold could still save.
+    // Read after the take-over: until then an older hold could still save, or its runner end the run.
     let Some(stored) = control.open_run(&spec.schema, &spec.table).await? else {
-        return closed_as(control, spec).await;
+        return closed_as(control, spec).await.map(|()| AbortedBy::Runner);
     };
     // A damaged checkpoint must not stand in the way of removing the run it belongs to: what an abort
     // must know is which table bears the source's name, and that is seen on the server.
@@ -177,5 +179,5 @@ async fn remove<C: Store + Shadow>(
         phase: checkpoint.phase.name().to_owned(),
         rows_copied: checkpoint.counters.rows_copied,
     });
-    Ok(())
+    Ok(AbortedBy::Us)
 }

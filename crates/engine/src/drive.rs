@@ -245,11 +245,7 @@ impl<D: Database> Drive<D> {
     }
 
     fn stopped(&self, ending: StoppedAs) -> Outcome {
-        let run_id = self.goal.spec().run_id.clone();
-        let begin = Checkpoint::begin();
-        let saved = self.saved.as_ref().unwrap_or(&begin);
-        let (phase, rows_copied) = (saved.phase.name().to_owned(), saved.counters.rows_copied);
-        self.reporter.tell(|at_ms| Report::Stopped { at_ms, ending, run_id, phase, rows_copied });
+        self.watch.stopped(ending, &self.goal.spec().run_id);
         match ending {
             StoppedAs::Interrupted => Outcome::Interrupted,
             StoppedAs::Aborted => Outcome::Aborted,

@@ -29,8 +29,8 @@ pub enum EngineError {
     Db(#[from] DbError),
     /// Another runner works on the table, or has taken this run over.
     #[error(
-        "another runner works on {table}: {why}. See it with `underpin status`; if it is dead, wait \
-         until the server has noticed, and run the same command again"
+        "another runner works on {table}: {why}. If it is dead, wait until the server has noticed, and \
+         run the same command again"
     )]
     Fenced {
         /// The table as `schema.table`.

@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod hold;
 mod losses;
+mod native;
 mod options;
 mod orders;
 mod probe;
@@ -27,6 +28,7 @@ mod work;
 
 pub use abort::{AbortOptions, AbortedBy, abort};
 pub use error::{EngineError, EngineResult};
+pub use native::{Altered, alter_natively};
 pub use options::RunOptions;
 pub use report::{PlanSummary, Report, Reporter, StoppedAs, Summary, Verdict};
 pub use run::{OpenRun, Outcome, find_open, resume, start};

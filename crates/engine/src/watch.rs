@@ -11,7 +11,7 @@ use underpin_core::plan::RunSpec;
 use underpin_core::throttle::LagReading;
 
 use crate::enter::table_of;
-use crate::report::{Report, Reporter, Summary, Verdict};
+use crate::report::{Report, Reporter, StoppedAs, Summary, Verdict};
 
 /// What was seen and told so far.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(crate) struct Watch {
     reporter: Reporter,
     every: Duration,
     phase: Option<Phase>,
+    rows_copied: u64,
     is_paused: bool,
     lock_tries: u32,
     told_at: Instant,
@@ -32,6 +33,7 @@ impl Watch {
             reporter,
             every: Duration::from_millis(every_ms),
             phase: None,
+            rows_copied: 0,
             is_paused: false,
             lock_tries: 0,
             told_at: Instant::now(),
@@ -93,6 +95,7 @@ impl Watch {
 
     /// Looks at the machine after a step: tells of a new phase, a pause, its end.
     pub(crate) fn look(&mut self, progress: &Progress) {
+        self.rows_copied = progress.rows_copied;
         if self.phase != Some(progress.phase) {
             self.phase = Some(progress.phase);
             if progress.phase != Phase::Done {
@@ -140,6 +143,13 @@ impl Watch {
             applied: counters.keys_applied,
             waiting: progress.waiting.clone(),
         });
+    }
+
+    /// Tells that this program stops before the change is made.
+    pub(crate) fn stopped(&self, ending: StoppedAs, run_id: &str) {
+        let phase = self.phase.unwrap_or(Phase::Prepare).name().to_owned();
+        let (run_id, rows_copied) = (run_id.to_owned(), self.rows_copied);
+        self.reporter.tell(|at_ms| Report::Stopped { at_ms, ending, run_id, phase, rows_copied });
     }
 
     /// What the finished run did. `last`: the last checkpoint that was saved.
