@@ -152,6 +152,13 @@ pub trait Shadow {
     /// Builds the indexes that were left out of the copy; those that stand already are kept.
     fn build_indexes(&mut self, spec: &RunSpec) -> impl Future<Output = DbResult<()>> + Send;
 
+    /// Has the server make the whole change by itself, in an instant, or refuse: it neither copies nor
+    /// holds a long lock. For plans whose strategy is `Native`.
+    ///
+    /// # Errors
+    /// `LockNotHad` where the lock was not had in time; nothing happened then.
+    fn alter_natively(&mut self, spec: &RunSpec) -> impl Future<Output = DbResult<()>> + Send;
+
     /// What is on the server: marks of the checkpoint's round, and which table bears which name.
     fn observe(
         &mut self,

@@ -28,7 +28,7 @@ mod work;
 
 pub use abort::{AbortOptions, AbortedBy, abort};
 pub use error::{EngineError, EngineResult};
-pub use native::{Altered, alter_natively};
+pub use native::alter_natively;
 pub use options::RunOptions;
 pub use report::{PlanSummary, Report, Reporter, StoppedAs, Summary, Verdict};
 pub use run::{OpenRun, Outcome, find_open, resume, start};

@@ -11,26 +11,13 @@ use underpin_dialect::{Database, ErrorKind, Shadow, Store};
 use crate::error::EngineResult;
 use crate::options::RunOptions;
 use crate::report::{Report, Reporter};
+use crate::run::Outcome;
 
 /// First rest after a lock was not had; it doubles with each try.
 const REST: Duration = Duration::from_millis(500);
 
 /// Longest rest between two tries.
 const REST_MAX: Duration = Duration::from_secs(15);
-
-/// How a native change ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Altered {
-    /// It is made.
-    Done {
-        /// Tries for the lock.
-        tries: u64,
-        /// Milliseconds of the statement that made it.
-        took_ms: u64,
-    },
-    /// Stopped on request before it was made.
-    Interrupted,
-}
 
 /// Has the server make the change, trying for the lock until the patience ends.
 ///
@@ -39,33 +26,37 @@ pub enum Altered {
 /// the table's definition tells whether the change was made.
 pub async fn alter_natively<D: Database>(
     db: Arc<D>,
-    spec: &RunSpec,
-    options: &RunOptions,
-    commands: &mut mpsc::Receiver<Command>,
-    reporter: &Reporter,
-) -> EngineResult<Altered> {
+    spec: RunSpec,
+    options: RunOptions,
+    mut commands: mpsc::Receiver<Command>,
+    reporter: Reporter,
+) -> EngineResult<Outcome> {
     let mut control = db.control().await?;
     control.acquire(&spec.schema, &spec.table).await?;
     let begun = Instant::now();
     let patience = Duration::from_millis(options.settings.lock_patience_ms);
     let mut rest = REST;
-    for tries in 1.. {
+    for tries in 1..=u32::MAX {
         if matches!(commands.try_recv(), Ok(Command::Stop | Command::Abort)) {
-            return Ok(Altered::Interrupted);
+            break;
         }
         let at = Instant::now();
-        match control.alter_natively(spec).await {
+        match control.alter_natively(&spec).await {
             Ok(()) => {
                 let took_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-                return Ok(Altered::Done { tries, took_ms });
+                return Ok(Outcome::Altered { tries, took_ms });
             }
             Err(error) if error.kind == ErrorKind::LockNotHad && begun.elapsed() < patience => {
-                reporter.tell(|at| Report::LockTry { at, attempt: tries, why: error.to_string() });
+                reporter.tell(|at_ms| Report::LockTry {
+                    at_ms,
+                    attempt: tries,
+                    why: error.to_string(),
+                });
             }
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(rest).await;
         rest = std::cmp::min(rest * 2, REST_MAX);
     }
-    Ok(Altered::Interrupted)
+    Ok(Outcome::Interrupted)
 }

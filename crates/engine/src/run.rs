@@ -20,6 +20,13 @@ use crate::report::{Reporter, Summary};
 pub enum Outcome {
     /// The change is made.
     Done(Box<Summary>),
+    /// The server made the change by itself.
+    Altered {
+        /// Tries for the lock.
+        tries: u32,
+        /// Milliseconds of the statement that made it.
+        took_ms: u64,
+    },
     /// Stopped on request; the same command goes on.
     Interrupted,
     /// Ended on request; nothing of the run is left.
@@ -30,7 +37,7 @@ impl Outcome {
     /// The exit code of `underpin run`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Done(_) => 0,
+            Self::Done(_) | Self::Altered { .. } => 0,
             // Somebody asked for it elsewhere: for this command the change was not made.
             Self::Aborted => 1,
             Self::Interrupted => 130,

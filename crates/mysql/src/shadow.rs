@@ -59,6 +59,15 @@ impl Shadow for Control {
         run(&mut self.session.conn, &sql, "building indexes on", &object).await.map(|_| ())
     }
 
+    async fn alter_natively(&mut self, spec: &RunSpec) -> DbResult<()> {
+        let object = format!("{}.{}", spec.schema, spec.table);
+        let source = quote_table(&spec.schema, &spec.table)?;
+        let alter = crate::inspect::shadow_alter(&spec.statement, &source)?;
+        // The server refuses rather than rewrite the table.
+        let sql = format!("{alter}, ALGORITHM=INSTANT");
+        self.run_on_live(&sql, "changing in an instant", &object).await
+    }
+
     async fn observe(&mut self, spec: &RunSpec, checkpoint: &Checkpoint) -> DbResult<Observed> {
         let done = match &checkpoint.round {
             Some(round) => self.marks(&spec.run_id, round.number).await?,

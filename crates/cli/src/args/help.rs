@@ -20,9 +20,9 @@ Examples and exit codes: underpin --help";
 pub(super) const TOP_AFTER: &str = "\
 Examples:
   See what would happen:
-    underpin plan mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL'
+    underpin plan mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL AUTO_INCREMENT'
   Do it:
-    underpin run mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL'
+    underpin run mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL AUTO_INCREMENT'
   What is going on, and how to end it:
     underpin status mysql://admin@db1
     underpin abort mysql://admin@db1/shop orders
@@ -36,9 +36,9 @@ Exit codes:
     0  done
     1  failed safely: the table is as it was, or the swap was complete before the failure
     2  the command line is wrong; nothing was contacted
-    3  refused before anything was created: preflight, or another run in the way
+    3  refused before anything was created: by preflight, by the server (log-in, rights, statement),
+       by an unfinished run in the way, or by the answer to the question
     4  unclear what the server did: a person must look; the message says at what
-    5  verification found a difference; nothing was swapped
     6  the table's lock was not had in the time allowed; nothing was swapped
   130  interrupted; the same command goes on";
 
@@ -62,7 +62,7 @@ Connects, looks at the table, the server, its replicas and the account's privile
 the change would be made, what it touches, and every finding with its remedy. The server itself \
 judges the statement, on an empty scratch copy of the table that is gone at once.
 
-Ends with 0 where `underpin run` would go ahead, with 3 where it would refuse.";
+Ends with 0 where the change can be made, with 3 where it is refused.";
 
 /// Examples of `plan`.
 pub(super) const PLAN_AFTER: &str = "\
@@ -81,13 +81,16 @@ begins and at the swap, never longer than --lock-timeout and --swap-budget.
 
 Ctrl-C (or SIGTERM) stops at the next boundary; a second one stops waiting for it. Either way the \
 same command goes on where the run was: chunks that were copied are not copied again. Options such \
-as --workers may differ then; the statement may not.";
+as --workers may differ then; the statement may not.
+
+A change that the server makes at once, without a copy, is left to the server: the plan says how, and \
+--strategy shadow copies all the same.";
 
 /// Examples of `run`.
 pub(super) const RUN_AFTER: &str = "\
 Examples:
   Widen a key, asking first:
-    underpin run mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL'
+    underpin run mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL AUTO_INCREMENT'
   From a script, with events for a program:
     underpin run mysql://admin@db1/shop --file change.sql --yes --output json
   Gently, and watching a replica that the server does not list:
@@ -114,8 +117,14 @@ pub(super) const ABORT_ABOUT: &str = "\
 End an unfinished run and remove everything of it; the table stays as it is.
 
 Where a program works on the run, it is asked to end it; otherwise this command removes shadow, \
-change log and triggers itself. Rows of the table are never touched. After the swap there is nothing \
-left to abort: the run is brought to its end instead.";
+change log and triggers itself. Rows of the table are never touched. After the swap the change is \
+made and there is nothing to abort (exit code 3); the same `underpin run` removes what is left over.";
+
+/// Clap would put the statement before the URL.
+pub(super) const PLAN_USAGE: &str = "underpin plan [OPTIONS] <URL> <STATEMENT|-|--file PATH>";
+
+/// As above.
+pub(super) const RUN_USAGE: &str = "underpin run [OPTIONS] <URL> <STATEMENT|-|--file PATH>";
 
 /// Examples of `abort`.
 pub(super) const ABORT_AFTER: &str = "\

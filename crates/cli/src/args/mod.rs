@@ -44,10 +44,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show how a change would be made and what stands in its way; changes nothing
-    #[command(long_about = help::PLAN_ABOUT, after_long_help = help::PLAN_AFTER)]
+    #[command(long_about = help::PLAN_ABOUT, after_long_help = help::PLAN_AFTER, override_usage = help::PLAN_USAGE)]
     Plan(PlanArgs),
     /// Make a change, or go on with one that was interrupted
-    #[command(long_about = help::RUN_ABOUT, after_long_help = help::RUN_AFTER)]
+    #[command(long_about = help::RUN_ABOUT, after_long_help = help::RUN_AFTER, override_usage = help::RUN_USAGE)]
     Run(RunArgs),
     /// List runs that are not finished
     #[command(long_about = help::STATUS_ABOUT, after_long_help = help::STATUS_AFTER)]

@@ -72,7 +72,7 @@ pub(crate) struct RunArgs {
     #[arg(value_parser = lag)]
     pub(crate) max_lag: DurationMs,
 
-    /// Longest wait for the table's lock in one try; nobody is held up longer
+    /// Longest wait for the table's lock in one try
     ///
     /// Whole seconds. While we wait for the lock, later statements on the table queue behind us; so
     /// each try is short, and there are many of them (--lock-patience).
@@ -102,7 +102,7 @@ pub(crate) struct RunArgs {
 /// Options that decide how a change is made, and thus what the plan says.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ShapeArgs {
-    /// Let the server make the change where it can do so at once, or copy in any case
+    /// Whether a change that the server could make at once is copied all the same
     #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Method")]
     pub(crate) strategy: Strategy,
 
@@ -121,7 +121,7 @@ pub(crate) struct ShapeArgs {
 /// How the change is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Strategy {
-    /// The server does it where that needs neither a copy nor a long lock
+    /// Copy, unless the server can make the change at once: then say so and leave it to the server
     Auto,
     /// Always copy into a shadow table and swap
     Shadow,

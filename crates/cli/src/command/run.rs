@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 use underpin_core::finding::is_refused;
 use underpin_core::plan::{Plan, RunSpec, Strategy};
 use underpin_dialect::{Database, Request};
-use underpin_engine::{EngineResult, OpenRun, Outcome, RunOptions, find_open, resume, start};
+use underpin_engine::{
+    EngineResult, OpenRun, Outcome, RunOptions, alter_natively, find_open, resume, start,
+};
 
 use super::plan::{ask, tell_plan};
 use super::stop::{Ended, until_stopped};
@@ -75,6 +77,7 @@ struct Make<'a> {
 /// What there is to do.
 enum Work {
     New(Box<RunSpec>),
+    Native(Box<RunSpec>),
     GoOn(Box<OpenRun>),
     /// The person said no.
     Nothing,
@@ -95,6 +98,9 @@ impl Task for Make<'_> {
             }
             Work::New(spec) => {
                 self.work(start(db, *spec, options, heard, reporter), &commands).await
+            }
+            Work::Native(spec) => {
+                self.work(alter_natively(db, *spec, options, heard, reporter), &commands).await
             }
             Work::GoOn(run) => {
                 self.work(resume(db, *run, options, heard, reporter), &commands).await
@@ -152,6 +158,7 @@ impl Make<'_> {
     /// Shows the plan and asks.
     fn accept(&self, plan: Plan) -> anyhow::Result<Work> {
         let (printer, request) = (self.printer, &self.request);
+        let native = plan.strategy == Strategy::Native;
         if printer.is_json() {
             tell_plan(&plan, printer);
         } else {
@@ -160,9 +167,6 @@ impl Make<'_> {
         if is_refused(&plan.findings) {
             return Err(refused(&plan).into());
         }
-        if plan.strategy == Strategy::Native {
-            return Err(native(request).into());
-        }
         let Some(spec) = plan.spec else {
             return Err(anyhow::anyhow!(
                 "internal fault: the plan has neither facts nor a refusal"
@@ -170,7 +174,11 @@ impl Make<'_> {
         };
         let agreed = self.yes
             || printer.ask("Type yes to go on:").context("asking whether the change may begin")?;
-        Ok(if agreed { Work::New(Box::new(spec)) } else { Work::Nothing })
+        Ok(match (agreed, native) {
+            (false, _) => Work::Nothing,
+            (true, true) => Work::Native(Box::new(spec)),
+            (true, false) => Work::New(Box::new(spec)),
+        })
     }
 
     async fn work(
@@ -190,6 +198,13 @@ impl Make<'_> {
                 if !printer.is_json() {
                     printer.data(&summary_text(&summary));
                 }
+                Ok(ExitStatus::Done)
+            }
+            Ended::Here(Outcome::Altered { tries, took_ms }) => {
+                let table = &self.request.alter.table;
+                printer.talk(&format!(
+                    "{table} is changed by the server itself, in {took_ms} ms (try {tries})"
+                ));
                 Ok(ExitStatus::Done)
             }
             Ended::Here(Outcome::Aborted) => Err(Problem {
@@ -229,20 +244,5 @@ fn refused(plan: &Plan) -> Problem {
         status: ExitStatus::Refused,
         message: format!("the change is refused: {}", reasons.join("; ")),
         next: "mend what the findings name, then run the same command again".into(),
-    }
-}
-
-/// A change that the server makes at once is the server's to make: a copy would be hours of work for
-/// nothing, and sending the statement from here would add nothing to it.
-fn native(request: &Request) -> Problem {
-    let table = request.alter.table.to_string();
-    let statement = request.alter.render(&table, |clause| clause.is_execution_hint());
-    Problem {
-        status: ExitStatus::Refused,
-        message: "the server makes this change at once, without a copy".into(),
-        next: format!(
-            "have the server make it, with a short lock_wait_timeout:\n  {statement}, \
-             ALGORITHM=INSTANT\nor copy all the same with --strategy shadow"
-        ),
     }
 }

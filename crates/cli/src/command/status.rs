@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde::Serialize;
 use underpin_dialect::Database;
 use underpin_engine::{RunStatus, Standing};
 
@@ -71,12 +71,15 @@ fn standing(run: &RunStatus) -> String {
 }
 
 /// A run as a line for programs: the engine's fields behind the name of the event.
-fn line(run: &RunStatus) -> anyhow::Result<Value> {
-    let mut value = serde_json::to_value(run)?;
-    if let Some(fields) = value.as_object_mut() {
-        fields.insert("event".to_owned(), "run".into());
-    }
-    Ok(value)
+#[derive(Serialize)]
+struct Line<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    run: &'a RunStatus,
+}
+
+fn line(run: &RunStatus) -> anyhow::Result<String> {
+    Ok(serde_json::to_string(&Line { event: "run", run })?)
 }
 
 /// The table, and below it for each unfinished run what can be done. `url_of` gives the URL to show
@@ -191,8 +194,9 @@ shop.items: ALTER TABLE orders ADD note TEXT
 
     #[test]
     fn a_line_for_programs() {
-        let value = line(&run("shop.orders", Standing::Unattended)).unwrap();
-        assert_eq!(value["event"], "run");
+        let line = line(&run("shop.orders", Standing::Unattended)).unwrap();
+        assert!(line.starts_with(r#"{"event":"run","run_id":"r1","#), "{line}");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["standing"], "unattended");
         assert_eq!(value["rows_copied"], 1_234_000);
     }

@@ -20,7 +20,10 @@ pub(crate) fn plan_text(plan: &Plan, statement: &str) -> String {
     facts.push(("server", plan.server.clone()));
     facts.push(("replicas", listed(&plan.replicas, "none known")));
     facts.push(("statement", indented(statement.trim())));
-    facts.push(("method", method(plan.strategy).to_owned()));
+    // Without facts preflight refused before the method was decided.
+    if plan.spec.is_some() {
+        facts.push(("method", method(plan.strategy).to_owned()));
+    }
     if let (Some(spec), Strategy::Shadow) = (&plan.spec, plan.strategy) {
         facts.extend(copy_facts(spec));
     }
@@ -140,7 +143,10 @@ fn finding_text(finding: &Finding) -> String {
 fn verdict(plan: &Plan) -> &'static str {
     match (is_refused(&plan.findings), plan.strategy) {
         (true, _) => "Refused. Nothing was created.\n",
-        (false, Strategy::Native) => "The change can be made; the server needs no copy for it.\n",
+        (false, Strategy::Native) => {
+            "The change can be made by the server at once, with ALGORITHM=INSTANT. To copy all the \
+             same: --strategy shadow\n"
+        }
         (false, Strategy::Shadow) => "The change can be made.\n",
     }
 }
