@@ -157,6 +157,13 @@ fn with_servers(words: &[String]) -> Result<ExitCode> {
     }
     let mut child = Command::new(program);
     child.args(arguments);
+    // what cargo told us about this package would make a nested cargo compile anew
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            child.env_remove(&name);
+        }
+    }
     for pair in &pairs {
         let (primary, replica) = servers::env_names(pair.flavor());
         child.env(primary, pair.primary.url()).env(replica, pair.replica.url());

@@ -48,6 +48,14 @@ impl Product {
             Some(path) => PathBuf::from(path),
             None => std::env::current_exe().context("finding myself")?.with_file_name("underpin"),
         };
+        Self::at(path)
+    }
+
+    /// The program at `path`.
+    ///
+    /// # Errors
+    /// When there is none; says how to build it.
+    pub fn at(path: PathBuf) -> Result<Self> {
         if !path.is_file() {
             let path = path.display();
             bail!("there is no program {path}: cargo build --release -p underpin");

@@ -10,7 +10,16 @@ use anyhow::{Context, Result, ensure};
 
 /// A command of the same cargo that runs this program.
 pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // what cargo told us about this package: build scripts watch it, and would run anew (and all
+    // that depends on them be compiled anew) each time the same command is typed another way
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }
 
 /// `underpin-lab WORDS`.
