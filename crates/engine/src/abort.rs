@@ -12,7 +12,8 @@ use underpin_dialect::{Database, DbResult, ErrorKind, Shadow, Store};
 
 use crate::enter::table_of;
 use crate::error::{EngineError, EngineResult};
-use crate::report::{Report, Reporter, StoppedAs};
+use crate::report::{Report, StoppedAs};
+use crate::reporter::Reporter;
 use crate::run::read_spec;
 
 /// Time between two looks whether the runner has aborted.

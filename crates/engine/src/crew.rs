@@ -1,23 +1,24 @@
-//! The connections of one hold on a run: the workers and the control, each a task, with what each has
-//! in flight and until when.
+//! The connections of one hold on a run: the workers and the control, each in a seat of its own.
 //!
-//! Owns dispatch, deadlines and the ends of the tasks. Knows nothing of what answers mean.
+//! Owns dispatch, the watch over deadlines and the end of all sessions. Knows nothing of what answers
+//! mean.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{Database, Grip};
 
 use crate::events::Step;
-use crate::orders::{ControlDesk, Order};
-use crate::report::Reporter;
-use crate::work::{Answer, Who, Work, WorkerDesk};
+use crate::orders::Order;
+use crate::reporter::Reporter;
+use crate::seat::{Deadlines, Seat, seat_control, seat_worker};
+use crate::work::{Answer, Who, Work};
 
 /// How long a cancelled statement may take to answer before its connection counts as lost.
 const ANSWER_AFTER_CANCEL: Duration = Duration::from_secs(60);
@@ -27,37 +28,6 @@ const DISBAND_WAIT: Duration = Duration::from_secs(30);
 
 /// Bound on the ends of tasks that have nothing in flight.
 const TASK_END_WAIT: Duration = Duration::from_secs(5);
-
-/// Something that was begun and has not been answered.
-#[derive(Debug, Clone, Copy)]
-struct Flight {
-    step: Step,
-    deadline: Instant,
-    cancelled_at: Option<Instant>,
-}
-
-/// A task that owns one connection.
-#[derive(Debug)]
-struct Seat<J> {
-    jobs: mpsc::Sender<J>,
-    session: Arc<AtomicU64>,
-    task: JoinHandle<()>,
-    flight: Option<Flight>,
-}
-
-/// How long steps may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadlines {
-    pub(crate) job: Duration,
-    pub(crate) indexes: Duration,
-}
-
-impl Deadlines {
-    fn of(self, step: Step) -> Instant {
-        let limit = if step == Step::BuildIndexes { self.indexes } else { self.job };
-        Instant::now() + limit
-    }
-}
 
 /// What a look at the deadlines showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,33 +213,6 @@ impl<D: Database> Crew<D> {
     }
 }
 
-impl<J> Seat<J> {
-    fn begin(&mut self, job: J, step: Step, deadlines: Deadlines) -> Result<(), String> {
-        if let Some(flight) = &self.flight {
-            return Err(format!("{} was begun while {}", step.doing(), flight.step.doing()));
-        }
-        self.jobs
-            .try_send(job)
-            .map_err(|_| format!("the connection for {} has ended", step.doing()))?;
-        self.flight = Some(Flight { step, deadline: deadlines.of(step), cancelled_at: None });
-        Ok(())
-    }
-
-    fn in_flight(&mut self) -> (Option<&mut Flight>, u64, bool) {
-        let session = self.session.load(Ordering::Acquire);
-        (self.flight.as_mut(), session, self.task.is_finished())
-    }
-
-    /// Ends the task: no more jobs; past the limit its connection is cut.
-    async fn end(self, limit: Instant) {
-        let Self { jobs, mut task, .. } = self;
-        drop(jobs);
-        if tokio::time::timeout_at(limit, &mut task).await.is_err() {
-            task.abort();
-        }
-    }
-}
-
 fn cancel_in_background<D: Database>(db: &Arc<D>, session: u64) {
     if session == 0 {
         return;
@@ -280,45 +223,4 @@ fn cancel_in_background<D: Database>(db: &Arc<D>, session: u64) {
             tracing::warn!(session, %error, "a statement could not be cancelled");
         }
     });
-}
-
-fn seat_control<C: underpin_dialect::Control>(
-    control: C,
-    spec: &Arc<RunSpec>,
-    grip: &Grip,
-    answers: mpsc::Sender<Answer>,
-    reporter: &Reporter,
-) -> Seat<Order> {
-    let (jobs, orders) = mpsc::channel(1);
-    let session = Arc::new(AtomicU64::new(control.control_session()));
-    let desk = ControlDesk {
-        control,
-        spec: Arc::clone(spec),
-        grip: grip.clone(),
-        answers,
-        reporter: reporter.clone(),
-    };
-    Seat { jobs, session, task: tokio::spawn(desk.attend(orders)), flight: None }
-}
-
-fn seat_worker<D: Database>(
-    db: &Arc<D>,
-    seat: usize,
-    spec: &Arc<RunSpec>,
-    grip: &Grip,
-    answers: mpsc::Sender<Answer>,
-    reporter: &Reporter,
-) -> Seat<Work> {
-    let (jobs, work) = mpsc::channel(1);
-    let session = Arc::new(AtomicU64::new(0));
-    let desk = WorkerDesk {
-        db: Arc::clone(db),
-        spec: Arc::clone(spec),
-        grip: grip.clone(),
-        seat,
-        session: Arc::clone(&session),
-        answers,
-        reporter: reporter.clone(),
-    };
-    Seat { jobs, session, task: tokio::spawn(desk.attend(work)), flight: None }
 }

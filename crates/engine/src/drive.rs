@@ -21,7 +21,8 @@ use crate::hold::{Held, hold};
 use crate::losses::Losses;
 use crate::options::RunOptions;
 use crate::probe;
-use crate::report::{Report, Reporter, StoppedAs};
+use crate::report::{Report, StoppedAs};
+use crate::reporter::Reporter;
 use crate::run::Outcome;
 use crate::watch::Watch;
 
@@ -104,20 +105,13 @@ impl<D: Database> Drive<D> {
             };
             self.entered(is_first, &entry);
             is_first = false;
-            let begun = Instant::now();
             match hold(self, entry).await {
                 Held::Ended(ending) => return self.outcome(ending),
                 Held::Failed(error) => return Err(error),
-                Held::Lost { why, swap_in_flight } => {
-                    if begun.elapsed() >= GOOD_HOLD {
-                        self.moved();
-                    }
-                    self.losses.swap_in_flight = swap_in_flight;
-                    if self.ears.wanted.is_stop() {
-                        return Ok(self.stopped(StoppedAs::Interrupted));
-                    }
-                    self.count_loss(&EngineError::Db(why), is_first)?;
+                Held::Lost { .. } if self.ears.wanted.is_stop() => {
+                    return Ok(self.stopped(StoppedAs::Interrupted));
                 }
+                Held::Lost { .. } => {}
             }
         }
     }
@@ -126,6 +120,23 @@ impl<D: Database> Drive<D> {
     pub(crate) fn moved(&mut self) {
         self.losses = Losses::default();
         self.overruns = 0;
+    }
+
+    /// Counts and tells the loss of a run that was held since `begun`.
+    ///
+    /// # Errors
+    /// The time for losses is over.
+    pub(crate) fn lost(
+        &mut self,
+        begun: Instant,
+        why: &DbError,
+        swap_in_flight: bool,
+    ) -> EngineResult<()> {
+        if begun.elapsed() >= GOOD_HOLD {
+            self.moved();
+        }
+        self.losses.swap_in_flight = swap_in_flight;
+        self.count_loss(&EngineError::Db(why.clone()), false)
     }
 
     fn entered(&mut self, is_first: bool, entry: &Entry<D::Control>) {

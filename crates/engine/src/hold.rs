@@ -17,7 +17,7 @@ use underpin_core::machine::{Command, Ending, Event, FailureKind, Machine};
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{Database, DbError, ErrorKind};
 
-use crate::crew::{Crew, Deadlines, Overdue};
+use crate::crew::{Crew, Overdue};
 use crate::drive::Drive;
 use crate::ears::Heard;
 use crate::enter::{Entry, table_of};
@@ -25,6 +25,7 @@ use crate::error::EngineError;
 use crate::events::{Meaning, Step, failed, meaning_of};
 use crate::orders::Order;
 use crate::probe::Reading;
+use crate::seat::Deadlines;
 use crate::work::{Answer, Reply};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -93,10 +94,18 @@ pub(crate) async fn hold<D: Database>(drive: &mut Drive<D>, entry: Entry<D::Cont
         ordered_at: Instant::now(),
         ticks,
     };
-    let Err(held) = hold.go(phase).await;
+    let begun = Instant::now();
+    let Err(mut held) = hold.go(phase).await;
+    let Hold { drive, crew, .. } = hold;
+    // Told before the sessions are ended, which may take as long as the server is away.
+    if let Held::Lost { why, swap_in_flight } = &held
+        && let Err(error) = drive.lost(begun, why, *swap_in_flight)
+    {
+        held = Held::Failed(error);
+    }
     match &held {
-        Held::Ended(_) => hold.crew.dismiss().await,
-        Held::Lost { .. } | Held::Failed(_) => hold.crew.disband().await,
+        Held::Ended(_) => crew.dismiss().await,
+        Held::Lost { .. } | Held::Failed(_) => crew.disband().await,
     }
     held
 }

@@ -5,7 +5,7 @@
 //! statement is written here.
 //!
 //! The way through: [`start`] or [`resume`] → `drive` (enter, hold, enter again after a loss) → `hold`
-//! (the loop) → `crew` (connections) → `work` and `orders` (one task a connection).
+//! (the loop) → `crew` and `seat` (connections) → `work` and `orders` (one task a connection).
 
 mod abort;
 mod crew;
@@ -21,7 +21,9 @@ mod options;
 mod orders;
 mod probe;
 mod report;
+mod reporter;
 mod run;
+mod seat;
 mod status;
 mod watch;
 mod work;
@@ -30,6 +32,7 @@ pub use abort::{AbortOptions, AbortedBy, abort};
 pub use error::{EngineError, EngineResult};
 pub use native::alter_natively;
 pub use options::RunOptions;
-pub use report::{PlanSummary, Report, Reporter, StoppedAs, Summary, Verdict};
+pub use report::{PlanSummary, Report, StoppedAs, Summary, Verdict};
+pub use reporter::Reporter;
 pub use run::{OpenRun, Outcome, find_open, resume, start};
 pub use status::{RunStatus, Standing, status};

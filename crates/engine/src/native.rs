@@ -10,7 +10,8 @@ use underpin_dialect::{Database, ErrorKind, Shadow, Store};
 
 use crate::error::EngineResult;
 use crate::options::RunOptions;
-use crate::report::{Report, Reporter};
+use crate::report::Report;
+use crate::reporter::Reporter;
 use crate::run::Outcome;
 
 /// First rest after a lock was not had; it doubles with each try.

@@ -10,7 +10,7 @@ use underpin_core::plan::RunSpec;
 use underpin_dialect::{Control, DbResult, Grip, SwapOutcome};
 
 use crate::events::Step;
-use crate::report::Reporter;
+use crate::reporter::Reporter;
 use crate::work::{Answer, Reply, Who, Work, again};
 
 /// An order for the control connection.

@@ -13,7 +13,8 @@ use crate::drive::Drive;
 use crate::enter::{Goal, table_of};
 use crate::error::{EngineError, EngineResult};
 use crate::options::RunOptions;
-use crate::report::{Reporter, Summary};
+use crate::report::Summary;
+use crate::reporter::Reporter;
 
 /// How the work of this program on a run ended, where it did not fail.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,8 @@ use underpin_core::plan::RunSpec;
 use underpin_core::throttle::LagReading;
 
 use crate::enter::table_of;
-use crate::report::{Report, Reporter, StoppedAs, Summary, Verdict};
+use crate::report::{Report, StoppedAs, Summary, Verdict};
+use crate::reporter::Reporter;
 
 /// What was seen and told so far.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ use underpin_core::plan::RunSpec;
 use underpin_dialect::{Database, DbError, DbResult, Grip, Worker};
 
 use crate::events::{Meaning, Step, meaning_of};
-use crate::report::{Report, Reporter};
+use crate::report::Report;
+use crate::reporter::Reporter;
 
 /// Tries of a step that the server rolled back and that the machine has no word for.
 pub(crate) const AGAIN_MAX: u32 = 20;
