@@ -2,9 +2,8 @@
 //!
 //! Dropping a future does not stop its statement: it goes on in the server and may commit. So every
 //! time-out and abort comes through here: KILL from another session, then wait, within bounds, for one
-//! of two proofs: the server's own answer to the statement, or the session missing from the process
-//! list. A thread leaves that list only after its open transaction was rolled back. The list used is
-//! `information_schema.PROCESSLIST`, the server's own; the performance schema's copy may lack threads.
+//! of two proofs: the server's own answer to the statement, or the end of the session, which is told by
+//! the lock that it holds until its transaction is over (see [`SessionId`]).
 //!
 //! Does not decide what a cancelled statement means for the run.
 
@@ -27,7 +26,8 @@ use control::Control;
 /// A KILL QUERY that came before its statement did has no effect: so it is sent again this often.
 const KILL_AGAIN: Duration = Duration::from_millis(500);
 
-/// How long to wait for proof. All times in milliseconds.
+/// How long to wait for proof. All times in milliseconds; each wait may be overrun by one statement of
+/// the cancelling session (5 s at most) or by its reconnecting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CancelLimits {
     /// After KILL QUERY, before KILL CONNECTION. A large statement needs time to roll back.
@@ -44,7 +44,7 @@ impl Default for CancelLimits {
     }
 }
 
-/// What the process list says of a session.
+/// What the server says of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionState {
     /// It is not there: nothing of it runs, its transaction is over.
@@ -135,29 +135,23 @@ impl Canceller {
     /// # Errors
     /// As [`Canceller::cancel`]; `Refused` for a number that was not registered, which may be a stranger's.
     pub async fn cancel_thread(&self, thread: u64) -> DbResult<SessionState> {
-        let known =
-            self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&thread).cloned();
-        match known {
-            Some(session) => self.cancel(&session).await,
-            None => {
-                Err(DbError::new(ErrorKind::Refused, "cancelling", format!("session {thread}"))
-                    .help("It is not one of ours"))
-            }
-        }
+        self.cancel(&self.registered(thread)?).await
     }
 
-    /// Ends a registered session altogether ([`Canceller::end_session`]).
+    /// Ends a registered session; returns when it is gone.
     ///
     /// # Errors
     /// As [`Canceller::end_session`]; `Refused` for a number that was not registered.
     pub async fn end_thread(&self, thread: u64) -> DbResult<()> {
-        let known =
-            self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&thread).cloned();
-        match known {
-            Some(session) => self.end_session(&session).await,
-            None => Err(DbError::new(ErrorKind::Refused, "ending", format!("session {thread}"))
-                .help("It is not one of ours")),
-        }
+        self.end_session(&self.registered(thread)?).await
+    }
+
+    fn registered(&self, thread: u64) -> DbResult<SessionId> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.get(&thread).cloned().ok_or_else(|| {
+            DbError::new(ErrorKind::Refused, "cancelling", format!("session {thread}"))
+                .help("It is not one of ours")
+        })
     }
 
     /// Ends the statement that a session runs: KILL QUERY, and KILL CONNECTION where that is not
@@ -297,10 +291,10 @@ impl Canceller {
         }
     }
 
-    /// What the process list says of the session.
+    /// What the server says of the session.
     ///
     /// # Errors
-    /// The cancelling session's; `Ambiguous` where the number may by now be somebody else's.
+    /// The cancelling session's.
     pub async fn look(&self, target: &SessionId) -> DbResult<SessionState> {
         self.control.look(target).await
     }
@@ -333,7 +327,7 @@ async fn alongside<T, S>(
 }
 
 fn label(target: &SessionId) -> String {
-    format!("session {} of {} from {}", target.thread, target.user, target.host)
+    format!("session {}", target.thread)
 }
 
 fn unproven(target: &SessionId, last: &DbResult<SessionState>) -> DbError {

@@ -111,7 +111,7 @@ async fn open(options: &ConnectOptions, settings: &SessionSettings) -> DbResult<
         conn.query_drop(statement).await.doing("setting up the session", &options.describe())?;
     }
     settings.check(&mut conn, &capabilities).await?;
-    let id = SessionId::read(&mut conn).await?;
+    let id = SessionId::take(&mut conn).await?;
     Ok(Session { conn, id, identity, capabilities, encrypted })
 }
 

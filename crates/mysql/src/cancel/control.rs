@@ -57,44 +57,34 @@ impl Control {
         }
     }
 
-    /// What the process list says of the session.
+    /// Whether the session is there and runs something.
+    ///
+    /// Its lock says whether it is there: see [`SessionId`]. The process list says what it does; a
+    /// session that holds its lock and is not in the list is on its way out.
     pub(super) async fn look(&self, target: &SessionId) -> DbResult<SessionState> {
         let query = format!(
-            "SELECT USER, HOST, COMMAND, IFNULL(STATE, '') FROM information_schema.PROCESSLIST \
-             WHERE ID = {}",
-            target.thread
+            "SELECT IS_USED_LOCK('{}'), p.COMMAND, p.STATE, p.INFO IS NULL FROM (SELECT 1) one \
+             LEFT JOIN information_schema.PROCESSLIST p ON p.ID = {}",
+            target.lock, target.thread
         );
         let rows = self.ask(&query, &label(target)).await?;
         let Some(row) = rows.into_iter().next() else { return Ok(SessionState::Gone) };
-        let (user, host, command, state): (String, String, String, String) = read(row)?;
-        if user != target.user || host != target.host {
-            // The number went to somebody else, so ours is gone.
+        type Seen = (Option<u64>, Option<String>, Option<String>, bool);
+        let (holder, command, state, no_statement): Seen = read(row)?;
+        if holder.is_none() {
             return Ok(SessionState::Gone);
         }
-        // Over a socket the host is the same for all: it is ours unless the server was restarted.
-        if !host.contains(':') && !self.is_same_start(target).await? {
-            return Err(DbError::new(ErrorKind::Ambiguous, "finding", label(target)).help(
-                "The server seems to have been restarted (or its clock was set), and a session with \
-                 this number exists: it is left alone",
-            ));
-        }
+        let Some(command) = command else {
+            return Ok(SessionState::Running { state: "ending".to_owned() });
+        };
+        let state = state.unwrap_or_default();
         Ok(match command.as_str() {
             "Sleep" => SessionState::Idle,
+            // MariaDB: a KILL QUERY that came just after the statement's end stays in the list until
+            // the next statement, on which it has no effect.
+            "Killed" if no_statement && state.is_empty() => SessionState::Idle,
             _ => SessionState::Running { state: format!("{command} {state}").trim().to_owned() },
         })
-    }
-
-    async fn is_same_start(&self, target: &SessionId) -> DbResult<bool> {
-        let mut rows = self.ask("SHOW GLOBAL STATUS LIKE 'Uptime'", &label(target)).await?;
-        rows.extend(self.ask("SELECT 'now', UNIX_TIMESTAMP()", &label(target)).await?);
-        let mut numbers = Vec::with_capacity(2);
-        for row in rows {
-            numbers.push(read::<(String, u64)>(row)?.1);
-        }
-        match numbers.as_slice() {
-            [uptime, now] => Ok(target.is_of_server_started(now.saturating_sub(*uptime))),
-            _ => Ok(false),
-        }
     }
 
     /// One statement, bounded. The connection is thrown away when it fails as a connection.

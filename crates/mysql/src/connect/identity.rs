@@ -2,7 +2,7 @@
 //!
 //! Owns the proof that two connections reach the same server (a name may lead to several, and to
 //! another one after a fail-over), the id by which a session can be cancelled without hitting a
-//! stranger, and the facts about read-only and replication. Does not refuse a replica: preflight does.
+//! stranger and proven to have ended, and the facts about read-only and replication. Does not refuse a replica: preflight does.
 
 use std::fmt;
 
@@ -92,46 +92,42 @@ impl fmt::Display for ServerIdentity {
     }
 }
 
-/// A session as the server knows it. The number alone is not enough: after a restart of the server it
-/// soon belongs to somebody else, and a KILL would hit a stranger.
+/// A session as the server knows it.
+///
+/// The number alone is not enough: after a restart of the server it soon belongs to somebody else, and
+/// a KILL would hit a stranger. And the process list is no proof of an end: both flavours leave a
+/// thread out as soon as its connection is closed, while it may still roll back or even commit. So each
+/// session takes a user-level lock under a name that was never used before. The server lets go of it
+/// when the session's transaction is over, whatever ended the session; nobody needs a privilege to look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionId {
     /// `CONNECTION_ID()`.
     pub thread: u64,
-    /// The process list's `USER`.
-    pub user: String,
-    /// The process list's `HOST`: address and port of our end, or `localhost` for a socket.
-    pub host: String,
-    /// When the server started, in seconds since 1970 by its own clock, give or take two seconds.
-    pub server_started_s: u64,
+    /// The name of the lock, unique in the world: `IS_USED_LOCK` gives `thread` while the session lives.
+    pub lock: String,
 }
 
-/// How far apart two readings of the same start may be: both clocks count whole seconds.
-const START_TOLERANCE_S: u64 = 2;
-
 impl SessionId {
-    /// Asks the server who this session is.
+    /// Asks the server who this session is, and takes its lock.
     ///
     /// # Errors
     /// `Refused` where a proxy answers with sessions of its own, which could not be cancelled.
-    pub(crate) async fn read(conn: &mut Conn) -> DbResult<Self> {
+    pub(crate) async fn take(conn: &mut Conn) -> DbResult<Self> {
         let attempted = "asking for the session's id";
-        let query = "SELECT ID, USER, HOST FROM information_schema.PROCESSLIST \
-                     WHERE ID = CONNECTION_ID()";
-        let row: Option<(u64, String, String)> =
-            conn.query_first(query).await.doing(attempted, "")?;
-        let (thread, user, host) = row.ok_or_else(|| behind_a_proxy(attempted))?;
+        let query = "SELECT CONNECTION_ID(), CONCAT('underpin ', UUID())";
+        let row: Option<(u64, String)> = conn.query_first(query).await.doing(attempted, "")?;
+        let (thread, lock) = row.ok_or_else(|| behind_a_proxy(attempted))?;
         // The greeting carries the low 32 bits of the id; behind a multiplexing proxy it is the proxy's.
         if thread & u64::from(u32::MAX) != u64::from(conn.id()) {
             return Err(behind_a_proxy(attempted));
         }
-        let server_started_s = server_started_s(conn).await?;
-        Ok(Self { thread, user, host, server_started_s })
-    }
-
-    /// True where a server that started then can be the one this session was opened on.
-    pub(crate) fn is_of_server_started(&self, started_s: u64) -> bool {
-        self.server_started_s.abs_diff(started_s) <= START_TOLERANCE_S
+        let take = format!("SELECT GET_LOCK('{lock}', 0), IS_USED_LOCK('{lock}')");
+        let taken: Option<(Option<u64>, Option<u64>)> =
+            conn.query_first(take).await.doing("taking the session's lock", "")?;
+        if taken != Some((Some(1), Some(thread))) {
+            return Err(behind_a_proxy(attempted));
+        }
+        Ok(Self { thread, lock })
     }
 }
 
@@ -141,19 +137,6 @@ fn behind_a_proxy(attempted: &str) -> DbError {
          proxy or pooler stands between. Connect straight to the server: locks and cancelling need \
          sessions of their own",
     )
-}
-
-/// When the server started, by its own clock, in seconds since 1970.
-///
-/// # Errors
-/// The server's or the connection's.
-pub(crate) async fn server_started_s(conn: &mut Conn) -> DbResult<u64> {
-    let attempted = "asking how long the server has been up";
-    let uptime: Option<(String, u64)> =
-        conn.query_first("SHOW GLOBAL STATUS LIKE 'Uptime'").await.doing(attempted, "")?;
-    let now: Option<u64> =
-        conn.query_first("SELECT UNIX_TIMESTAMP()").await.doing(attempted, "")?;
-    Ok(now.unwrap_or_default().saturating_sub(uptime.unwrap_or_default().1))
 }
 
 /// One source that this server replicates from, or is set up to.
@@ -275,17 +258,5 @@ mod tests {
         ] {
             assert!(server.ensure_same(&other).is_err(), "{other}");
         }
-    }
-
-    #[test]
-    fn a_restarted_server_is_not_the_sessions_any_more() {
-        let session = SessionId {
-            thread: 7,
-            user: "u".to_owned(),
-            host: "localhost".to_owned(),
-            server_started_s: 1000,
-        };
-        assert!(session.is_of_server_started(998) && session.is_of_server_started(1002));
-        assert!(!session.is_of_server_started(1003) && !session.is_of_server_started(990));
     }
 }
