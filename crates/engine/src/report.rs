@@ -239,6 +239,17 @@ pub enum Report {
         #[serde(flatten)]
         summary: Summary,
     },
+    /// The server made the change by itself; there was no run. Sent by whoever asked for it.
+    Altered {
+        /// Time.
+        at_ms: u64,
+        /// The table as the statement names it.
+        table: String,
+        /// Tries for the lock.
+        tries: u32,
+        /// Milliseconds of the statement that made it.
+        took_ms: u64,
+    },
     /// This program stopped before the change was made.
     Stopped {
         /// Time.

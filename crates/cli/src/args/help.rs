@@ -39,6 +39,7 @@ Exit codes:
     3  refused before anything was created: by preflight, by the server (log-in, rights, statement),
        by an unfinished run in the way, or by the answer to the question
     4  unclear what the server did: a person must look; the message says at what
+    5  verification found a difference; nothing was swapped
     6  the table's lock was not had in the time allowed; nothing was swapped
   130  interrupted; the same command goes on";
 
@@ -83,8 +84,8 @@ Ctrl-C (or SIGTERM) stops at the next boundary; a second one stops waiting for i
 same command goes on where the run was: chunks that were copied are not copied again. Options such \
 as --workers may differ then; the statement may not.
 
-A change that the server makes at once, without a copy, is left to the server: the plan says how, and \
---strategy shadow copies all the same.";
+A change that the server makes at once, without a copy, is made by the server; --strategy shadow \
+copies all the same.";
 
 /// Examples of `run`.
 pub(super) const RUN_AFTER: &str = "\

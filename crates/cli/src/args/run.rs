@@ -121,7 +121,7 @@ pub(crate) struct ShapeArgs {
 /// How the change is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Strategy {
-    /// Copy, unless the server can make the change at once: then say so and leave it to the server
+    /// Copy, unless the server can make the change at once, without a copy and a long lock
     Auto,
     /// Always copy into a shadow table and swap
     Shadow,

@@ -13,7 +13,7 @@ use underpin_core::finding::is_refused;
 use underpin_core::plan::{Plan, RunSpec, Strategy};
 use underpin_dialect::{Database, Request};
 use underpin_engine::{
-    EngineResult, OpenRun, Outcome, RunOptions, alter_natively, find_open, resume, start,
+    EngineResult, OpenRun, Outcome, Report, RunOptions, alter_natively, find_open, resume, start,
 };
 
 use super::plan::{ask, tell_plan};
@@ -201,10 +201,14 @@ impl Make<'_> {
                 Ok(ExitStatus::Done)
             }
             Ended::Here(Outcome::Altered { tries, took_ms }) => {
-                let table = &self.request.alter.table;
-                printer.talk(&format!(
-                    "{table} is changed by the server itself, in {took_ms} ms (try {tries})"
-                ));
+                let table = self.request.alter.table.to_string();
+                if printer.is_json() {
+                    printer.tell(|at_ms| Report::Altered { at_ms, table, tries, took_ms });
+                } else {
+                    printer.data(&format!(
+                        "{table} is changed, by the server itself in {took_ms} ms (try {tries})\n"
+                    ));
+                }
                 Ok(ExitStatus::Done)
             }
             Ended::Here(Outcome::Aborted) => Err(Problem {

@@ -144,8 +144,7 @@ fn verdict(plan: &Plan) -> &'static str {
     match (is_refused(&plan.findings), plan.strategy) {
         (true, _) => "Refused. Nothing was created.\n",
         (false, Strategy::Native) => {
-            "The change can be made by the server at once, with ALGORITHM=INSTANT. To copy all the \
-             same: --strategy shadow\n"
+            "The change can be made, by the server at once. To copy all the same: --strategy shadow\n"
         }
         (false, Strategy::Shadow) => "The change can be made.\n",
     }

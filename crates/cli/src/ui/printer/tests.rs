@@ -74,12 +74,13 @@ fn an_error_is_said_once() {
 #[test]
 fn a_reader_that_went_away_is_no_failure() {
     let paper = Paper { fails: Some(io::ErrorKind::BrokenPipe), ..Paper::default() };
-    let printer = printer(View::Json, &paper);
+    let talk = Paper::default();
+    let printer = Printer::with(View::Json, Box::new(paper.clone()), Box::new(talk.clone()), false);
     printer.data("a\n");
     printer.data("b\n");
     printer.tell(|at_ms| Report::Resumed { at_ms });
     assert_eq!(*lock(&paper.tries), 1);
-    assert_eq!(printer.broken(), "");
+    assert_eq!((printer.broken(), talk.text()), (String::new(), String::new()));
 }
 
 #[test]
