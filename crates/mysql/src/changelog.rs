@@ -103,7 +103,7 @@ impl Worker {
             "SELECT COUNT(*), COALESCE(SUM(id IS NOT NULL AND taken), 0), \
              COALESCE(SUM(id IS NOT NULL AND NOT taken), 0), \
              COALESCE(SUM(id IS NOT NULL AND beyond AND taken), 0), \
-             COALESCE(SUM(first_of_key AND NOT beyond), 0), \
+             COALESCE(SUM(first_of_key AND taken AND id IS NOT NULL AND NOT beyond), 0), \
              COALESCE(SUM(id IS NULL AND first_of_key AND present), 0) FROM {}",
             self.shape.stage
         );
