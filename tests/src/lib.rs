@@ -4,6 +4,7 @@
 //! `underpin` only as a user does, by its command line and by the tables it leaves.
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
+pub mod bench;
 pub mod cli;
 pub mod demo;
 pub mod product;

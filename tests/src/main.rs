@@ -11,6 +11,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mysql_async::prelude::Queryable;
+use underpin_tests::bench::{self, Plan};
 use underpin_tests::demo::{self, Script};
 use underpin_tests::product::Product;
 use underpin_tests::servers::{self, Flavor, Pair, ServerSpec};
@@ -32,6 +33,8 @@ const USAGE: &str = "usage:
                                               the demo, with the program that UNDERPIN_BIN names
   underpin-lab soak [--db DB] [--runs N] [and as demo]
                                               the demo N times over
+  underpin-lab bench [DB] [--rows N] [--rounds N] [--rate N]
+                                              against other tools, on a table of 2,000,000 rows
   underpin-lab check-clean                    fail if a server was left behind
 DB is mysql, mariadb or mariadb118";
 
@@ -45,6 +48,7 @@ fn main() -> Result<ExitCode> {
         "sql" => sql(rest)?,
         "writers" => writers(rest)?,
         "demo" | "soak" => return demo_or_soak(command, rest),
+        "bench" => bench(rest)?,
         "check-clean" => check_clean()?,
         other => bail!("{other:?} is not known\n{USAGE}"),
     }
@@ -124,6 +128,19 @@ fn demo_or_soak(command: &str, words: &[String]) -> Result<ExitCode> {
         Ok(())
     })?;
     Ok(if flawless { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn bench(words: &[String]) -> Result<()> {
+    let options = Options::read(words, &["--rows", "--rounds", "--rate"], &[])?;
+    let flavor = options.words.first().map_or(Ok(Flavor::MySql97), |name| Flavor::from_name(name));
+    let plan = Plan {
+        flavor: flavor?,
+        rows: options.value("--rows", 2_000_000)?,
+        rounds: options.value("--rounds", 3)?,
+        rate_per_s: options.value("--rate", 300)?,
+    };
+    let product = Product::find()?;
+    block_on(bench::run(plan, &product))
 }
 
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
