@@ -3,6 +3,7 @@
 //! Owns the wording of the chain. Which exit code follows is [`crate::exit`]'s.
 
 use underpin_dialect::DbError;
+use underpin_engine::EngineError;
 
 use crate::exit::Problem;
 
@@ -59,14 +60,22 @@ fn parts_of(link: &(dyn std::error::Error + 'static), whole: &str) -> (String, S
     if let Some(problem) = link.downcast_ref::<Problem>() {
         return (problem.message.clone(), problem.next.clone());
     }
+    if let Some(EngineError::Failed { failure, .. }) = link.downcast_ref::<EngineError>() {
+        let advice = whole.strip_prefix(&failure.message).unwrap_or_default();
+        let advice = advice.trim_start_matches(['.', ' ']).to_owned();
+        // Without advice of its own the sentence is told whole.
+        if !advice.is_empty() {
+            return (failure.message.clone(), advice);
+        }
+    }
     (whole.to_owned(), String::new())
 }
 
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;
+    use underpin_core::machine::{Failure, FailureKind};
     use underpin_dialect::ErrorKind;
-    use underpin_engine::EngineError;
 
     use super::*;
 
@@ -92,6 +101,17 @@ mod tests {
         let text = FailureText::of(&error).lines();
         assert_eq!(text.matches("SELECT command denied").count(), 1, "{text}");
         assert_eq!(text.matches("Grant the account").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_failed_run_says_what_to_do_on_a_line_of_its_own() {
+        let failure =
+            Failure { kind: FailureKind::Violation, message: "row 7 does not fit".into() };
+        let table = "shop.orders".to_owned();
+        let error = EngineError::Failed { failure, swapped: false, table };
+        let text = FailureText::of(&error.into());
+        assert_eq!(text.message, "row 7 does not fit");
+        assert!(text.next.starts_with("The run can be resumed"), "{text:?}");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(super) struct Bars {
     bar: ProgressBar,
     plain: Plain,
     is_measured: bool,
+    /// The newest figures; `None` before the first.
+    newest: Option<Reading>,
 }
 
 impl Bars {
@@ -35,16 +37,17 @@ impl Bars {
             return None;
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        Some(Self { bar, plain: Plain::default(), is_measured: false })
+        Some(Self { bar, plain: Plain::default(), is_measured: false, newest: None })
     }
 
     /// Takes in a report; gives the line to be written above the bar, if there is one.
     pub(super) fn show(&mut self, report: &Report) -> Option<String> {
         if let Some(reading) = Reading::of(report) {
-            self.draw(&reading);
+            self.draw(&reading, message(&reading));
+            self.newest = Some(reading);
         }
         if let Report::Phase { phase, .. } = report {
-            self.draw(&Reading { phase: phase.clone(), ..Reading::default() });
+            self.change_phase(phase);
         }
         if matches!(report, Report::Done { .. } | Report::Stopped { .. }) {
             self.clear();
@@ -63,7 +66,20 @@ impl Bars {
         self.bar.set_draw_target(ProgressDrawTarget::hidden());
     }
 
-    fn draw(&mut self, reading: &Reading) {
+    /// The last figures stay on until there are new ones.
+    fn change_phase(&mut self, phase: &str) {
+        let newest = self.newest.take().map(|newest| Reading { phase: phase.to_owned(), ..newest });
+        match &newest {
+            Some(reading) => self.draw(reading, message(reading)),
+            None => {
+                let begin = Reading { phase: phase.to_owned(), ..Reading::default() };
+                self.draw(&begin, String::new());
+            }
+        }
+        self.newest = newest;
+    }
+
+    fn draw(&mut self, reading: &Reading, message: String) {
         if self.bar.is_hidden() {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
             self.bar.enable_steady_tick(TICK);
@@ -78,7 +94,7 @@ impl Bars {
             self.bar.set_position(done);
         }
         self.bar.set_prefix(reading.phase.clone());
-        self.bar.set_message(message(reading));
+        self.bar.set_message(message);
     }
 
     fn style(&mut self, is_measured: bool) {

@@ -62,14 +62,15 @@ impl Reading {
 
     /// Rows done and rows in all, in phases that go through the table.
     pub(super) fn measure(&self) -> Option<(u64, u64)> {
-        match self.phase.as_str() {
+        let measure = match self.phase.as_str() {
             // The estimate may be too low; then it is what was copied.
             "copy" => Some((self.rows_copied, std::cmp::max(self.rows_copied, self.rows_estimate))),
             "verify" => {
                 Some((self.rows_verified, std::cmp::max(self.rows_verified, self.rows_copied)))
             }
             _ => None,
-        }
+        };
+        measure.filter(|(_, total)| *total > 0)
     }
 
     /// How far the phase is: `61%, 1,234,000 of about 2,000,000 rows, 45,210 rows/s, about 17 s left`.
@@ -171,6 +172,7 @@ mod tests {
     #[test]
     fn other_phases_have_no_measure() {
         assert_eq!(Reading { phase: "catch-up".into(), ..copying() }.rows(), None);
+        assert_eq!(Reading { phase: "copy".into(), ..Reading::default() }.rows(), None);
         assert_eq!(Reading::of(&Report::Resumed { at_ms: 0 }), None);
     }
 }
