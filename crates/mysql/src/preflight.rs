@@ -57,6 +57,11 @@ fn statement(request: &Request) -> Vec<Finding> {
                 format!("{verb} works on the data of single partitions"),
                 "Run it directly: a copy would not do what it means",
             )),
+            ClauseKind::Engine(engine) if !engine.eq_ignore_ascii_case("InnoDB") => Some((
+                "target-engine",
+                format!("the new table would be stored by {engine}"),
+                "underpin needs transactions on both sides: convert the table directly",
+            )),
             ClauseKind::DiscardOrImportTablespace => Some((
                 "tablespace",
                 "DISCARD and IMPORT TABLESPACE work on files".to_owned(),

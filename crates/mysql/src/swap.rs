@@ -17,7 +17,7 @@ use crate::connect::Session;
 use crate::control::Control;
 use crate::fingerprint::Fingerprint;
 use crate::inspect::comment_of;
-use crate::query::{first, literal, number, quote, quote_table, run, text};
+use crate::query::{first, literal, number, quote, quote_table, rows, run, text};
 use crate::shadow::our_comment;
 use crate::store;
 use crate::trigger;
@@ -44,6 +44,7 @@ impl Swap for Control {
         budget_ms: u64,
     ) -> DbResult<SwapOutcome> {
         self.refuse_old_holders(spec).await?;
+        self.analyze(spec).await?;
         counter::carry(&mut self.session, spec).await?;
         let kept = self.load_identity(&spec.run_id).await?;
         let mut worker = self.server.worker(spec, grip).await?;
@@ -256,10 +257,18 @@ impl Control {
         Ok((stall_ms, self.apply_late_entries(worker, &object).await?))
     }
 
+    /// Fresh statistics for the new table: without them the first statements after the swap would be
+    /// planned blindly.
+    async fn analyze(&mut self, spec: &RunSpec) -> DbResult<()> {
+        let sql = format!("ANALYZE TABLE {}", quote_table(&spec.schema, &spec.names.shadow)?);
+        let object = format!("{}.{}", spec.schema, spec.names.shadow);
+        rows(&mut self.session.conn, &sql, "analysing", &object).await.map(drop)
+    }
+
     async fn make_sentry(&mut self, spec: &RunSpec, sentry: &str) -> DbResult<()> {
         self.drop_sentry(spec).await?;
         let sql = format!(
-            "CREATE TABLE {sentry} (id INT) ENGINE=InnoDB COMMENT={}",
+            "CREATE TABLE {sentry} (id INT NOT NULL PRIMARY KEY) ENGINE=InnoDB COMMENT={}",
             literal(&our_comment(&spec.run_id, "sentry"))?
         );
         let object = format!("{}.{}", spec.schema, spec.names.retired);

@@ -112,6 +112,8 @@ impl Worker {
 /// conversion happens on the way in, strictly.
 fn stage_sql(shape: &Shape) -> String {
     let mut columns = vec![
+        // Some servers demand a primary key of every table.
+        "place BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY".to_owned(),
         "id BIGINT UNSIGNED NULL".to_owned(),
         "first_of_key TINYINT NOT NULL".to_owned(),
         "taken TINYINT NOT NULL".to_owned(),
@@ -124,6 +126,9 @@ fn stage_sql(shape: &Shape) -> String {
     }
     for (index, pair) in shape.pairs.iter().enumerate() {
         columns.push(format!("c{index} {} NULL", pair.stage_type));
+        if pair.staged_loss.is_some() {
+            columns.push(format!("o{index} {} NULL", pair.source_type));
+        }
     }
     for (index, (_, kind)) in shape.kept.iter().enumerate() {
         columns.push(format!("d{index} {kind} NULL"));
