@@ -129,3 +129,41 @@ fn a_change_made_step_by_step_keeps_every_row() {
         let _ = rows(&db, &format!("DROP DATABASE {}_state", db.name())).await;
     });
 }
+
+#[test]
+fn the_floor_of_the_log_never_passes_an_entry_that_commits_late() {
+    on_each(async |db| {
+        let mut app = db.conn().await.unwrap();
+        app.query_drop("CREATE TABLE t (id INT NOT NULL PRIMARY KEY, v INT)").await.unwrap();
+        app.query_drop("INSERT INTO t VALUES (1,1),(2,2),(3,3)").await.unwrap();
+        let (server, spec, grip) = begin(&db, "ALTER TABLE t ADD n INT NOT NULL DEFAULT 1").await;
+        let mut worker = server.worker(&spec, &grip).await.unwrap();
+        let (chunks, _) = worker.plan_chunks(None, 100, 1).await.unwrap();
+        worker.copy_chunk(1, &chunks[0]).await.unwrap();
+        // A writer draws the lowest id and does not commit; others go on for longer than the floor
+        // takes to rise.
+        let mut late = db.conn().await.unwrap();
+        late.query_drop("BEGIN").await.unwrap();
+        late.query_drop("UPDATE t SET v = 100 WHERE id = 1").await.unwrap();
+        for round in 0..3 {
+            app.query_drop(format!("UPDATE t SET v = {round} WHERE id = 2")).await.unwrap();
+            assert_eq!(worker.apply(&Frontier::End, 100).await.unwrap().entries, 1);
+            tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+        }
+        late.query_drop("COMMIT").await.unwrap();
+        assert_eq!(worker.apply(&Frontier::End, 100).await.unwrap().entries, 1, "the late entry");
+        // With nobody left the floor rises: entries below it are not read any more.
+        for round in 0..3 {
+            app.query_drop(format!("UPDATE t SET v = {round} WHERE id = 3")).await.unwrap();
+            worker.apply(&Frontier::End, 100).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+        }
+        app.query_drop(format!("INSERT INTO `{}` (id, k0) VALUES (1, 1)", spec.names.log))
+            .await
+            .unwrap();
+        assert_eq!(worker.apply(&Frontier::End, 100).await.unwrap().entries, 0, "below the floor");
+        let rows = rows(&db, &format!("SELECT v FROM `{}` ORDER BY id", spec.names.shadow)).await;
+        assert_eq!(rows, ["100", "2", "2"]);
+        server.control().await.unwrap().abort(&spec).await.unwrap();
+    });
+}

@@ -33,6 +33,7 @@ impl Worker {
     ) -> DbResult<(u64, Applied)> {
         let begun = Instant::now();
         self.make_stage().await?;
+        self.shape.floor = self.floor.get();
         // New columns whose defaults differ at each draw: all pending rows must be taken at once, since
         // a row that is deleted in one transaction and inserted in the next loses its first draw.
         let entries_max = if self.shape.kept.is_empty() { entries_max } else { u64::MAX };
@@ -40,6 +41,13 @@ impl Worker {
         match result {
             Ok((rows, mut applied)) => {
                 self.commit().await?;
+                if applied.left == 0 {
+                    self.floor.emptied(begun);
+                }
+                if !self.under_lock {
+                    let object = self.shape.table.clone();
+                    self.floor.look(&mut self.session.conn, &object).await?;
+                }
                 applied.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 Ok((rows, applied))
             }
@@ -64,7 +72,7 @@ impl Worker {
     ) -> DbResult<(u64, Applied)> {
         self.begin().await?;
         self.fill_stage(frontier, entries_max, chunk.map(|(_, chunk)| chunk)).await?;
-        let (rows, applied) = self.read_stage().await?;
+        let (rows, applied, high) = self.read_stage().await?;
         let object = self.shape.table.clone();
         if applied.keys > 0 || rows > 0 {
             for (sql, attempted) in write_shadow_sql(&self.shape) {
@@ -75,6 +83,9 @@ impl Worker {
         if applied.entries > 0 {
             let sql = consume_sql(&self.shape);
             run(&mut self.session.conn, &sql, "deleting applied entries of", &object).await?;
+            if !self.under_lock {
+                self.floor.propose(&mut self.session.conn, high, &object).await?;
+            }
         }
         if let Some((round, chunk)) = chunk {
             let mark = store::mark_sql(&self.state_schema, &self.grip, round, chunk.index, rows)?;
@@ -94,17 +105,19 @@ impl Worker {
         run(&mut self.session.conn, &empty, "emptying the stage for", &object).await?;
         let sql = fill_sql(&self.shape, frontier, entries_max, chunk, None)?;
         run(&mut self.session.conn, &sql, "reading pending changes of", &object).await?;
-        self.refuse_warnings("reading pending changes of").await
+        self.refuse_warnings("reading pending changes of").await?;
+        self.refuse_staged_losses().await
     }
 
-    /// What the stage holds: rows of the chunk, and what is about to be applied.
-    async fn read_stage(&mut self) -> DbResult<(u64, Applied)> {
+    /// What the stage holds: rows of the chunk, what is about to be applied, and the highest id seen.
+    async fn read_stage(&mut self) -> DbResult<(u64, Applied, u64)> {
         let sql = format!(
             "SELECT COUNT(*), COALESCE(SUM(id IS NOT NULL AND taken), 0), \
              COALESCE(SUM(id IS NOT NULL AND NOT taken), 0), \
              COALESCE(SUM(id IS NOT NULL AND beyond AND taken), 0), \
              COALESCE(SUM(first_of_key AND taken AND id IS NOT NULL AND NOT beyond), 0), \
-             COALESCE(SUM(id IS NULL AND first_of_key AND present), 0) FROM {}",
+             COALESCE(SUM(id IS NULL AND first_of_key AND present), 0), COALESCE(MAX(id), 0) \
+             FROM {}",
             self.shape.stage
         );
         let object = self.shape.table.clone();
@@ -113,14 +126,9 @@ impl Worker {
             return Err(DbError::new(ErrorKind::Other, "counting the stage for", object));
         };
         let at = |index: usize| cell::<u64>(&row, index, "counting the stage");
-        let applied = Applied {
-            entries: at(1)?,
-            left: at(2)?,
-            dropped: at(3)?,
-            keys: at(4)?,
-            took_ms: 0,
-        };
-        Ok((at(5)?, applied))
+        let applied =
+            Applied { entries: at(1)?, left: at(2)?, dropped: at(3)?, keys: at(4)?, took_ms: 0 };
+        Ok((at(5)?, applied, at(6)?))
     }
 }
 
@@ -137,12 +145,10 @@ pub(crate) fn fill_sql(
 ) -> DbResult<String> {
     let log_key = shape.log_key("l.");
     let beyond = shape.beyond_frontier(frontier, "l.")?;
-    let ids = only_ids.map_or_else(String::new, |(from, to)| {
-        format!(" WHERE l.id BETWEEN {from} AND {to}")
-    });
+    let (from, to) = only_ids.unwrap_or((shape.floor, u64::MAX));
     let mut entries = format!(
         "SELECT l.id AS id, {beyond} AS beyond, ROW_NUMBER() OVER (ORDER BY l.id) <= {} AS taken, \
-         {log_key} FROM {} AS l{ids}",
+         {log_key} FROM {} AS l WHERE l.id BETWEEN {from} AND {to}",
         std::cmp::min(entries_max, u64::from(u32::MAX)),
         shape.log
     );
@@ -155,27 +161,38 @@ pub(crate) fn fill_sql(
             shape.source_index
         ));
     }
-    let partition = shape.log_key("e.");
+    // Positions apart, spellings together: the source has one row for all spellings of a key.
+    let partition = Shape::list(&shape.key, |part| {
+        let name = format!("e.{}", part.log);
+        if part.is_enum() { format!("{name}, {name}+0") } else { name }
+    });
     // Where a key has both a taken and a later entry the taken one comes first, so that its row is read.
     let numbered = format!(
         "SELECT e.*, ROW_NUMBER() OVER (PARTITION BY {partition} ORDER BY e.id) = 1 AS first_of_key \
          FROM ({entries}) AS e"
     );
     let staged_key = Shape::list(&shape.key, |part| format!("t_{}", bare(part)));
-    let columns: Vec<String> = (0..shape.pairs.len()).map(|index| format!("c{index}")).collect();
-    let values = Shape::list(&shape.pairs, |pair| format!("s.{}", pair.source));
-    let present = shape
-        .key
-        .first()
-        .map_or_else(String::new, |part| format!("s.{} IS NOT NULL", part.source));
+    let mut columns: Vec<String> =
+        (0..shape.pairs.len()).map(|index| format!("c{index}")).collect();
+    let mut values: Vec<String> =
+        shape.pairs.iter().map(|pair| format!("s.{}", pair.source)).collect();
+    for (index, pair) in shape.pairs.iter().enumerate() {
+        if pair.staged_loss.is_some() {
+            columns.push(format!("o{index}"));
+            values.push(format!("s.{}", pair.source));
+        }
+    }
+    let present =
+        shape.key.first().map_or_else(String::new, |part| format!("s.{} IS NOT NULL", part.source));
     Ok(format!(
         "INSERT INTO {} (id, beyond, taken, first_of_key, present, {staged_key}, {}) \
-         SELECT p.id, p.beyond, p.taken, p.first_of_key, {present}, {}, {values} \
+         SELECT p.id, p.beyond, p.taken, p.first_of_key, {present}, {}, {} \
          FROM ({numbered}) AS p LEFT JOIN {} AS s FORCE INDEX ({}) \
          ON p.first_of_key AND p.taken AND NOT p.beyond AND {}",
         shape.stage,
         columns.join(", "),
         shape.log_key("p."),
+        values.join(", "),
         shape.source,
         shape.source_index,
         shape.log_meets_source("p.", "s.")
@@ -206,10 +223,13 @@ pub(crate) fn write_shadow_sql(shape: &Shape) -> Vec<(String, &'static str)> {
         ));
     }
     // All pending keys first, then the rows: never REPLACE, which eats other rows on a unique clash.
+    // Where the collation changes, one key of the log may stand in the shadow in any spelling that it
+    // has had.
+    let spellings = if shape.is_recollated() { "TRUE" } else { "st.first_of_key" };
     statements.push((
         format!(
             "DELETE n FROM {} AS st STRAIGHT_JOIN {} AS n FORCE INDEX ({}) ON {meets} \
-             WHERE st.first_of_key AND NOT st.beyond",
+             WHERE {spellings} AND NOT st.beyond",
             shape.stage, shape.shadow, shape.target_index
         ),
         "removing changed rows from the shadow of",

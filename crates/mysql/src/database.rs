@@ -8,6 +8,7 @@ use underpin_dialect::{Database, DbResult, Grip};
 use crate::cancel::{CancelLimits, Canceller};
 use crate::connect::{ServerIdentity, Session, SessionSettings, connect, connect_to};
 use crate::control::Control;
+use crate::floor::Floor;
 use crate::health::Probe;
 use crate::inspect::read_table;
 use crate::options::ConnectOptions;
@@ -27,6 +28,8 @@ pub struct MySql {
     pub(crate) replicas: Vec<String>,
     /// Opened early: when it is needed the server may have no free connection.
     canceller: Arc<Canceller>,
+    /// How far the log is known to be over.
+    pub(crate) floor: Arc<Floor>,
 }
 
 impl MySql {
@@ -45,7 +48,15 @@ impl MySql {
         session.close().await;
         let limits = CancelLimits::default();
         let canceller = Arc::new(Canceller::open(&options, &settings, limits).await?);
-        Ok(Self { options, settings, state_schema, identity, replicas, canceller })
+        Ok(Self {
+            options,
+            settings,
+            state_schema,
+            identity,
+            replicas,
+            canceller,
+            floor: Arc::default(),
+        })
     }
 
     /// A new session that reaches the same server.
@@ -81,6 +92,7 @@ impl Database for MySql {
             grip: grip.clone(),
             state_schema: self.state_schema.clone(),
             staged: false,
+            floor: Arc::clone(&self.floor),
             under_lock: false,
         })
     }

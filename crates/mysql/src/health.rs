@@ -78,7 +78,9 @@ impl underpin_dialect::Probe for Probe {
     async fn backlog(&mut self) -> DbResult<u64> {
         let log = quote_table(&self.spec.schema, &self.spec.names.log)?;
         let sql = format!(
-            "SELECT COUNT(*) FROM (SELECT 1 FROM {log} LIMIT {BACKLOG_COUNTED_MAX}) AS entries"
+            "SELECT COUNT(*) FROM (SELECT 1 FROM {log} WHERE id >= {} LIMIT {BACKLOG_COUNTED_MAX}) AS \
+             entries",
+            self.server.floor.get()
         );
         match number(&mut self.session.conn, &sql, "counting the log of", &self.spec.table).await {
             // Before it is made and after it is dropped there is no log.
@@ -121,7 +123,8 @@ pub(crate) async fn replicas(
         return Ok(named.iter().map(|url| named_replica(url, &server.options)).collect());
     }
     let verb = session.capabilities.show_replicas_verb;
-    let listed = match rows(&mut session.conn, verb, "listing the replicas of", "the server").await {
+    let listed = match rows(&mut session.conn, verb, "listing the replicas of", "the server").await
+    {
         Ok(listed) => listed,
         // Without the privilege nobody can be watched; preflight says so.
         Err(error) if error.kind == ErrorKind::AccessDenied => return Ok(Vec::new()),

@@ -9,8 +9,9 @@ use underpin_core::plan::RunSpec;
 use underpin_core::schema::{Column, Table};
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
+use crate::forms;
 use crate::query::{quote, quote_table};
-use crate::types::{self, KeyKind};
+use crate::types::KeyKind;
 
 /// One column of the key, quoted.
 #[derive(Debug, Clone)]
@@ -33,6 +34,23 @@ pub(crate) struct KeyPart {
     pub(crate) is_text: bool,
 }
 
+impl KeyPart {
+    /// `a = b`, for two columns of this part's type.
+    fn same(&self, a: &str, b: &str) -> String {
+        if self.is_enum() {
+            // The empty text may mean both the error value and a member.
+            format!("{a} = {b} AND {a}+0 = {b}+0")
+        } else {
+            format!("{a} = {b}")
+        }
+    }
+
+    /// Whether its values are positions in a list of members.
+    pub(crate) fn is_enum(&self) -> bool {
+        matches!(self.kind, KeyKind::Enum { .. })
+    }
+}
+
 /// One copied column, quoted, with the forms in which old and new value are compared.
 #[derive(Debug, Clone)]
 pub(crate) struct Pair {
@@ -46,6 +64,11 @@ pub(crate) struct Pair {
     pub(crate) source_form: String,
     /// Expression over the shadow's column, qualified with `n`.
     pub(crate) target_form: String,
+    /// Definition of the source's column type, nullable.
+    pub(crate) source_type: String,
+    /// Where the server may cut the value without a word: whether it did, over the stage's `o` (as it
+    /// was) and `c` (as it became).
+    pub(crate) staged_loss: Option<String>,
 }
 
 /// See the module's head. All names are quoted.
@@ -66,6 +89,8 @@ pub(crate) struct Shape {
     /// Columns of the shadow alone whose first draw must be kept: name and type.
     pub(crate) kept: Vec<(String, String)>,
     pub(crate) same_order: bool,
+    /// The first log id worth reading.
+    pub(crate) floor: u64,
 }
 
 impl Shape {
@@ -90,23 +115,10 @@ impl Shape {
             key.push(key_part(position, &old, &new, column.fit)?);
         }
         let mut pairs = Vec::new();
-        for pair in &spec.mapping.pairs {
+        for (index, pair) in spec.mapping.pairs.iter().enumerate() {
             let old = find(source, &pair.source)?;
             let new = find(shadow, &pair.target)?;
-            let (source_name, target_name) = (quote(&old.name)?, quote(&new.name)?);
-            let (source_form, target_form) = types::comparison(
-                &old,
-                &format!("s.{source_name}"),
-                &new,
-                &format!("n.{target_name}"),
-            );
-            pairs.push(Pair {
-                source: source_name,
-                target: target_name,
-                stage_type: column_type(&new),
-                source_form,
-                target_form,
-            });
+            pairs.push(column_pair(index, &old, &new)?);
         }
         let mut kept = Vec::new();
         for name in &spec.volatile_added {
@@ -126,6 +138,7 @@ impl Shape {
             pairs,
             kept,
             same_order: spec.key.same_order,
+            floor: 0,
         })
     }
 
@@ -140,9 +153,29 @@ impl Shape {
         items.iter().map(name).collect::<Vec<_>>().join(", ")
     }
 
+    /// Whether two keys that are equal in the source may be two keys in the shadow.
+    pub(crate) fn is_recollated(&self) -> bool {
+        self.key.iter().any(|part| part.recollated.is_some())
+    }
+
     /// Source key columns, as `s.a, s.b` for the prefix `s.`.
     pub(crate) fn source_key(&self, prefix: &str) -> String {
         Self::list(&self.key, |part| format!("{prefix}{}", part.source))
+    }
+
+    /// Log key columns, and beside them what keeps apart keys that the server takes for equal here
+    /// although they are two: spellings where the collation changes, positions of an ENUM.
+    pub(crate) fn log_key_apart(&self, prefix: &str) -> String {
+        Self::list(&self.key, |part| {
+            let name = format!("{prefix}{}", part.log);
+            if part.recollated.is_some() {
+                format!("{name}, CAST({name} AS BINARY)")
+            } else if part.is_enum() {
+                format!("{name}, {name}+0")
+            } else {
+                name
+            }
+        })
     }
 
     /// Log key columns.
@@ -153,6 +186,11 @@ impl Shape {
     /// Expressions that read the source's key as literals travel.
     pub(crate) fn key_readers(&self, prefix: &str) -> String {
         Self::list(&self.key, |part| part.kind.reader(&format!("{prefix}{}", part.source)))
+    }
+
+    /// Expressions that show the source's key to a person.
+    pub(crate) fn key_shown(&self, prefix: &str) -> String {
+        Self::list(&self.key, |part| part.kind.shown(&format!("{prefix}{}", part.source)))
     }
 
     /// `log.k = source.k AND …`, in the source's own types and collations.
@@ -179,7 +217,7 @@ impl Shape {
                 let (new, old) =
                     (format!("{shadow}{}", part.target), format!("{other}{}", name(part)));
                 match &part.recollated {
-                    None => format!("{new} = {old}"),
+                    None => part.same(&new, &old),
                     Some((charset, collation)) => format!(
                         "{new} = CONVERT({old} USING {charset}) COLLATE {collation} AND \
                          CAST({new} AS BINARY) = CAST(CONVERT({old} USING {charset}) AS BINARY)"
@@ -199,11 +237,9 @@ impl Shape {
             .map(|part| {
                 let (new, staged) = (format!("n.{}", part.target), format!("st.t_{}", bare(part)));
                 if part.recollated.is_some() {
-                    format!(
-                        "{new} = {staged} AND CAST({new} AS BINARY) = CAST({staged} AS BINARY)"
-                    )
+                    format!("{new} = {staged} AND CAST({new} AS BINARY) = CAST({staged} AS BINARY)")
                 } else {
-                    format!("{new} = {staged}")
+                    part.same(&new, &staged)
                 }
             })
             .collect();
@@ -280,10 +316,8 @@ impl Shape {
             alternatives.push(format!("({})", terms.join(" AND ")));
         }
         if up_to {
-            let terms: Vec<String> = columns
-                .iter()
-                .map(|(part, value)| part.kind.equal(&name(part), value))
-                .collect();
+            let terms: Vec<String> =
+                columns.iter().map(|(part, value)| part.kind.equal(&name(part), value)).collect();
             alternatives.push(format!("({})", terms.join(" AND ")));
         }
         format!("({})", alternatives.join(" OR "))
@@ -327,6 +361,25 @@ fn key_part(position: usize, old: &Column, new: &Column, fit: KeyFit) -> DbResul
         source_type: column_type(old),
         target_type: column_type(new),
         recollated,
+    })
+}
+
+fn column_pair(index: usize, old: &Column, new: &Column) -> DbResult<Pair> {
+    let (source, target) = (quote(&old.name)?, quote(&new.name)?);
+    let (source_form, target_form) =
+        forms::comparison(old, &format!("s.{source}"), new, &format!("n.{target}"));
+    let staged_loss = forms::loses_silently(old, new).then(|| {
+        let (was, is) = forms::comparison(old, &format!("o{index}"), new, &format!("c{index}"));
+        format!("NOT ({was} <=> {is})")
+    });
+    Ok(Pair {
+        source,
+        target,
+        stage_type: column_type(new),
+        source_form,
+        target_form,
+        source_type: column_type(old),
+        staged_loss,
     })
 }
 

@@ -6,9 +6,7 @@
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::machine::{Command, DoneChunk};
 use underpin_core::plan::RunSpec;
-use underpin_dialect::{
-    DbError, DbResult, ErrorKind, Grip, RunSummary, Store, StoredRun,
-};
+use underpin_dialect::{DbError, DbResult, ErrorKind, Grip, RunSummary, Store, StoredRun};
 
 use crate::control::Control;
 use crate::query::{cell, first, literal, number, quote, rows, run, text};
@@ -56,7 +54,8 @@ impl Store for Control {
         let object = format!("{schema}.{table}");
         let name = literal(&runner_lock(schema, table))?;
         let sql = format!("SELECT GET_LOCK({name}, {RUNNER_LOCK_S})");
-        if number(&mut self.session.conn, &sql, "taking the runner's lock of", &object).await? == 1 {
+        if number(&mut self.session.conn, &sql, "taking the runner's lock of", &object).await? == 1
+        {
             return Ok(());
         }
         let holder = number(
@@ -84,7 +83,8 @@ impl Store for Control {
             literal(schema)?,
             literal(table)?
         );
-        let row = first(&mut self.session.conn, &sql, "looking for an open run of", &object).await?;
+        let row =
+            first(&mut self.session.conn, &sql, "looking for an open run of", &object).await?;
         Ok(row.map(|row| StoredRun { spec: text(&row, 0), checkpoint: text(&row, 1) }))
     }
 
@@ -116,6 +116,7 @@ impl Store for Control {
     }
 
     async fn take_over(&mut self, run_id: &str) -> DbResult<Grip> {
+        self.server.floor.reset();
         let state = quote(&self.state_schema)?;
         let id = literal(run_id)?;
         let bump = format!("UPDATE {state}.fences SET epoch = epoch + 1 WHERE run_id = {id}");
@@ -128,14 +129,14 @@ impl Store for Control {
             }
         }
         let read = format!("SELECT epoch FROM {state}.fences WHERE run_id = {id}");
-        let epoch = number(&mut self.session.conn, &read, "reading the fence of run", run_id).await?;
+        let epoch =
+            number(&mut self.session.conn, &read, "reading the fence of run", run_id).await?;
         Ok(Grip { run_id: run_id.to_owned(), epoch })
     }
 
     async fn save(&mut self, grip: &Grip, checkpoint: &Checkpoint) -> DbResult<()> {
-        let text = checkpoint
-            .encode()
-            .map_err(|error| not_encodable(&grip.run_id, &error.to_string()))?;
+        let text =
+            checkpoint.encode().map_err(|error| not_encodable(&grip.run_id, &error.to_string()))?;
         let state = quote(&self.state_schema)?;
         let id = literal(&grip.run_id)?;
         let keep = checkpoint.round.as_ref().map_or(checkpoint.round_next, |round| round.number);
@@ -255,14 +256,14 @@ impl Control {
             ),
         ];
         for sql in statements {
-            run(&mut self.session.conn, &sql, "making the state tables in", &object).await.map_err(
-                |error| {
+            run(&mut self.session.conn, &sql, "making the state tables in", &object)
+                .await
+                .map_err(|error| {
                     error.help(
                         "underpin keeps the state of runs in this database; give the account the \
                          right to create it, or name another one with --state-schema",
                     )
-                },
-            )?;
+                })?;
         }
         Ok(())
     }
@@ -304,7 +305,8 @@ impl Control {
             quote(&self.state_schema)?,
             literal(run_id)?
         );
-        let row = first(&mut self.session.conn, &sql, "reading the identity of run", run_id).await?;
+        let row =
+            first(&mut self.session.conn, &sql, "reading the identity of run", run_id).await?;
         Ok(row.map(|row| text(&row, 0)).unwrap_or_default())
     }
 }

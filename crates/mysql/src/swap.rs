@@ -86,10 +86,8 @@ impl Attempt<'_> {
     /// LOCK TABLES for everything that drain and rename touch, aliases included.
     fn lock_sql(&self, worker: &Worker, sentry: Option<&str>) -> DbResult<String> {
         let shape = &worker.shape;
-        let mut locks = vec![
-            format!("{} WRITE", shape.source),
-            format!("{} AS s WRITE", shape.source),
-        ];
+        let mut locks =
+            vec![format!("{} WRITE", shape.source), format!("{} AS s WRITE", shape.source)];
         if let Some(sentry) = sentry {
             locks.push(format!("{sentry} WRITE"));
         }
@@ -150,14 +148,17 @@ async fn prepare_under_lock(
     if epoch != worker.grip.epoch {
         return Err(store::fenced(&object));
     }
-    let probe = format!("SELECT COUNT(*) FROM (SELECT 1 FROM {} LIMIT 1) AS p", worker.shape.log);
+    let probe = format!(
+        "SELECT COUNT(*) FROM (SELECT 1 FROM {} WHERE id >= {} LIMIT 1) AS p",
+        worker.shape.log,
+        worker.floor.get()
+    );
     let mut drained = 0;
     while number(&mut worker.session.conn, &probe, "probing the log of", &object).await? > 0 {
         if attempt.begun.elapsed() >= attempt.budget {
             return Ok(Err(SwapOutcome::DrainTooSlow { drained }));
         }
-        let (_, applied) =
-            worker.apply_staged(&Frontier::End, DRAIN_ENTRIES_MAX, None).await?;
+        let (_, applied) = worker.apply_staged(&Frontier::End, DRAIN_ENTRIES_MAX, None).await?;
         drained += applied.entries;
     }
     let capabilities = worker.session.capabilities.clone();
@@ -204,9 +205,9 @@ impl Control {
                 return Err(error);
             }
         };
-        self.rename_from_the_side(attempt, worker, renamer, &sentry).await.map(|(stall_ms, late)| {
-            SwapOutcome::Swapped { stall_ms, drained: drained + late }
-        })
+        self.rename_from_the_side(attempt, worker, renamer, &sentry)
+            .await
+            .map(|(stall_ms, late)| SwapOutcome::Swapped { stall_ms, drained: drained + late })
     }
 
     /// A holds the locks and everything is drained: fence, let B wait, let go, await B. Returns the
@@ -333,8 +334,7 @@ impl Control {
         let probe = format!("SELECT COUNT(*) FROM {}", worker.shape.log);
         let mut late = 0;
         while number(&mut worker.session.conn, &probe, "probing the log of", object).await? > 0 {
-            let (_, applied) =
-                worker.apply_staged(&Frontier::End, DRAIN_ENTRIES_MAX, None).await?;
+            let (_, applied) = worker.apply_staged(&Frontier::End, DRAIN_ENTRIES_MAX, None).await?;
             late += applied.entries;
         }
         Ok(late)
@@ -370,7 +370,8 @@ async fn rename_is_waiting(worker: &mut Worker, renamer: u64, object: &str) -> D
     );
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(RENAME_SEEN_MS_MAX) {
-        let seen = number(&mut worker.session.conn, &sql, "waiting for the rename of", object).await?;
+        let seen =
+            number(&mut worker.session.conn, &sql, "waiting for the rename of", object).await?;
         if seen > 0 {
             return Ok(());
         }

@@ -20,6 +20,7 @@ const MIX: u64 = 2_654_435_761;
 
 impl Verify for Worker {
     async fn verify_range(&mut self, range: &Chunk) -> DbResult<RangeReport> {
+        self.shape.floor = self.floor.get();
         self.begin_snapshot().await?;
         let result = self.compare(range).await;
         // Nothing was written; the snapshot ends whatever the outcome was.
@@ -30,18 +31,19 @@ impl Verify for Worker {
 
     async fn repair(&mut self, range: &Chunk) -> DbResult<(u64, u64)> {
         let object = self.shape.table.clone();
+        self.shape.floor = self.floor.get();
         self.begin().await?;
         let log = &self.shape.log;
         let key = self.shape.log_key("");
         let mut logged = 0;
         for select in difference_sql(&self.shape, range, true)? {
             let sql = format!("INSERT INTO {log} ({key}) {select}");
-            logged += run(&mut self.session.conn, &sql, "logging differing rows of", &object).await?;
+            logged +=
+                run(&mut self.session.conn, &sql, "logging differing rows of", &object).await?;
         }
         self.commit().await?;
         let sql = format!("SELECT COUNT(*) FROM {}", self.shape.log);
-        let backlog =
-            number(&mut self.session.conn, &sql, "counting the log of", &object).await?;
+        let backlog = number(&mut self.session.conn, &sql, "counting the log of", &object).await?;
         Ok((logged, backlog))
     }
 }
@@ -58,8 +60,12 @@ impl Worker {
 
     async fn compare(&mut self, range: &Chunk) -> DbResult<RangeReport> {
         let object = self.shape.table.clone();
-        let probe = format!("SELECT COUNT(*) FROM (SELECT 1 FROM {} LIMIT 1) AS p", self.shape.log);
-        let pending = number(&mut self.session.conn, &probe, "probing the log of", &object).await? > 0;
+        let probe = format!(
+            "SELECT COUNT(*) FROM (SELECT 1 FROM {} WHERE id >= {} LIMIT 1) AS p",
+            self.shape.log, self.shape.floor
+        );
+        let pending =
+            number(&mut self.session.conn, &probe, "probing the log of", &object).await? > 0;
         if self.shape.same_order {
             let (source, shadow) = sum_sql(&self.shape, range, pending)?;
             let old = self.sum(&source).await?;
@@ -106,9 +112,10 @@ impl Worker {
                 number(&mut self.session.conn, &count, "counting differences of", &object).await?;
             report.differences += found;
             if found > 0 {
-                let readers =
-                    Shape::list(&self.shape.key, |part| part.kind.reader(&format!("d.{}", part.log)));
-                let sql = format!("SELECT {readers} FROM ({select}) AS d LIMIT {SAMPLES_MAX}");
+                let keys = Shape::list(&self.shape.key, |part| {
+                    part.kind.shown(&format!("d.{}", part.log))
+                });
+                let sql = format!("SELECT {keys} FROM ({select}) AS d LIMIT {SAMPLES_MAX}");
                 report.samples.extend(self.key_samples(&sql).await?);
             }
         }
@@ -139,7 +146,7 @@ fn sum_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<(String, Str
         shape.source,
         shape.source_index,
         pending_join(shape, pending, &shape.log_meets_source("p.", "s.")),
-        pending_filter(shape, pending)
+        pending_filter(pending)
     );
     let meets = shape.shadow_meets("n.", "p.", |part| &part.log);
     let shadow = format!(
@@ -148,7 +155,7 @@ fn sum_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<(String, Str
         shape.shadow,
         shape.target_index,
         pending_join(shape, pending, &meets),
-        pending_filter(shape, pending)
+        pending_filter(pending)
     );
     Ok((source, shadow))
 }
@@ -167,14 +174,14 @@ fn total_sql(shape: &Shape) -> (String, String) {
         "SELECT COUNT(*) FROM {} AS s {} WHERE TRUE{}",
         shape.source,
         pending_join(shape, true, &shape.log_meets_source("p.", "s.")),
-        pending_filter(shape, true)
+        pending_filter(true)
     );
     let meets = shape.shadow_meets("n.", "p.", |part| &part.log);
     let shadow = format!(
         "SELECT COUNT(*) FROM {} AS n {} WHERE TRUE{}",
         shape.shadow,
         pending_join(shape, true, &meets),
-        pending_filter(shape, true)
+        pending_filter(true)
     );
     (source, shadow)
 }
@@ -187,14 +194,15 @@ fn difference_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<Vec<S
     let first_target = shape.key.first().map_or("", |part| part.target.as_str());
     let mut selects = vec![format!(
         "SELECT {named} FROM {} AS s FORCE INDEX ({}) LEFT JOIN {} AS n FORCE INDEX ({}) ON {} {} \
-         WHERE {source_range}{} AND (n.{first_target} IS NULL OR {} <> {})",
+         WHERE {source_range}{} AND ({} OR {} <> {})",
         shape.source,
         shape.source_index,
         shape.shadow,
         shape.target_index,
         shape.shadow_meets("n.", "s.", |part: &KeyPart| &part.source),
         pending_join(shape, pending, &shape.log_meets_source("p.", "s.")),
-        pending_filter(shape, pending),
+        pending_filter(pending),
+        absent(&format!("n.{first_target}")),
         row_text(shape, |pair| &pair.source_form),
         row_text(shape, |pair| &pair.target_form),
     )];
@@ -205,33 +213,39 @@ fn difference_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<Vec<S
         let meets = shape.shadow_meets("n.", "p.", |part| &part.log);
         selects.push(format!(
             "SELECT {named} FROM {} AS n FORCE INDEX ({}) LEFT JOIN {} AS s FORCE INDEX ({}) ON {} \
-             {} WHERE {shadow_range}{} AND s.{first_source} IS NULL",
+             {} WHERE {shadow_range}{} AND {}",
             shape.shadow,
             shape.target_index,
             shape.source,
             shape.source_index,
             shape.shadow_meets("n.", "s.", |part: &KeyPart| &part.source),
             pending_join(shape, pending, &meets),
-            pending_filter(shape, pending),
+            pending_filter(pending),
+            absent(&format!("s.{first_source}")),
         ));
     }
     Ok(selects)
 }
 
-fn pending_join(shape: &Shape, pending: bool, meets: &str) -> String {
-    if pending {
-        let keys = shape.log_key("");
-        format!("LEFT JOIN (SELECT DISTINCT {keys} FROM {}) AS p ON {meets}", shape.log)
-    } else {
-        String::new()
+/// Joins the pending keys as `p`; `hit` tells whether there is one.
+pub(crate) fn pending_join(shape: &Shape, pending: bool, meets: &str) -> String {
+    if !pending {
+        return String::new();
     }
+    // Columns without a name of their own are there to be told apart only.
+    let keys = shape.log_key_apart("");
+    format!("LEFT JOIN (SELECT DISTINCT {keys}, 1 AS hit FROM {}) AS p ON {meets}", shape.log)
 }
 
-fn pending_filter(shape: &Shape, pending: bool) -> String {
-    match shape.key.first() {
-        Some(part) if pending => format!(" AND p.{} IS NULL", part.log),
-        _ => String::new(),
-    }
+/// Leaves out the pending keys.
+pub(crate) fn pending_filter(pending: bool) -> &'static str {
+    if pending { " AND p.hit IS NULL" } else { "" }
+}
+
+/// Whether an outer join found no row. Not by IS NULL: on a date that cannot be NULL the server takes
+/// that for a question about 0000-00-00.
+fn absent(column: &str) -> String {
+    format!("{column} <=> NULL")
 }
 
 /// The text of a row: its values, and which of them are NULL (`CONCAT_WS` leaves NULLs out).
@@ -244,4 +258,3 @@ fn row_text(shape: &Shape, form: impl Fn(&crate::shape::Pair) -> &String) -> Str
 fn row_hash(shape: &Shape, form: impl Fn(&crate::shape::Pair) -> &String) -> String {
     format!("CRC32({}) * {MIX}", row_text(shape, form))
 }
-

@@ -8,6 +8,7 @@ use underpin_dialect::{DbError, DbResult, ErrorKind, Grip};
 
 use crate::connect::Session;
 use crate::error::Doing;
+use crate::floor::Floor;
 use crate::query::{self, number, run};
 use crate::shape::Shape;
 use crate::store;
@@ -25,6 +26,7 @@ pub struct Worker {
     pub(crate) state_schema: String,
     /// Whether the stage exists in this session.
     pub(crate) staged: bool,
+    pub(crate) floor: Arc<Floor>,
     /// Inside the swap's LOCK TABLES: transactions are implicit (autocommit is off) and the fence was
     /// checked when the lock was had.
     pub(crate) under_lock: bool,
@@ -50,11 +52,7 @@ impl Worker {
             .await?;
         let sql = store::fence_sql(&self.state_schema, &self.grip.run_id)?;
         let epoch = number(&mut self.session.conn, &sql, "reading the fence of", &object).await?;
-        if epoch == self.grip.epoch {
-            Ok(())
-        } else {
-            Err(store::fenced(&object))
-        }
+        if epoch == self.grip.epoch { Ok(()) } else { Err(store::fenced(&object)) }
     }
 
     /// Commits. A lost answer is a lost connection: the engine looks at the server before it goes on.
