@@ -191,7 +191,7 @@ impl Control {
         self.drop_table(&spec.schema, &spec.names.log).await
     }
 
-    async fn any_trigger(&mut self, schema: &str, names: &[String]) -> DbResult<bool> {
+    pub(crate) async fn any_trigger(&mut self, schema: &str, names: &[String]) -> DbResult<bool> {
         let list: Vec<String> = names.iter().map(|name| literal(name)).collect::<DbResult<_>>()?;
         let sql = format!(
             "SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {} AND \

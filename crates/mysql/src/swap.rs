@@ -180,6 +180,10 @@ impl Control {
         let spec = attempt.spec;
         let object = attempt.object();
         let sentry = quote_table(&spec.schema, &spec.names.retired)?;
+        // What an interrupted try left behind goes before the lock: each of these takes time.
+        if self.any_trigger(&spec.schema, &spec.names.fences).await? {
+            self.drop_fence(spec).await?;
+        }
         self.make_sentry(spec, &sentry).await?;
         let renamer = self.server.session().await?;
         let lock = attempt.lock_sql(worker, Some(&sentry))?;
@@ -291,10 +295,6 @@ impl Control {
         let sql = format!("SELECT UTC_TIMESTAMP(6) + INTERVAL {seconds} SECOND");
         let row = first(&mut worker.session.conn, &sql, "reading the clock for", &object).await?;
         let deadline = row.map(|row| text(&row, 0)).unwrap_or_default();
-        // One that an interrupted try left behind.
-        for sql in trigger::drop_sql(&spec.schema, &spec.names.fences)? {
-            run(&mut worker.session.conn, &sql, "taking down an old fence of", &object).await?;
-        }
         for sql in trigger::fence_sql(spec, &deadline)? {
             run(&mut worker.session.conn, &sql, "putting up the fence on", &object).await?;
         }
