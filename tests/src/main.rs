@@ -38,7 +38,14 @@ const USAGE: &str = "usage:
   underpin-lab check-clean                    fail if a server was left behind
 DB is mysql, mariadb or mariadb118";
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("underpin-lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let Some((command, rest)) = words.split_first() else { bail!("{USAGE}") };
     match command.as_str() {

@@ -24,7 +24,14 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
 DB is mysql, mariadb or mariadb118 (demo: mariadb unless named)";
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("cargo xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let Some((command, rest)) = words.split_first() else {
         println!("{USAGE}");

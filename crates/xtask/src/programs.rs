@@ -2,7 +2,6 @@
 //!
 //! Owns how they are built and found. What they do is theirs.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
 
@@ -39,12 +38,16 @@ pub(crate) fn lab_with_product(words: &[String]) -> Result<ExitCode> {
     Ok(code(lab.status().context("starting underpin-lab")?))
 }
 
-/// `underpin-sim WORDS`.
+/// `underpin-sim WORDS`; a single seed is replayed with its log.
 pub(crate) fn sim(words: &[String]) -> Result<ExitCode> {
-    forward(&["-p", "underpin-sim", "--bin", "underpin-sim"], words)
+    let mut words = words.to_vec();
+    if words.iter().any(|word| word == "--seed") && !words.iter().any(|word| word == "--log") {
+        words.push("--log".to_owned());
+    }
+    forward(&["-p", "underpin-sim", "--bin", "underpin-sim"], &words)
 }
 
-fn forward<W: AsRef<OsStr>>(which: &[&str], words: &[W]) -> Result<ExitCode> {
+fn forward(which: &[&str], words: &[String]) -> Result<ExitCode> {
     let mut run = cargo();
     run.args(["run", "--quiet", "--release"]).args(which).arg("--").args(words);
     Ok(code(run.status().context("starting cargo run")?))

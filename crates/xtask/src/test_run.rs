@@ -10,6 +10,9 @@ use anyhow::{Context, Result};
 
 use crate::programs::cargo;
 
+/// Seeds that a full run plays.
+const SEEDS: &str = "10000";
+
 /// Counts over all test programs that ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
@@ -20,50 +23,75 @@ struct Counts {
 /// Runs all checks; `fast` leaves out what needs a server.
 pub(crate) fn all(fast: bool) -> Result<ExitCode> {
     let started = Instant::now();
-    let mut broken = Vec::new();
-    let mut counts = Counts::default();
-    let lints: &[&str] = &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    for (name, words) in [("formatting", &["fmt", "--all", "--check"][..]), ("lints", lints)] {
-        step(name);
-        if !cargo().args(words).status().with_context(|| format!("starting {name}"))?.success() {
-            broken.push(name);
-        }
-    }
-    step("build of the tests");
+    let mut sum = Sum::default();
+    sum.check("formatting", cargo().args(["fmt", "--all", "--check"]))?;
+    let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    sum.check("lints", cargo().args(lints))?;
+    sum.check("simulator", sim().args(["--seeds", SEEDS]))?;
     // before the servers start, so that they do not idle while the compiler takes both cores
-    let build = cargo().args(["test", "--workspace", "--no-run"]).status();
-    if !build.context("starting the build")?.success() {
-        broken.push("build of the tests");
-    } else if !tests(fast, &mut counts)? {
-        broken.push("tests");
+    if sum.check("build of the tests", cargo().args(["test", "--workspace", "--no-run"]))? {
+        tests(fast, &mut sum)?;
     }
     if !fast {
-        step("nothing left running");
-        let mut check = lab();
-        if !check.arg("check-clean").status().context("starting underpin-lab")?.success() {
-            broken.push("nothing left running");
-        }
+        sum.check("nothing left running", lab().arg("check-clean"))?;
     }
     let seconds = started.elapsed().as_secs();
-    for name in &broken {
+    for name in &sum.broken {
         println!("FAILED: {name}");
     }
     println!("wall time {} min {} s", seconds / 60, seconds % 60);
-    println!("{} passed, {} failed", counts.passed, counts.failed);
-    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!("{} passed, {} failed", sum.counts.passed, sum.counts.failed);
+    Ok(if sum.counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What came of all checks: each test counts, and each check that is no test counts as one.
+#[derive(Debug, Default)]
+struct Sum {
+    counts: Counts,
+    broken: Vec<&'static str>,
+}
+
+impl Sum {
+    /// Runs one check that is no test.
+    fn check(&mut self, name: &'static str, command: &mut Command) -> Result<bool> {
+        step(name);
+        let good = command.status().with_context(|| format!("starting {name}"))?.success();
+        if good {
+            self.counts.passed += 1;
+        } else {
+            self.fail(name);
+        }
+        Ok(good)
+    }
+
+    fn fail(&mut self, name: &'static str) {
+        self.counts.failed += 1;
+        self.broken.push(name);
+    }
 }
 
 /// All tests of all packages; the servers of the matrix are started once around them.
-fn tests(fast: bool, counts: &mut Counts) -> Result<bool> {
+fn tests(fast: bool, sum: &mut Sum) -> Result<()> {
     step("tests");
     let words = ["test", "--workspace", "--no-fail-fast"];
-    if fast {
-        return counted(cargo().args(words).env("UNDERPIN_TEST_SERVERS", "none"), counts);
+    let mut run = if fast {
+        let mut run = cargo();
+        run.args(words).env("UNDERPIN_TEST_SERVERS", "none");
+        run
+    } else {
+        let cargo = cargo();
+        let mut run = lab();
+        run.args(["with-servers", "--"]).arg(cargo.get_program()).args(words);
+        run
+    };
+    let (good, counts) = counted(&mut run)?;
+    sum.counts.passed += counts.passed;
+    sum.counts.failed += counts.failed;
+    if !good && counts.failed == 0 {
+        // a test program that crashed, or servers that did not start, leave no count
+        sum.fail("tests");
     }
-    let cargo = cargo();
-    let mut run = lab();
-    run.args(["with-servers", "--"]).arg(cargo.get_program()).args(words);
-    counted(&mut run, counts)
+    Ok(())
 }
 
 /// The lab as the tests' own profile builds it: no second build for it.
@@ -73,8 +101,16 @@ fn lab() -> Command {
     lab
 }
 
+/// The simulator, built to be fast: it plays thousands of seeds.
+fn sim() -> Command {
+    let mut sim = cargo();
+    sim.args(["run", "--quiet", "--release", "-p", "underpin-sim", "--bin", "underpin-sim", "--"]);
+    sim
+}
+
 /// Shows the output as it comes and adds up its `test result:` lines.
-fn counted(command: &mut Command, counts: &mut Counts) -> Result<bool> {
+fn counted(command: &mut Command) -> Result<(bool, Counts)> {
+    let mut counts = Counts::default();
     let mut child = command.stdout(Stdio::piped()).spawn().context("starting the tests")?;
     let output = child.stdout.take().context("the tests have no output")?;
     for line in BufReader::new(output).split(b'\n') {
@@ -86,7 +122,7 @@ fn counted(command: &mut Command, counts: &mut Counts) -> Result<bool> {
             counts.failed += more.failed;
         }
     }
-    Ok(child.wait().context("waiting for the tests")?.success())
+    Ok((child.wait().context("waiting for the tests")?.success(), counts))
 }
 
 /// Reads `test result: ok. 12 passed; 0 failed; …`.

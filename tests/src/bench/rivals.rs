@@ -57,7 +57,7 @@ async fn underpin(server: &Server, product: &Product) -> Result<(Duration, u64)>
     let call = move || {
         let statement = format!("ALTER TABLE {TABLE} {CLAUSE}");
         // this server could add the column without a copy; the copy is what is measured
-        product.call(&["run", &url, &statement, "--yes", "--strategy", "copy"], |_| {})
+        product.call(&["run", &url, &statement, "--yes", "--strategy", "shadow"], |_| {})
     };
     let ended = tokio::task::spawn_blocking(call).await.context("calling underpin panicked")??;
     ensure!(

@@ -76,7 +76,8 @@ async fn load_part(mut conn: Conn, first: u64, end: u64) -> Result<()> {
         let insert = format!(
             "INSERT INTO {TABLE} (id, k, c, pad, created)
              SELECT {from} + 1 + n, MOD(({from} + 1 + n) * 7919, 2000003),
-               LEFT(REPEAT(MD5({from} + n), 4), 120), LEFT(REPEAT(SHA1({from} + n), 2), 60),
+               REPEAT(LPAD(MOD(({from} + n) * 48271, 2147483647), 12, '0'), 10),
+               REPEAT(LPAD(MOD(({from} + n) * 16807, 2147483647), 12, '0'), 5),
                TIMESTAMPADD(SECOND, {from} + n, '2024-01-01')
              FROM numbers WHERE n < {to} - {from} ORDER BY n"
         );
