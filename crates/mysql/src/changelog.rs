@@ -161,10 +161,11 @@ pub(crate) fn fill_sql(
             shape.source_index
         ));
     }
-    // Positions apart, spellings together: the source has one row for all spellings of a key.
+    // The empty text of an ENUM may be two keys, the error value and a member. Behind a UNION it is a
+    // text without a position; an error value among the keys is refused there by the stage's type.
     let partition = Shape::list(&shape.key, |part| {
         let name = format!("e.{}", part.log);
-        if part.is_enum() { format!("{name}, {name}+0") } else { name }
+        if part.is_enum() && chunk.is_none() { format!("{name}, {name}+0") } else { name }
     });
     // Where a key has both a taken and a later entry the taken one comes first, so that its row is read.
     let numbered = format!(

@@ -41,6 +41,7 @@ impl Copy for Worker {
             self.begin().await?;
             let copied = run(&mut self.session.conn, &sql, "copying a chunk of", &object).await?;
             self.refuse_warnings("copying a chunk of").await?;
+            self.refuse_copied_losses(&chunk.range).await?;
             let mark = store::mark_sql(&self.state_schema, &self.grip, round, chunk.index, copied)?;
             run(&mut self.session.conn, &mark, "marking a chunk as done", &object).await?;
             Ok(copied)
@@ -86,8 +87,8 @@ impl Worker {
             chunk_rows.saturating_sub(1)
         );
         let object = shape.table.clone();
-        let row =
-            first(&mut self.session.conn, &sql, "finding the bounds of a chunk of", &object).await?;
+        let row = first(&mut self.session.conn, &sql, "finding the bounds of a chunk of", &object)
+            .await?;
         Ok(row.map(|row| {
             Key((0..self.shape.key.len())
                 .map(|index| optional_text(&row, index).unwrap_or_default())

@@ -1,5 +1,5 @@
-//! What the server's types mean for us: how a key column travels as a literal, how an old key column
-//! fits a new one, and by which expressions an old and a new value are compared.
+//! What the server's types mean for keys: how a key column travels as a literal, and how an old key
+//! column fits a new one. How values are compared is `forms`' business.
 //!
 //! Pure functions over the catalogue's words. Values never pass through the program except as the
 //! bounds of key ranges, and those as the server spelled them.
@@ -20,8 +20,10 @@ pub(crate) enum KeyKind {
     Text { charset: String, collation: String },
     /// Hexadecimal bytes.
     Binary,
-    /// The position in the list of members (the literals of the members, in order).
-    Enum { members: Vec<String> },
+    /// Quoted text of a UUID or an internet address.
+    Address,
+    /// The position in the list of members; 0 is the error value.
+    Enum { members: usize },
 }
 
 impl KeyKind {
@@ -35,19 +37,20 @@ impl KeyKind {
             "date" | "datetime" | "timestamp" | "time" => Some(Self::Temporal),
             "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => {
                 match (&column.charset, &column.collation) {
-                    (Some(charset), Some(collation)) => Some(Self::Text {
-                        charset: charset.clone(),
-                        collation: collation.clone(),
-                    }),
+                    (Some(charset), Some(collation)) => {
+                        Some(Self::Text { charset: charset.clone(), collation: collation.clone() })
+                    }
                     _ => Some(Self::Binary),
                 }
             }
             "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => {
                 Some(Self::Binary)
             }
-            "enum" => Some(Self::Enum { members: enum_members(&column.full_type)? }),
+            "enum" => Some(Self::Enum { members: members(&column.full_type)?.len() }),
+            // Read as text, ordered by the server: it compares the text as what it stands for.
+            "uuid" | "inet4" | "inet6" => Some(Self::Address),
             // FLOAT and DOUBLE do not survive the way through text; SET cannot be ranged over by its
-            // index; UUID and INET are read back as text whose order is not the index's.
+            // index.
             _ => None,
         }
     }
@@ -55,18 +58,24 @@ impl KeyKind {
     /// The expression that reads the value of `column` (quoted) in the spelling of this kind.
     pub(crate) fn reader(&self, column: &str) -> String {
         match self {
-            Self::Number | Self::Temporal => column.to_owned(),
+            Self::Number | Self::Temporal | Self::Address => column.to_owned(),
             Self::Bits | Self::Enum { .. } => format!("{column}+0"),
             Self::Text { .. } | Self::Binary => format!("HEX({column})"),
         }
     }
 
+    /// The expression that shows the value of `column` (quoted) to a person.
+    pub(crate) fn shown(&self, column: &str) -> String {
+        match self {
+            Self::Text { .. } | Self::Enum { .. } => format!("QUOTE({column})"),
+            Self::Binary => format!("CONCAT('0x', HEX({column}))"),
+            _ => self.reader(column),
+        }
+    }
+
     /// `column = value`.
     pub(crate) fn equal(&self, column: &str, value: &str) -> String {
-        match self {
-            Self::Enum { members } => format!("{column} = {}", member(members, value)),
-            _ => format!("{column} = {}", self.literal(value)),
-        }
+        format!("{column} = {}", self.literal(value))
     }
 
     /// `column > value` in the order of the index.
@@ -74,7 +83,7 @@ impl KeyKind {
         match self {
             Self::Enum { members } => {
                 let position = value.parse::<usize>().unwrap_or(usize::MAX);
-                in_list(column, members.iter().skip(position).map(String::as_str))
+                in_list(column, position.saturating_add(1)..=*members)
             }
             _ => format!("{column} > {}", self.literal(value)),
         }
@@ -83,13 +92,8 @@ impl KeyKind {
     /// `column < value` in the order of the index.
     pub(crate) fn less(&self, column: &str, value: &str) -> String {
         match self {
-            Self::Enum { members } => {
-                let position = value.parse::<usize>().unwrap_or(0);
-                let before = members.iter().take(position.saturating_sub(1)).map(String::as_str);
-                // The error value '' (position 0) sorts before every member.
-                let error_value = (position > 0).then_some("''");
-                in_list(column, error_value.into_iter().chain(before))
-            }
+            // Not inclusive: 0, the error value, is the least.
+            Self::Enum { .. } => in_list(column, 0..value.parse::<usize>().unwrap_or(0)),
             _ => format!("{column} < {}", self.literal(value)),
         }
     }
@@ -97,7 +101,7 @@ impl KeyKind {
     fn literal(&self, value: &str) -> String {
         match self {
             Self::Number | Self::Bits | Self::Enum { .. } => value.to_owned(),
-            Self::Temporal => format!("'{value}'"),
+            Self::Temporal | Self::Address => format!("'{value}'"),
             Self::Text { charset, collation } => {
                 format!("_{charset} X'{value}' COLLATE {collation}")
             }
@@ -116,6 +120,9 @@ impl KeyKind {
             Self::Temporal => {
                 !value.is_empty() && all(|c| c.is_ascii_digit() || "-: .".contains(c))
             }
+            Self::Address => {
+                !value.is_empty() && all(|c| c.is_ascii_hexdigit() || ":.-".contains(c))
+            }
             Self::Text { .. } | Self::Binary => {
                 value.len().is_multiple_of(2) && all(|c| c.is_ascii_hexdigit())
             }
@@ -123,26 +130,16 @@ impl KeyKind {
     }
 }
 
-/// The literal of the member at this position; position 0 is the error value.
-fn member<'a>(members: &'a [String], value: &str) -> &'a str {
-    value
-        .parse::<usize>()
-        .ok()
-        .and_then(|position| position.checked_sub(1))
-        .and_then(|index| members.get(index))
-        .map_or("''", String::as_str)
-}
-
-/// An index can be ranged over by equalities, not by comparing an ENUM with a number: that would scan
-/// the whole table.
-fn in_list<'a>(column: &str, members: impl Iterator<Item = &'a str>) -> String {
-    let list: Vec<&str> = members.collect();
+/// Positions as a list: `e > 3` would scan the whole table, `e IN (4, 5)` is ranged over. By number,
+/// because the empty text may mean both the error value and a member.
+fn in_list(column: &str, positions: impl Iterator<Item = usize>) -> String {
+    let list: Vec<String> = positions.map(|position| position.to_string()).collect();
     if list.is_empty() { "FALSE".to_owned() } else { format!("{column} IN ({})", list.join(", ")) }
 }
 
-/// The member literals of `enum('a','b''c')`, quotes included, as the server printed them.
-fn enum_members(full_type: &str) -> Option<Vec<String>> {
-    let inner = full_type.strip_prefix("enum(")?;
+/// The member literals of `enum('a','b''c')` or `set(…)`, quotes included, as the server printed them.
+pub(crate) fn members(full_type: &str) -> Option<Vec<String>> {
+    let inner = full_type.strip_prefix("enum(").or_else(|| full_type.strip_prefix("set("))?;
     let mut members = Vec::new();
     let mut current = String::new();
     let mut chars = inner.chars().peekable();
@@ -188,10 +185,13 @@ pub(crate) fn key_fit(old: &Column, new: &Column) -> Option<KeyFit> {
     };
     match (old.base_type.as_str(), new.base_type.as_str()) {
         ("decimal", "decimal") => {
-            let unsigned_ok = !new.full_type.contains("unsigned")
-                || old.full_type.contains("unsigned");
+            let unsigned_ok =
+                !new.full_type.contains("unsigned") || old.full_type.contains("unsigned");
             let digits = |args: &[u32]| {
-                args.first().copied().unwrap_or(10).saturating_sub(args.get(1).copied().unwrap_or(0))
+                args.first()
+                    .copied()
+                    .unwrap_or(10)
+                    .saturating_sub(args.get(1).copied().unwrap_or(0))
             };
             (unsigned_ok && grows(1) && digits(&old_args) <= digits(&new_args))
                 .then_some(KeyFit::Wider)
@@ -211,7 +211,7 @@ pub(crate) fn key_fit(old: &Column, new: &Column) -> Option<KeyFit> {
         }
         // Members may be appended; then positions, order and equality stay.
         ("enum", "enum") if same_text => {
-            let (old, new) = (enum_members(&old.full_type)?, enum_members(&new.full_type)?);
+            let (old, new) = (members(&old.full_type)?, members(&new.full_type)?);
             new.starts_with(&old).then_some(KeyFit::Wider)
         }
         _ => None,
@@ -223,7 +223,10 @@ fn converts_losslessly(old: &Column, new: &Column) -> bool {
     let (Some(from), Some(to)) = (old.charset.as_deref(), new.charset.as_deref()) else {
         return false;
     };
-    from == to || to == "utf8mb4" || from == "ascii" || (from != "utf8mb4" && to.starts_with("utf8"))
+    from == to
+        || to == "utf8mb4"
+        || from == "ascii"
+        || (from != "utf8mb4" && to.starts_with("utf8"))
 }
 
 /// The numbers in a type's parentheses, as `[10, 2]` of `decimal(10,2)`.
@@ -249,115 +252,6 @@ fn integer_range(column: &Column) -> Option<(i128, i128)> {
     } else {
         (-(1_i128 << (bits - 1)), (1_i128 << (bits - 1)) - 1)
     })
-}
-
-/// A family of types whose values can be compared in one common form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Exact,
-    Float,
-    Moment,
-    Time,
-    Text,
-    Enum,
-    Bytes,
-    Json,
-    Other,
-}
-
-fn family(column: &Column) -> Family {
-    match column.base_type.as_str() {
-        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "year" | "bit" => {
-            Family::Exact
-        }
-        "float" | "double" => Family::Float,
-        "date" | "datetime" | "timestamp" => Family::Moment,
-        "time" => Family::Time,
-        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "set" => {
-            if column.charset.is_some() { Family::Text } else { Family::Bytes }
-        }
-        "enum" => Family::Enum,
-        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Family::Bytes,
-        "json" => Family::Json,
-        _ => Family::Other,
-    }
-}
-
-/// Two expressions, over the old and the new column, that are equal exactly where the new value says
-/// the same as the old one. `old_name` and `new_name` are quoted and qualified.
-///
-/// Both values are brought to the more precise of the two forms, so that a rounded or cut value shows
-/// as a difference even where the server converted it without a word.
-pub(crate) fn comparison(
-    old: &Column,
-    old_name: &str,
-    new: &Column,
-    new_name: &str,
-) -> (String, String) {
-    let both = |form: &dyn Fn(&str) -> String| (form(old_name), form(new_name));
-    let unchanged = old.base_type == new.base_type
-        && old.full_type == new.full_type
-        && old.charset == new.charset;
-    let (from, to) = (family(old), family(new));
-    if unchanged {
-        return both(&|name| unchanged_form(old, to, name));
-    }
-    let scale = std::cmp::min(30, std::cmp::max(scale_of(old), scale_of(new)));
-    match (from, to) {
-        (Family::Exact, Family::Exact) => both(&|name| exact(name, scale)),
-        (Family::Exact | Family::Float, Family::Exact | Family::Float) => {
-            both(&|name| format!("{name}+0e0"))
-        }
-        (Family::Moment, Family::Moment) => {
-            both(&|name| format!("CAST({name} AS DATETIME(6))"))
-        }
-        (Family::Time, Family::Time) => both(&|name| format!("CAST({name} AS TIME(6))")),
-        (Family::Json, Family::Text) | (Family::Text, Family::Json) => {
-            both(&|name| format!("CAST(CAST({name} AS JSON) AS CHAR)"))
-        }
-        (Family::Bytes, _) | (_, Family::Bytes) => both(&|name| format!("HEX({name})")),
-        // An ENUM meets a number by its position, a text by its member.
-        (Family::Enum, Family::Exact) => (exact(&format!("({old_name}+0)"), scale), exact(new_name, scale)),
-        (Family::Exact, Family::Enum) => (exact(old_name, scale), exact(&format!("({new_name}+0)"), scale)),
-        (Family::Text, Family::Exact) | (Family::Exact, Family::Text) if numbers_rule(to) => {
-            both(&|name| exact(name, scale))
-        }
-        (Family::Text, Family::Float) => both(&|name| format!("{name}+0e0")),
-        (Family::Text, Family::Moment) => both(&|name| format!("CAST({name} AS DATETIME(6))")),
-        (Family::Text, Family::Time) => both(&|name| format!("CAST({name} AS TIME(6))")),
-        _ => both(&|name| utf8(name)),
-    }
-}
-
-fn numbers_rule(to: Family) -> bool {
-    to == Family::Exact
-}
-
-fn unchanged_form(column: &Column, family: Family, name: &str) -> String {
-    match family {
-        Family::Text | Family::Enum if column.charset.as_deref() != Some("utf8mb4") => utf8(name),
-        Family::Exact if column.base_type == "bit" => format!("{name}+0"),
-        Family::Json => format!("CAST({name} AS CHAR)"),
-        Family::Other => format!("HEX({name})"),
-        _ => name.to_owned(),
-    }
-}
-
-fn exact(name: &str, scale: u32) -> String {
-    format!("CAST({name} AS DECIMAL(65,{scale}))")
-}
-
-fn utf8(name: &str) -> String {
-    format!("CAST(CONVERT({name} USING utf8mb4) AS BINARY)")
-}
-
-/// Digits behind the point; texts may hold many.
-fn scale_of(column: &Column) -> u32 {
-    match column.base_type.as_str() {
-        "decimal" => arguments(&column.full_type).get(1).copied().unwrap_or(0),
-        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => 20,
-        _ => 0,
-    }
 }
 
 #[cfg(test)]
