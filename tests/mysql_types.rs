@@ -1,0 +1,36 @@
+//! Keys and types: whole changes on real servers, a writer active, compared by SQL of the test's own.
+//!
+//! The oracle is the server itself. The application writes everything twice, to the table and to a
+//! mirror that nobody changes; at the end the server alters the mirror in its own way, and both must
+//! hold the same rows in the same shape. Nothing of the product's verification is used for that.
+#![allow(clippy::print_stderr)]
+
+#[path = "mysql_types/app.rs"]
+mod app;
+#[path = "mysql_types/columns.rs"]
+mod columns;
+#[path = "mysql_types/crowd.rs"]
+mod crowd;
+#[path = "mysql_types/key_cases.rs"]
+mod key_cases;
+#[path = "mysql_types/keys.rs"]
+mod keys;
+#[path = "mysql_types/oracle.rs"]
+mod oracle;
+
+use underpin_tests::servers::Flavor;
+
+#[test]
+fn every_kind_of_key_on_mysql() {
+    keys::check(Flavor::MySql97);
+}
+
+#[test]
+fn every_kind_of_key_on_mariadb() {
+    keys::check(Flavor::MariaDbDistro);
+}
+
+#[test]
+fn every_kind_of_key_on_mariadb_118() {
+    keys::check(Flavor::MariaDb118);
+}

@@ -1,0 +1,41 @@
+//! Many cases side by side on one server: each change waits most of its time.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Result;
+
+/// Cases under way at the same time.
+const AT_ONCE: usize = 6;
+
+/// Works off the cases and fails with all that went wrong, not with the first only.
+///
+/// `UNDERPIN_TEST_CASE` narrows to cases whose names contain it.
+pub(crate) fn each<C: Sync>(
+    flavor: &str,
+    cases: &[C],
+    name: impl Fn(&C) -> String + Sync,
+    work: impl Fn(&C) -> Result<()> + Sync,
+) {
+    let only = std::env::var("UNDERPIN_TEST_CASE").unwrap_or_default();
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) else { break };
+                    let name = name(case);
+                    if !name.contains(&only) {
+                        continue;
+                    }
+                    if let Err(error) = work(case) {
+                        failed.lock().unwrap().push(format!("{flavor}, {name}: {error:#}"));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} cases failed:\n{}", failed.len(), failed.join("\n\n"));
+}
