@@ -138,7 +138,11 @@ fn print_head() {
 fn print_run(run: &Run) {
     let name = run.rival.name();
     let seconds = run.took.as_secs_f64();
-    let memory = run.memory_peak_bytes >> 20;
+    // only ours is watched
+    let memory = match run.memory_peak_bytes {
+        0 => "-".to_owned(),
+        bytes => (bytes >> 20).to_string(),
+    };
     let Some(traffic) = &run.traffic else {
         println!("{name:<26} {:<5} {seconds:>7.1} {memory:>6}", "idle");
         return;
@@ -149,7 +153,7 @@ fn print_run(run: &Run) {
             "{when:<26} {:<5} {:>7} {:>6} {:>8} {:>8} {:>8} {:>8} {:>7} {errors:>7}",
             "busy",
             if when == name { format!("{seconds:.1}") } else { String::new() },
-            if when == name { memory.to_string() } else { String::new() },
+            if when == name { memory.clone() } else { String::new() },
             seen.transactions,
             ms(seen.p50),
             ms(seen.p95),
