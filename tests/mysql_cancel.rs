@@ -53,6 +53,17 @@ fn after(ms: u64) -> impl Future<Output = ()> {
     sleep(Duration::from_millis(ms))
 }
 
+/// The answer is sent a moment before the session is shown as idle.
+async fn idle_soon(canceller: &Canceller, session: &SessionId) -> bool {
+    for _ in 0..50 {
+        if canceller.look(session).await.unwrap() == SessionState::Idle {
+            return true;
+        }
+        after(20).await;
+    }
+    false
+}
+
 /// Never comes.
 fn never() -> impl Future<Output = ()> {
     std::future::pending()
@@ -101,6 +112,7 @@ async fn a_stopped_insert_has_written_nothing_and_the_session_goes_on() {
         let Finished::Failed(error) = finished else { panic!("{}: {finished:?}", flavor.name()) };
         assert_eq!(error.kind, ErrorKind::Cancelled, "{error}");
         assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+        assert!(idle_soon(&canceller, &worker.id).await, "{}", flavor.name());
         let mut witness = witness(&db.url()).await;
         assert_eq!(count(&mut witness, "t").await, 0);
         // No KILL is left over for the next statements.

@@ -35,6 +35,7 @@ impl Certificates {
             ));
         }
         std::fs::write(all.path("server.ext"), "subjectAltName=DNS:localhost\n").unwrap();
+        std::fs::write(all.path("address.ext"), "subjectAltName=IP:127.0.0.1,IP:::1\n").unwrap();
         std::fs::write(all.path("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
         for name in ["server", "client"] {
             all.run(&format!("req {NEW_KEY} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
@@ -169,6 +170,33 @@ async fn a_client_certificate_is_shown_where_one_is_given() {
     }
 }
 
+/// Signs another certificate for the server's key and makes the server take it up.
+fn renew(server: &Server, certificates: &Certificates, extensions: Option<&str>) {
+    certificates.sign("server", "server", extensions);
+    let mariadb = server.flavor().is_mariadb();
+    let reload = if mariadb { "FLUSH SSL" } else { "ALTER INSTANCE RELOAD TLS" };
+    sql::execute(&server.url(), vec![reload.to_owned()]).unwrap();
+}
+
+#[tokio::test]
+async fn an_address_can_be_an_identity() {
+    let Some(certificates) = Certificates::make() else { return };
+    let ca = format!("ssl-ca={}", certificates.path("ca.pem").display());
+    let parameters = format!("ssl-mode=verify-identity&{ca}");
+    for flavor in Flavor::ALL {
+        if !wanted(flavor) {
+            continue;
+        }
+        let server = server(flavor, &certificates);
+        renew(&server, &certificates, Some("address.ext"));
+        let session = open("127.0.0.1", server.port(), "app", &parameters).await.unwrap();
+        assert!(session.encrypted);
+        session.close().await;
+        let by_name = open("localhost", server.port(), "app", &parameters).await;
+        assert_refused(by_name, "not made out to \"localhost\"");
+    }
+}
+
 #[tokio::test]
 async fn a_certificate_that_cannot_be_read_never_leads_to_plaintext() {
     let Some(certificates) = Certificates::make() else { return };
@@ -178,10 +206,8 @@ async fn a_certificate_that_cannot_be_read_never_leads_to_plaintext() {
         }
         let server = server(flavor, &certificates);
         // The server takes up a certificate of the old version 1, with the same key.
-        certificates.sign("server", "server", None);
+        renew(&server, &certificates, None);
         assert!(certificates.text("server.pem").contains("Version: 1 "));
-        let reload = if flavor.is_mariadb() { "FLUSH SSL" } else { "ALTER INSTANCE RELOAD TLS" };
-        sql::execute(&server.url(), vec![reload.to_owned()]).unwrap();
         for mode in ["preferred", "required"] {
             let result = open("localhost", server.port(), "app", &format!("ssl-mode={mode}")).await;
             let error = assert_refused(result, "version 3");
