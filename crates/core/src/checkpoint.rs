@@ -83,6 +83,9 @@ pub struct Checkpoint {
     pub round_next: u64,
     /// How far verification has come.
     pub verified: Frontier,
+    /// An abort has begun: parts of the run may be gone, so the only way is on with the abort.
+    #[serde(default)]
+    pub aborting: bool,
     /// Counters, exact up to the begin of `round`.
     pub counters: Counters,
 }
@@ -96,6 +99,7 @@ impl Checkpoint {
             round: None,
             round_next: 1,
             verified: Frontier::Start,
+            aborting: false,
             counters: Counters::default(),
         }
     }
@@ -190,15 +194,13 @@ mod tests {
     #[test]
     fn another_version_is_named() {
         let text = sample().encode().unwrap().replacen(" 1 ", " 2 ", 1);
-        assert_eq!(
-            Checkpoint::decode(&text),
-            Err(CheckpointError::Version { found: 2, known: 1 })
-        );
+        assert_eq!(Checkpoint::decode(&text), Err(CheckpointError::Version { found: 2, known: 1 }));
     }
 
     #[test]
     fn nonsense_is_damaged() {
-        for text in ["", "x", "underpin-checkpoint", "underpin-checkpoint 1", "underpin-checkpoint 1 0"]
+        for text in
+            ["", "x", "underpin-checkpoint", "underpin-checkpoint 1", "underpin-checkpoint 1 0"]
         {
             assert!(matches!(Checkpoint::decode(text), Err(CheckpointError::Damaged(_))), "{text}");
         }

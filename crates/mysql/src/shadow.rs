@@ -73,7 +73,7 @@ impl Shadow for Control {
             Some(round) => self.marks(&spec.run_id, round.number).await?,
             None => Vec::new(),
         };
-        Ok(Observed { done, swap: self.swap_state(spec, checkpoint.phase).await? })
+        Ok(Observed { done, swap: self.swap_state(spec, checkpoint).await? })
     }
 
     async fn finish(&mut self, spec: &RunSpec, keep_retired: bool) -> DbResult<()> {
@@ -231,7 +231,12 @@ impl Control {
     }
 
     /// Which table bears the source's name, told by which of our names are left.
-    async fn swap_state(&mut self, spec: &RunSpec, phase: Phase) -> DbResult<SwapState> {
+    async fn swap_state(
+        &mut self,
+        spec: &RunSpec,
+        checkpoint: &Checkpoint,
+    ) -> DbResult<SwapState> {
+        let phase = checkpoint.phase;
         let source = table_exists(&mut self.session, &spec.schema, &spec.table).await?;
         let shadow = table_exists(&mut self.session, &spec.schema, &spec.names.shadow).await?;
         let retired = comment_of(&mut self.session, &spec.schema, &spec.names.retired).await?;
@@ -239,8 +244,10 @@ impl Control {
         let retired = retired.is_some_and(|comment| comment != sentry);
         Ok(match (source, shadow, retired) {
             (true, true, false) => SwapState::NotSwapped,
-            // Nothing was made yet, or what was made is being made anew.
-            (true, false, false) if phase == Phase::Prepare => SwapState::NotSwapped,
+            // Nothing was made yet, what was made is being made anew, or an abort was cut off.
+            (true, false, false) if phase == Phase::Prepare || checkpoint.aborting => {
+                SwapState::NotSwapped
+            }
             (true, false, true) => SwapState::Swapped,
             // The retired table is dropped only after the swap was recorded.
             (true, false, false) if phase >= Phase::Finish => SwapState::Swapped,

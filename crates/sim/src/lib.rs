@@ -1,1 +1,61 @@
-//! sim (being built).
+//! An in-memory database, a seeded scheduler, hostile writers, and an independent checker: the machine
+//! of `underpin-core`, the very one that runs in production, driven through thousands of days on which
+//! everything goes wrong.
+//!
+//! Everything follows from a seed. [`run`] plays one; [`run_many`] plays many on two threads. The same
+//! seed gives the same run on every machine, so a failure is replayed with its event log by
+//! `cargo xtask sim --seed N`.
+//!
+//! What is simulated is the dialect and the engine: [`Fault`]s can be sown there, to show that the
+//! checker bites. The machine itself is not touched.
+
+mod checker;
+mod clockwork;
+mod db;
+mod dice;
+mod director;
+mod fault;
+mod many;
+mod ops;
+mod report;
+mod runner;
+mod scenario;
+mod session;
+mod world;
+mod writers;
+
+pub use fault::Fault;
+pub use many::{Summary, first_caught, run_many};
+pub use report::{Breach, Counts, Invariant, Outcome};
+
+/// Steps of the scheduler after which a run counts as endless. Ordinary runs take some thousands.
+const STEPS_MAX: u64 = 300_000;
+
+/// How a seed is played.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// A rule that is broken on purpose.
+    pub fault: Option<Fault>,
+    /// Whether the event log is kept.
+    pub keep_log: bool,
+    /// Kill the program after this step of the scheduler, besides what the seed brings.
+    pub crash_at: Option<u64>,
+}
+
+/// Plays one seed.
+pub fn run(seed: u64, options: Options) -> Outcome {
+    let mut world = world::World::new(seed, options.fault, options.keep_log);
+    world.crash_at = options.crash_at;
+    world.note_scenario();
+    let ctx = clockwork::Ctx::new(world);
+    director::start(&ctx);
+    let steps = clockwork::run(&ctx, STEPS_MAX);
+    let mut world = ctx.world();
+    world.counts.steps = steps;
+    if steps >= STEPS_MAX {
+        world.checker.endless(format!("not ended after {steps} steps"));
+    }
+    let mut counts = world.counts;
+    counts.rows_checked = world.checker.rows_checked;
+    Outcome { seed, counts, breach: world.checker.breach().cloned(), log: world.take_log() }
+}

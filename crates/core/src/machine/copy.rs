@@ -44,8 +44,8 @@ impl Machine {
         self.save_if_needed(actions);
         let workers = self.settings.workers;
         let Some(round) = self.round.as_mut() else { return };
-        if holding {
-            round.cut_short();
+        if holding && !round.cut_short() && !round.is_complete() {
+            return;
         }
         let number = round.plan().number;
         while let Some(chunk) = round.take_next(workers) {
@@ -123,6 +123,7 @@ impl Machine {
     /// second try tells: it takes everything pending along, in one snapshot.
     pub(super) fn chunk_clashed(&mut self, index: u32) {
         if self.busy == Some(Busy::Redoing(index)) {
+            self.busy = None;
             self.unexpected("ChunkClashed although everything pending was taken along");
         } else if self.leave_flight(index)
             && let Some(round) = &mut self.round
@@ -150,7 +151,8 @@ impl Machine {
 
     /// Takes a chunk out of flight; an unknown one is an internal fault.
     pub(super) fn leave_flight(&mut self, index: u32) -> bool {
-        if matches!(self.busy, Some(Busy::Redoing(busy) | Busy::Rechecking(busy)) if busy == index) {
+        if matches!(self.busy, Some(Busy::Redoing(busy) | Busy::Rechecking(busy)) if busy == index)
+        {
             self.busy = None;
             return true;
         }
@@ -184,6 +186,7 @@ impl Machine {
         self.applied_at_ms = now_ms;
         self.apply_retries = 0;
         self.caught_up = applied.left <= self.settings.near_empty_entries;
+        self.settled = self.frontier == Frontier::End;
         if let Some(left) = &mut self.consume_before_recheck {
             *left = if applied.left == 0 { 0 } else { left.saturating_sub(applied.entries) };
         }
@@ -212,9 +215,16 @@ impl Machine {
     }
 
     pub(super) fn decide_indexes(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
-        if self.throttle.reason(now_ms).is_none() {
-            self.save_if_needed(actions);
+        if self.throttle.reason(now_ms).is_some() {
+            return;
+        }
+        self.save_if_needed(actions);
+        if self.settled {
             self.begin(Busy::Indexing, Action::BuildIndexes, actions);
+        } else {
+            // Chunks were read at different times: a unique value that moved between two of them is in
+            // both. Applying removes every row that is pending, and so all but one state.
+            self.begin_apply(actions);
         }
     }
 

@@ -52,7 +52,8 @@ pub enum Action {
         /// Rows to write at most.
         keys_max: u64,
     },
-    /// Build the indexes that were left out of the copy. Answer: `IndexesBuilt`.
+    /// Build the indexes that were left out of the copy, on rows that are part of one consistent state.
+    /// Answer: `IndexesBuilt`.
     BuildIndexes,
     /// Find the bounds of ranges to verify. Answer: `RoundPlanned`.
     PlanVerify {

@@ -152,6 +152,8 @@ pub struct Machine {
     round_next: u64,
     busy: Option<Busy>,
     stopping: Option<Stopping>,
+    /// An abort has begun, in this program or in one before it; there is no way back from it.
+    aborting: bool,
     stopped: bool,
     paused: bool,
     /// The state has moved on since the last `Save`, in a way that must be durable before we go on.
@@ -167,6 +169,9 @@ pub struct Machine {
     rest_until_ms: u64,
     /// The log was seen near empty since the copy ended.
     caught_up: bool,
+    /// The log was applied since the copy ended: the shadow's rows are part of one consistent state, so
+    /// that unique indexes can be built on them.
+    settled: bool,
     /// Verification: entries still to consume before a repaired range may be looked at again.
     consume_before_recheck: Option<u64>,
     lock: LockTries,
@@ -234,7 +239,9 @@ impl Machine {
             Event::Backlog { entries } => self.backlog = entries,
             Event::Command(command) => self.command(command),
             Event::Failed(failure) => {
-                self.busy = None;
+                if self.busy.take() == Some(Busy::Aborting) {
+                    self.stopping = None;
+                }
                 self.fail(failure);
             }
             Event::ChunkFailed { index, failure } => {
@@ -327,7 +334,13 @@ impl Machine {
             // After the swap there is no way back by abort: the run is ended in the forward direction.
             Some(Stopping::Abort) if swapped => self.stopping = None,
             Some(Stopping::Abort) if now_ms < self.lock.next_ms => {}
-            Some(Stopping::Abort) => self.begin(Busy::Aborting, Action::Abort, actions),
+            Some(Stopping::Abort) => {
+                // Durable before anything is removed: cut off half way, the run must not go on without
+                // its triggers.
+                self.unsaved |= !std::mem::replace(&mut self.aborting, true);
+                self.save_if_needed(actions);
+                self.begin(Busy::Aborting, Action::Abort, actions);
+            }
         }
     }
 
@@ -341,7 +354,7 @@ impl Machine {
                 }
             }
             Command::Abort => {
-                if !matches!(self.stopping, Some(Stopping::Abort)) {
+                if !matches!(self.stopping, Some(Stopping::Abort)) && !self.is_ambiguous() {
                     self.lock = LockTries::default();
                     self.stopping = Some(Stopping::Abort);
                 }
@@ -378,10 +391,23 @@ impl Machine {
     }
 
     /// Nothing new begins; chunks in flight may still report.
+    ///
+    /// A run that is to be aborted is aborted all the same: otherwise one whose every step fails could
+    /// never be removed. Only where the server's state is unclear is nothing removed.
     fn fail(&mut self, failure: Failure) {
-        if !matches!(self.stopping, Some(Stopping::Fail(_))) {
+        let yields = match &self.stopping {
+            None | Some(Stopping::Interrupt) => true,
+            Some(Stopping::Abort) => failure.kind == FailureKind::Ambiguous,
+            Some(Stopping::Fail(_) | Stopping::Aborted) => false,
+        };
+        if yields {
             self.stopping = Some(Stopping::Fail(failure));
         }
+    }
+
+    /// Whether a person must look before anything more is done to the server.
+    fn is_ambiguous(&self) -> bool {
+        matches!(&self.stopping, Some(Stopping::Fail(why)) if why.kind == FailureKind::Ambiguous)
     }
 
     fn unexpected(&mut self, what: &str) {
@@ -426,6 +452,7 @@ impl Machine {
             },
             round_next: self.round_next,
             verified: self.verified.clone(),
+            aborting: self.aborting,
             counters: self.counters.clone(),
         }
     }

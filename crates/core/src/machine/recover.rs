@@ -52,9 +52,12 @@ impl Machine {
                         "the run's record says that the swap was made, the server shows the source \
                          under its own name",
                     );
+                } else if machine.aborting {
+                    machine.stopping = Some(Stopping::Abort);
                 }
             }
             SwapState::Swapped => {
+                machine.aborting = false;
                 if machine.phase < Phase::Finish {
                     machine.round = None;
                     machine.enter(Phase::Finish);
@@ -84,15 +87,21 @@ impl Machine {
             settings.chunk_ms_target,
         );
         let throttle = Throttle::new(settings.lag_ms_max, settings.replicas_known);
+        // While nobody was here the log may have grown long: it is brought near empty again first.
+        let phase = match checkpoint.phase {
+            Phase::Swap => Phase::CatchUp,
+            other => other,
+        };
         Self {
             settings,
-            phase: checkpoint.phase,
+            phase,
             frontier: checkpoint.frontier,
             verified: checkpoint.verified,
             round: checkpoint.round.map(RoundState::new),
             round_next: checkpoint.round_next,
             busy: None,
             stopping: None,
+            aborting: checkpoint.aborting,
             stopped: false,
             paused: false,
             unsaved: false,
@@ -105,6 +114,7 @@ impl Machine {
             apply_retries: 0,
             rest_until_ms: 0,
             caught_up: false,
+            settled: false,
             consume_before_recheck: None,
             lock: LockTries::default(),
             lock_why: String::new(),
@@ -116,7 +126,6 @@ impl Machine {
 
     fn fail_ambiguous(&mut self, why: &str) {
         let message = format!("what the server did cannot be told: {why}; a person must look");
-        self.stopping =
-            Some(Stopping::Fail(Failure { kind: FailureKind::Ambiguous, message }));
+        self.stopping = Some(Stopping::Fail(Failure { kind: FailureKind::Ambiguous, message }));
     }
 }

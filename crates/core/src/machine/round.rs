@@ -10,6 +10,7 @@ use crate::key::{Chunk, Round};
 #[derive(Debug, Clone)]
 pub(super) struct RoundState {
     plan: Round,
+    is_resumed: bool,
     todo: VecDeque<u32>,
     in_flight: BTreeSet<u32>,
     done: BTreeMap<u32, u64>,
@@ -20,7 +21,7 @@ pub(super) struct RoundState {
 impl RoundState {
     /// A round of which nothing has begun.
     pub(super) fn new(plan: Round) -> Self {
-        Self::resumed(plan, BTreeMap::new())
+        Self { is_resumed: false, ..Self::resumed(plan, BTreeMap::new()) }
     }
 
     /// A round of which `done` (index → rows) has committed already.
@@ -33,6 +34,7 @@ impl RoundState {
             .collect();
         Self {
             plan,
+            is_resumed: true,
             todo,
             in_flight: BTreeSet::new(),
             done,
@@ -114,16 +116,21 @@ impl RoundState {
     ///
     /// A hole (a chunk before the last begun one that is still to do) stays: the frontier may only
     /// stand where everything before it has been copied.
-    pub(super) fn cut_short(&mut self) {
-        let begun = self
-            .in_flight
-            .iter()
-            .chain(self.done.keys())
-            .chain(self.again.iter())
-            .copied()
-            .fold(None, |last: Option<u32>, index| {
-                Some(last.map_or(index, |last| std::cmp::max(last, index)))
-            });
+    ///
+    /// False, and nothing is cut, in a resumed round. There a chunk without a mark may have been begun
+    /// all the same: one that was taken together with the log has written pending rows of the others,
+    /// and if these came to lie beyond the frontier, their further entries would be dropped.
+    pub(super) fn cut_short(&mut self) -> bool {
+        if self.is_resumed {
+            return false;
+        }
+        let begun =
+            self.in_flight.iter().chain(self.done.keys()).chain(self.again.iter()).copied().fold(
+                None,
+                |last: Option<u32>, index| {
+                    Some(last.map_or(index, |last| std::cmp::max(last, index)))
+                },
+            );
         match begun {
             None => {
                 self.todo.clear();
@@ -134,6 +141,7 @@ impl RoundState {
                 self.plan.chunks.retain(|chunk| chunk.index <= last);
             }
         }
+        true
     }
 
     /// Whether nothing of the plan is left after `cut_short`.

@@ -40,7 +40,8 @@ impl Machine {
     }
 
     pub(super) fn lock_not_had(&mut self, now_ms: u64, why: String) {
-        match self.busy.take() {
+        let busy = self.busy.take();
+        match busy {
             Some(Busy::Preparing | Busy::Swapping | Busy::Finishing | Busy::Aborting) => {}
             other => {
                 self.busy = other;
@@ -59,6 +60,9 @@ impl Machine {
                 now_ms.saturating_sub(since_ms) / 1000,
                 self.lock_why
             );
+            if busy == Some(Busy::Aborting) {
+                self.stopping = None;
+            }
             self.fail(Failure { kind: FailureKind::LockNotHad, message });
         }
     }

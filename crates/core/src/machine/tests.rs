@@ -45,10 +45,8 @@ fn names(actions: &[Action]) -> Vec<String> {
 fn the_plan_of_a_round_is_durable_before_its_chunks_begin() {
     let mut machine = machine_in_copy(2);
     assert_eq!(names(&machine.step(0, Event::Started)), ["PlanRound"]);
-    let actions = machine.step(
-        1,
-        Event::RoundPlanned { chunks: chunks(&[Some(10), Some(20), None]), last: true },
-    );
+    let actions = machine
+        .step(1, Event::RoundPlanned { chunks: chunks(&[Some(10), Some(20), None]), last: true });
     assert_eq!(names(&actions), ["Save", "CopyChunk", "CopyChunk"]);
 }
 
@@ -92,12 +90,8 @@ fn a_throttle_cuts_the_round_short_and_keeps_the_frontier_exact() {
 #[test]
 fn a_resumed_round_copies_only_what_has_no_mark() {
     let plan = crate::key::Round { number: 7, chunks: chunks(&[Some(10), Some(20), Some(30)]) };
-    let checkpoint = Checkpoint {
-        phase: Phase::Copy,
-        round: Some(plan),
-        round_next: 8,
-        ..Checkpoint::begin()
-    };
+    let checkpoint =
+        Checkpoint { phase: Phase::Copy, round: Some(plan), round_next: 8, ..Checkpoint::begin() };
     let observed = Observed {
         done: vec![DoneChunk { index: 0, rows: 5 }, DoneChunk { index: 2, rows: 5 }],
         swap: SwapState::NotSwapped,
@@ -179,4 +173,100 @@ fn a_swap_seen_after_a_crash_leads_forward() {
     let mut machine = Machine::recover(Settings::default(), checkpoint, &observed);
     assert_eq!(names(&machine.step(0, Event::Started)), ["Save", "Finish"]);
     assert_eq!(names(&machine.step(1, Event::Finished)), ["Save", "Stop"]);
+}
+
+fn observed(swap: SwapState) -> Observed {
+    Observed { done: vec![], swap }
+}
+
+fn failure(kind: FailureKind) -> Failure {
+    Failure { kind, message: "said the server".into() }
+}
+
+fn lagging() -> Event {
+    let reading = crate::throttle::LagReading {
+        replica: "r".into(),
+        lag_ms: Some(9000),
+        error: String::new(),
+    };
+    Event::Lag(vec![reading])
+}
+
+#[test]
+fn a_resumed_round_is_not_cut_short() {
+    // Chunk 1 may have been written to before the crash, by chunk 0 that was taken with the log: its
+    // keys must not come to lie beyond the frontier, where their entries are dropped.
+    let plan = crate::key::Round { number: 7, chunks: chunks(&[Some(10), Some(20), Some(30)]) };
+    let checkpoint =
+        Checkpoint { phase: Phase::Copy, round: Some(plan), round_next: 8, ..Checkpoint::begin() };
+    let seen =
+        Observed { done: vec![DoneChunk { index: 0, rows: 5 }], swap: SwapState::NotSwapped };
+    let mut machine = Machine::recover(Settings::default(), checkpoint, &seen);
+    assert!(machine.step(0, lagging()).is_empty());
+    assert!(machine.step(1, Event::Backlog { entries: 1_000_000 }).is_empty(), "no quiet point");
+    let well =
+        crate::throttle::LagReading { replica: "r".into(), lag_ms: Some(0), error: String::new() };
+    assert_eq!(names(&machine.step(2, Event::Lag(vec![well]))), ["CopyChunk", "CopyChunk"]);
+}
+
+#[test]
+fn the_log_is_applied_once_before_indexes_are_built() {
+    let settings = Settings { deferred_indexes: true, ..Settings::default() };
+    let checkpoint =
+        Checkpoint { phase: Phase::Indexes, frontier: Frontier::End, ..Checkpoint::begin() };
+    let mut machine = Machine::recover(settings, checkpoint, &observed(SwapState::NotSwapped));
+    assert_eq!(names(&machine.step(0, Event::Started)), ["Apply"]);
+    assert_eq!(names(&machine.step(1, Event::Applied(Applied::default()))), ["BuildIndexes"]);
+}
+
+#[test]
+fn a_run_whose_every_step_fails_can_be_aborted() {
+    let mut machine = machine_in_copy(1);
+    assert_eq!(names(&machine.step(0, Event::Started)), ["PlanRound"]);
+    assert!(machine.step(1, Event::Command(Command::Abort)).is_empty());
+    let actions = machine.step(2, Event::Failed(failure(FailureKind::SourceChanged)));
+    assert_eq!(names(&actions), ["Save", "Abort"]);
+    let actions = machine.step(3, Event::Failed(failure(FailureKind::Other)));
+    assert!(matches!(&actions[..], [.., Action::Stop(Ending::Failed(_))]), "{actions:?}");
+}
+
+#[test]
+fn an_abort_that_was_cut_off_goes_on() {
+    let mut machine = machine_in_copy(1);
+    machine.step(0, Event::Started);
+    machine.step(1, Event::Command(Command::Abort));
+    let actions = machine.step(2, Event::RoundPlanned { chunks: vec![], last: true });
+    let [Action::Save(saved), Action::Abort] = &actions[..] else { panic!("{actions:?}") };
+    let checkpoint = Checkpoint::decode(&saved.encode().unwrap()).unwrap();
+    let seen = observed(SwapState::NotSwapped);
+    let mut machine = Machine::recover(Settings::default(), checkpoint, &seen);
+    assert_eq!(names(&machine.step(0, Event::Started)), ["Abort"]);
+    assert_eq!(machine.step(1, Event::Finished), [Action::Stop(Ending::Aborted)]);
+}
+
+#[test]
+fn what_cannot_be_told_is_not_removed() {
+    let checkpoint = Checkpoint { phase: Phase::Swap, ..Checkpoint::begin() };
+    let unclear = observed(SwapState::Unclear("two tables".into()));
+    let mut machine = Machine::recover(Settings::default(), checkpoint, &unclear);
+    let actions = machine.step(0, Event::Command(Command::Abort));
+    assert!(matches!(
+        &actions[..],
+        [.., Action::Stop(Ending::Failed(Failure { kind: FailureKind::Ambiguous, .. }))]
+    ));
+}
+
+#[test]
+fn a_resumed_run_empties_the_log_before_it_asks_for_the_lock() {
+    let checkpoint = Checkpoint {
+        phase: Phase::Swap,
+        frontier: Frontier::End,
+        verified: Frontier::End,
+        ..Checkpoint::begin()
+    };
+    let seen = observed(SwapState::NotSwapped);
+    let mut machine = Machine::recover(Settings::default(), checkpoint, &seen);
+    assert_eq!(names(&machine.step(0, Event::Started)), ["Apply"]);
+    let actions = machine.step(1, Event::Applied(Applied::default()));
+    assert_eq!(names(&actions).last().map(String::as_str), Some("TrySwap"));
 }

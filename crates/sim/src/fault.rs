@@ -1,0 +1,98 @@
+//! Faults that can be sown, to show that the checker bites. Each takes one rule of the protocol out of
+//! the simulated dialect or engine; the machine itself has no fault code.
+
+/// A rule that is broken on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The log is applied while chunks are in flight, up to the end of their round.
+    ApplyDuringChunk,
+    /// Entries are dropped beyond a frontier that has moved on meanwhile.
+    StaleFrontier,
+    /// Entries are consumed by `id > last seen`: an id that commits late is never seen.
+    ConsumeByLastId,
+    /// Apply reads the log in one snapshot and the source in a later one.
+    LogThenSource,
+    /// Apply reads the source in one snapshot and the log in a later one.
+    SourceThenLog,
+    /// A chunk's done mark has a transaction of its own.
+    MarkApart,
+    /// The last drain comes before the swap's lock.
+    DrainBeforeLock,
+    /// A change of a key logs the new key alone.
+    NewKeyOnly,
+    /// Consumed entries are deleted by key, not by id.
+    EntriesByKey,
+    /// Apply deletes the shadow's rows of its own batch alone, not of everything pending.
+    BatchOnly,
+    /// Apply replaces: whoever holds a unique value in the shadow is deleted.
+    Replace,
+    /// A chunk leaves out rows that clash.
+    InsertIgnore,
+    /// After an unknown outcome a chunk is simply sent again.
+    RetryBlindly,
+    /// Triggers take effect without waiting for transactions that wrote before.
+    TriggersWithoutLock,
+    /// The two-session swap with helper names that sort before the source's, and without a fence.
+    NameOrder,
+    /// The swap is two renames.
+    TwoRenames,
+    /// Nobody looks whether the source is still the same table with its triggers.
+    NoIdentityCheck,
+    /// Columns that only the new shape has are drawn again at each application.
+    DrawAgain,
+    /// A row with a first draw is deleted in one batch and written in a later one.
+    PartsLoseDraws,
+    /// Chunks begin before the plan of their round is durable.
+    ChunkBeforeSave,
+    /// The next runner does not wait until everything of the last one has ended.
+    NoFence,
+    /// Unique indexes are built while the shadow still holds stale rows.
+    IndexesUnsettled,
+    /// The log is removed before the triggers that write to it.
+    LogDroppedFirst,
+    /// Reading begins above the highest id seen although somebody may still hold a lower one.
+    FloorTooEarly,
+    /// A chunk's clash counts as a violation at once, although what it met may be pending.
+    ClashIsViolation,
+}
+
+impl Fault {
+    /// All faults with their names on the command line.
+    pub const ALL: [(Self, &'static str); 25] = [
+        (Self::ApplyDuringChunk, "apply-during-chunk"),
+        (Self::StaleFrontier, "stale-frontier"),
+        (Self::ConsumeByLastId, "consume-by-last-id"),
+        (Self::LogThenSource, "log-then-source"),
+        (Self::SourceThenLog, "source-then-log"),
+        (Self::MarkApart, "mark-apart"),
+        (Self::DrainBeforeLock, "drain-before-lock"),
+        (Self::NewKeyOnly, "new-key-only"),
+        (Self::EntriesByKey, "entries-by-key"),
+        (Self::BatchOnly, "batch-only"),
+        (Self::Replace, "replace"),
+        (Self::InsertIgnore, "insert-ignore"),
+        (Self::RetryBlindly, "retry-blindly"),
+        (Self::TriggersWithoutLock, "triggers-without-lock"),
+        (Self::NameOrder, "name-order"),
+        (Self::TwoRenames, "two-renames"),
+        (Self::NoIdentityCheck, "no-identity-check"),
+        (Self::DrawAgain, "draw-again"),
+        (Self::PartsLoseDraws, "parts-lose-draws"),
+        (Self::ChunkBeforeSave, "chunk-before-save"),
+        (Self::NoFence, "no-fence"),
+        (Self::IndexesUnsettled, "indexes-unsettled"),
+        (Self::LogDroppedFirst, "log-dropped-first"),
+        (Self::FloorTooEarly, "floor-too-early"),
+        (Self::ClashIsViolation, "clash-is-violation"),
+    ];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(fault, _)| *fault == self).map_or("unknown", |(_, name)| name)
+    }
+
+    /// The fault of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(fault, _)| *fault)
+    }
+}

@@ -1,0 +1,125 @@
+//! `underpin-sim`: plays seeds of the simulator from the command line.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A program for people and for CI.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use underpin_sim::{Fault, Options, first_caught, run, run_many};
+
+const USAGE: &str = "\
+usage: underpin-sim --seed N [--fault NAME] [--crash-at STEP] [--log]   plays one seed
+       underpin-sim --seeds COUNT [--from N] [--fault NAME]             plays many
+       underpin-sim --prove                  sows every fault and tells how it is caught";
+
+/// Seeds in which a fault must show.
+const PROVE_SEEDS_MAX: u64 = 3_000;
+
+#[derive(Default)]
+struct Args {
+    seed: Option<u64>,
+    seeds: Option<u64>,
+    from: u64,
+    proves: bool,
+    options: Options,
+}
+
+fn main() -> ExitCode {
+    let args = match parse(std::env::args().skip(1)) {
+        Ok(args) => args,
+        Err(why) => {
+            eprintln!("{why}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match (args.seed, args.seeds) {
+        _ if args.proves => prove(),
+        (Some(seed), None) => play_one(seed, args.options),
+        (None, Some(count)) => play_many(args.from, count, args.options),
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
+    let mut args = Args::default();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+        let number = |text: String| {
+            text.parse::<u64>().map_err(|_| format!("{text} is no number: give a count from 0 on"))
+        };
+        match word.as_str() {
+            "--seed" => args.seed = Some(number(value()?)?),
+            "--seeds" => args.seeds = Some(number(value()?)?),
+            "--from" => args.from = number(value()?)?,
+            "--crash-at" => args.options.crash_at = Some(number(value()?)?),
+            "--fault" => {
+                let name = value()?;
+                let fault = Fault::from_name(&name);
+                args.options.fault =
+                    Some(fault.ok_or_else(|| format!("{name} is no fault: --prove lists them"))?);
+            }
+            "--log" => args.options.keep_log = true,
+            "--prove" => args.proves = true,
+            other => return Err(format!("{other} is not known")),
+        }
+    }
+    Ok(args)
+}
+
+fn play_one(seed: u64, options: Options) -> ExitCode {
+    let outcome = run(seed, options);
+    for line in &outcome.log {
+        println!("{line}");
+    }
+    println!("{}", outcome.counts);
+    match outcome.breach {
+        None => {
+            println!("seed {seed}: every promise was kept");
+            ExitCode::SUCCESS
+        }
+        Some(breach) => {
+            println!("seed {seed}: BROKEN: {breach}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play_many(from: u64, count: u64, options: Options) -> ExitCode {
+    let begun = Instant::now();
+    let summary = run_many(from, count, options);
+    println!("{}", summary.counts);
+    println!("{:.1} s", begun.elapsed().as_secs_f64());
+    for outcome in &summary.failed {
+        let Some(breach) = &outcome.breach else { continue };
+        println!("seed {}: BROKEN: {breach}", outcome.seed);
+        let fault = options.fault.map(|fault| format!(" --fault {}", fault.name()));
+        println!(
+            "  replay it: cargo xtask sim --seed {}{} --log",
+            outcome.seed,
+            fault.unwrap_or_default()
+        );
+    }
+    if summary.failed.is_empty() {
+        println!("every promise was kept");
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn prove() -> ExitCode {
+    let mut is_blind = false;
+    for (fault, name) in Fault::ALL {
+        match first_caught(fault, PROVE_SEEDS_MAX) {
+            Some((seed, breach)) => println!("{name:>22}: seed {seed:>4}: {breach}"),
+            None => {
+                println!("{name:>22}: NOT CAUGHT in {PROVE_SEEDS_MAX} seeds");
+                is_blind = true;
+            }
+        }
+    }
+    if is_blind { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,262 @@
+//! Applying the log: one snapshot of entries and source, then the shadow's rows of all pending keys are
+//! made equal, and the entries are deleted by id.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use underpin_core::key::{Chunk, Frontier};
+use underpin_core::machine::{Applied, Event};
+
+use super::{Stretch, pending_of, took_ms};
+use crate::checker::About;
+use crate::db::{Object, Row, RowKey, Rows, SOURCE, Snapshot};
+use crate::fault::Fault;
+use crate::session::{Cut, Done, Session, bound, is_beyond};
+use crate::world::World;
+
+/// What one statement has read: the pending entries, and the rows that their keys mean now.
+struct Stage {
+    snapshot_no: u64,
+    source: Rc<Rows>,
+    /// Entries that are consumed: id and key.
+    taken: Vec<(u64, RowKey)>,
+    /// Keys whose rows are deleted from the shadow.
+    all_keys: BTreeSet<RowKey>,
+    /// Keys whose rows are written.
+    taken_keys: BTreeSet<RowKey>,
+    dropped: u64,
+    left: u64,
+}
+
+/// One application of pending entries.
+pub(super) async fn apply(
+    session: &Session,
+    frontier: &Frontier,
+    entries_max: u64,
+) -> Done<Applied> {
+    let began_us = session.now(|world| world.now_us);
+    session.statement().await?;
+    let is_closed = session.now(|world| {
+        let is_hasty = world.has(Fault::FloorTooEarly);
+        let World { floor, db, .. } = world;
+        floor.look(db, is_hasty)
+    });
+    session.statement().await?;
+    session.share(SOURCE).await?;
+    let mut stage = read(session, frontier, entries_max).await?;
+    session.work().await?;
+    let applied = stage.applied();
+    write(session, &mut stage).await?;
+    session.statement().await?;
+    consume(session, &stage);
+    session.now(|world| {
+        if let (Some(ours), Some((high, _))) = (world.db.txn_no(session.id), stage.taken.last()) {
+            world.floor.propose(*high, ours);
+        }
+    });
+    session.work().await?;
+    session.commit(About { snapshot_no: stage.snapshot_no, redo_to: None }).await?;
+    if is_closed && applied.left == 0 {
+        session.now(|world| world.floor.emptied());
+    }
+    Ok(Applied { took_ms: took_ms(session, began_us), ..applied })
+}
+
+/// A chunk together with everything pending, in one snapshot and one transaction.
+pub(super) async fn copy_with_pending(
+    session: &Session,
+    round: u64,
+    chunk: &Chunk,
+    frontier: &Frontier,
+) -> Done<Event> {
+    let began_us = session.now(|world| world.now_us);
+    let stretch = Stretch::read(&chunk.range)?;
+    session.statement().await?;
+    session.share(SOURCE).await?;
+    let mut stage = read(session, frontier, u64::MAX).await?;
+    let applied = stage.applied();
+    let chunk_keys: BTreeSet<RowKey> =
+        stage.source.keys().filter(|key| stretch.has(**key)).copied().collect();
+    let mark = stretch.mark(round, chunk.index, chunk_keys.len());
+    stage.all_keys.extend(&chunk_keys);
+    stage.taken_keys.extend(&chunk_keys);
+    session.work().await?;
+    write(session, &mut stage).await?;
+    session.statement().await?;
+    consume(session, &stage);
+    session.statement().await?;
+    session.now(|world| world.db.mark(session.id, mark));
+    let round_end = match frontier {
+        Frontier::At(key) => bound(Some(key))?,
+        Frontier::Start | Frontier::End => None,
+    };
+    let about = About { snapshot_no: stage.snapshot_no, redo_to: Some(round_end) };
+    session.commit(about).await?;
+    let took_ms = took_ms(session, began_us);
+    let applied = Some(Applied { took_ms, ..applied });
+    Ok(Event::ChunkCopied { index: chunk.index, rows: mark.rows, took_ms, applied })
+}
+
+impl Stage {
+    fn applied(&self) -> Applied {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        Applied {
+            entries: count(self.taken.len()),
+            keys: count(self.taken_keys.len()),
+            dropped: self.dropped,
+            left: self.left,
+            took_ms: 0,
+        }
+    }
+}
+
+/// Fills the stage, in one snapshot.
+async fn read(session: &Session, frontier: &Frontier, entries_max: u64) -> Done<Stage> {
+    let (snapshot, source) = snapshots(session).await?;
+    let floor = session.now(|world| world.floor.id);
+    let mut pending = pending_of(session, &snapshot)?;
+    pending.retain(|(id, _)| *id >= floor);
+    source.shadow.as_ref().ok_or(Cut::Missing("shadow"))?;
+    // Rows with a first draw cannot be deleted now and written later: all of them are taken at once.
+    let takes_all =
+        session.now(|world| world.scenario.volatile && !world.has(Fault::PartsLoseDraws));
+    let entries_max = if takes_all { u64::MAX } else { entries_max };
+    let taken_max = usize::try_from(entries_max).unwrap_or(usize::MAX);
+    let mut stage = Stage {
+        snapshot_no: std::cmp::max(snapshot.no, source.no),
+        source: source.source,
+        taken: pending.iter().take(taken_max).copied().collect(),
+        all_keys: BTreeSet::new(),
+        taken_keys: BTreeSet::new(),
+        dropped: 0,
+        left: u64::try_from(pending.len().saturating_sub(taken_max)).unwrap_or(u64::MAX),
+    };
+    for (at, (_, key)) in pending.iter().enumerate() {
+        let is_taken = at < taken_max;
+        if is_beyond(frontier, *key)? {
+            stage.dropped += u64::from(is_taken);
+            continue;
+        }
+        stage.all_keys.insert(*key);
+        if is_taken {
+            stage.taken_keys.insert(*key);
+        }
+    }
+    Ok(stage)
+}
+
+/// The snapshots of log and source: the same one, unless a fault says otherwise.
+async fn snapshots(session: &Session) -> Done<(Snapshot, Snapshot)> {
+    let first = session.now(|world| world.db.snapshot());
+    let (log_first, source_first) =
+        session.now(|world| (world.has(Fault::LogThenSource), world.has(Fault::SourceThenLog)));
+    if !log_first && !source_first {
+        return Ok((first.clone(), first));
+    }
+    session.work().await?;
+    let second = session.now(|world| world.db.snapshot());
+    Ok(if log_first { (first, second) } else { (second, first) })
+}
+
+/// Makes the shadow's rows of the stage equal to the source's.
+async fn write(session: &Session, stage: &mut Stage) -> Done<()> {
+    let batch_only = session.now(|world| world.has(Fault::BatchOnly));
+    let replaces = session.now(|world| world.has(Fault::Replace));
+    let draws_again = session.now(|world| world.has(Fault::DrawAgain));
+    let no = stage.snapshot_no;
+    let deleted = if batch_only { &stage.taken_keys } else { &stage.all_keys };
+    let mut draws = BTreeMap::new();
+    session.statement().await?;
+    for key in deleted {
+        if key % 4 == 0 {
+            session.work().await?;
+        }
+        let key = *key;
+        let old = session.write(no, |db| db.delete(session.id, Object::Shadow, key)).await?;
+        if let Some(old) = old.filter(|_| !draws_again) {
+            draws.insert(key, old.draw);
+        }
+    }
+    session.work().await?;
+    session.statement().await?;
+    for key in &stage.taken_keys {
+        if key % 2 == 0 {
+            session.work().await?;
+        }
+        let Some(row) = stage.source.get(key) else { continue };
+        if replaces {
+            eat(session, *key, *row);
+        }
+        session
+            .write(no, |db| {
+                let draw = draws.get(key).copied().unwrap_or_else(|| db.draw());
+                let image = db.image(*key, *row, draw)?;
+                db.insert(session.id, Object::Shadow, *key, image)
+            })
+            .await?;
+    }
+    session.work().await
+}
+
+/// Deletes whoever holds a unique value of the row; for `Fault::Replace`.
+fn eat(session: &Session, key: RowKey, row: Row) {
+    use crate::db::Index;
+    session.now(|world| {
+        let db = &mut world.db;
+        let Ok(image) = db.image(key, row, 0) else { return };
+        let values = image.uniq.map(|uniq| (Index::Uniq, uniq));
+        for (index, value) in values.into_iter().chain([(Index::Value, image.value)]) {
+            let is_unique = index == Index::Uniq || db.rules.new_unique;
+            let holder = db.holder(session.id, Object::Shadow, index, value, key);
+            if let Some(holder) = holder.filter(|_| is_unique) {
+                // A lock that is not had shows as the clash it would have been.
+                let _ = db.delete(session.id, Object::Shadow, holder);
+            }
+        }
+    });
+}
+
+/// Deletes the entries that were taken, by id.
+fn consume(session: &Session, stage: &Stage) {
+    session.now(|world| {
+        if world.has(Fault::EntriesByKey) {
+            let log = world.db.log.clone().unwrap_or_default();
+            let keys: BTreeSet<RowKey> = stage.taken.iter().map(|(_, key)| *key).collect();
+            let ids = log.iter().filter(|(_, key)| keys.contains(key)).map(|(id, _)| *id);
+            world.db.consume(session.id, ids);
+            return;
+        }
+        if world.has(Fault::ConsumeByLastId)
+            && let Some((last, _)) = stage.taken.last()
+        {
+            world.db.consume_to(session.id, *last);
+        }
+        world.db.consume(session.id, stage.taken.iter().map(|(id, _)| *id));
+    });
+}
+
+/// Applies everything pending while nobody else can write, until nothing is left or the time is up.
+/// Returns what was applied, and whether the log is empty.
+pub(super) async fn drain(session: &Session, until_us: u64) -> Done<(Applied, bool)> {
+    let mut sum = Applied::default();
+    // Bounded by the time, which passes with every batch.
+    loop {
+        session.statement().await?;
+        let snapshot = session.now(|world| world.db.snapshot());
+        if pending_of(session, &snapshot)?.is_empty() {
+            return Ok((sum, true));
+        }
+        if session.now(|world| world.now_us) > until_us {
+            return Ok((sum, false));
+        }
+        let batch = apply(session, &Frontier::End, DRAIN_ENTRIES).await;
+        match batch {
+            Ok(batch) => super::add(&mut sum, &batch),
+            Err(Cut::RolledBack(_)) => session.now(|world| world.db.roll_back(session.id)),
+            Err(other) => return Err(other),
+        }
+    }
+}
+
+/// Entries of one batch under the lock.
+const DRAIN_ENTRIES: u64 = 16;

@@ -1,0 +1,238 @@
+//! The program that runs the machine: feeds it events, begins its actions, saves its checkpoints.
+//!
+//! After a crash, a lost connection or a lost answer it is the same way: wait until nothing of the old
+//! runner is left on the server, read the checkpoint, look at what happened, recover.
+
+use underpin_core::checkpoint::{Checkpoint, Phase};
+use underpin_core::key::Frontier;
+use underpin_core::machine::{
+    Action, Applied, Command, DoneChunk, Event, Machine, Observed, SwapState,
+};
+use underpin_core::throttle::LagReading;
+
+use crate::checker::About;
+use crate::clockwork::{Ctx, Owner};
+use crate::db::{Db, Object, RETIRED, SHADOW, SOURCE};
+use crate::fault::Fault;
+use crate::ops;
+use crate::session::{Cut, Done, Session};
+use crate::world::{Message, RunnerEnd};
+
+/// Between two ticks, in microseconds.
+const TICK_US: u64 = 100_000;
+
+/// Begins a runner. `first` is what it is told at once.
+pub(crate) fn start(ctx: &Ctx, first: Option<Command>) {
+    {
+        let mut world = ctx.world();
+        world.inbox.clear();
+        world.runner_end = None;
+        world.floor = ops::Floor::default();
+        world.met.commanded = None;
+        world.met.lock_not_had = false;
+        world.checker.runner_began();
+    }
+    let own = ctx.clone();
+    ctx.spawn(Owner::Runner, async move {
+        let end = run(&own, first).await;
+        own.note(|| format!("runner: {end:?}"));
+        let mut world = own.world();
+        world.runner_end = Some(end);
+        world.woken.push(Owner::Director);
+    });
+}
+
+/// What a fault needs to remember of the actions that went by.
+#[derive(Default)]
+struct Memory {
+    /// Where the last planned round began.
+    planned_after: Option<Frontier>,
+}
+
+async fn run(ctx: &Ctx, first: Option<Command>) -> RunnerEnd {
+    if !ctx.world().has(Fault::NoFence) {
+        // Everything of the old runner ends on its own: each statement is short, and nobody sends more.
+        while !ctx.world().sessions.is_empty() {
+            ctx.wait().await;
+        }
+    }
+    let Ok((checkpoint, observed)) = observe(ctx).await else { return RunnerEnd::Lost };
+    ctx.note(|| format!("runner: recovers from {checkpoint:?}, {observed:?}"));
+    let settings = ctx.world().scenario.settings.clone();
+    let mut machine = Machine::recover(settings, checkpoint, &observed);
+    let mut memory = Memory::default();
+    if let Some(command) = first {
+        ctx.world().command(command);
+    }
+    let mut event = Event::Started;
+    loop {
+        let now_ms = ctx.world().now_ms();
+        let phase = machine.progress(now_ms).phase;
+        let mut actions = machine.step(now_ms, event);
+        if ctx.world().has(Fault::ChunkBeforeSave) {
+            actions.sort_by_key(|action| matches!(action, Action::Save(_) | Action::Stop(_)));
+        }
+        for action in actions {
+            match action {
+                Action::Save(checkpoint) => {
+                    if save(ctx, &checkpoint).await.is_err() {
+                        return RunnerEnd::Lost;
+                    }
+                }
+                Action::Stop(ending) => return RunnerEnd::Ended(ending),
+                other => begin(ctx, other, phase, &mut memory),
+            }
+        }
+        event = match next(ctx).await {
+            Message::Event(event) => event,
+            Message::Lost => return RunnerEnd::Lost,
+        };
+    }
+}
+
+/// Begins an action, bent where a fault says so.
+fn begin(ctx: &Ctx, action: Action, phase: Phase, memory: &mut Memory) {
+    let fault = ctx.world().fault;
+    match (&action, fault) {
+        (Action::PlanRound { after, .. }, _) => {
+            let frontier = after.clone().map_or(Frontier::Start, Frontier::At);
+            memory.planned_after = Some(frontier);
+        }
+        (Action::Apply { keys_max, .. }, Some(Fault::StaleFrontier)) => {
+            if let Some(frontier) = memory.planned_after.clone() {
+                return ops::begin(ctx, Action::Apply { frontier, keys_max: *keys_max });
+            }
+        }
+        (Action::Apply { .. }, Some(Fault::IndexesUnsettled)) if phase == Phase::Indexes => {
+            ctx.world().tell(Message::Event(Event::Applied(Applied::default())));
+            return;
+        }
+        (Action::CopyChunk { chunk, .. }, Some(Fault::ApplyDuringChunk)) => {
+            ops::begin_stray_apply(ctx, Frontier::after(chunk.range.up_to.as_ref()));
+        }
+        _ => {}
+    }
+    ops::begin(ctx, action);
+}
+
+/// The next message, or what the clock and the probe have to say.
+async fn next(ctx: &Ctx) -> Message {
+    let until_us = ctx.world().now_us + TICK_US;
+    // Bounded by the tick.
+    loop {
+        let remaining_us = {
+            let mut world = ctx.world();
+            if let Some(message) = world.inbox.pop_front() {
+                return message;
+            }
+            until_us.saturating_sub(world.now_us)
+        };
+        if remaining_us == 0 {
+            return Message::Event(probe(ctx));
+        }
+        ctx.pause(remaining_us).await;
+    }
+}
+
+/// A tick, or a reading of backlog or replicas.
+fn probe(ctx: &Ctx) -> Event {
+    let mut world = ctx.world();
+    match world.dice.below(4) {
+        0 => {
+            let entries = world.db.log.as_ref().map_or(0, |log| log.len());
+            let entries = u64::try_from(entries).unwrap_or(0);
+            // Roughly: it may be off either way.
+            Event::Backlog { entries: world.dice.between(entries / 2, entries * 2) }
+        }
+        1 | 2 if world.scenario.settings.replicas_known => {
+            let percent = world.scenario.chaos.bad_lag_percent;
+            let is_bad = world.budget.bad_lag > 0 && world.dice.percent(percent);
+            if is_bad {
+                world.budget.bad_lag -= 1;
+            }
+            let lag_ms = match (is_bad, world.dice.percent(50)) {
+                (false, _) => Some(world.dice.below(2_000)),
+                (true, false) => Some(world.dice.between(2_001, 60_000)),
+                (true, true) => None,
+            };
+            let error = if lag_ms.is_none() { "refused".to_owned() } else { String::new() };
+            Event::Lag(vec![LagReading { replica: "replica:3306".to_owned(), lag_ms, error }])
+        }
+        _ => Event::Tick,
+    }
+}
+
+/// Makes a checkpoint durable before anything else is begun.
+async fn save(ctx: &Ctx, checkpoint: &Checkpoint) -> Done<()> {
+    let text = checkpoint.encode().map_err(|error| Cut::Nonsense(error.to_string()))?;
+    let session = Session::open(ctx);
+    let id = session.id;
+    ctx.note(|| format!("session {id}: save {checkpoint:?}"));
+    let result = std::rc::Rc::new(std::cell::RefCell::new(None));
+    let told = std::rc::Rc::clone(&result);
+    // In a task of its own: a commit that was sent goes through although the runner dies.
+    ctx.spawn(Owner::Session, async move {
+        let outcome = write_checkpoint(&session, &text).await;
+        *told.borrow_mut() = Some(outcome);
+        session.close();
+        session.ctx.world().woken.push(Owner::Runner);
+    });
+    // Bounded by the session's end.
+    loop {
+        if let Some(outcome) = result.borrow_mut().take() {
+            return outcome;
+        }
+        if !ctx.world().sessions.contains_key(&id) {
+            return Err(Cut::Lost);
+        }
+        ctx.wait().await;
+    }
+}
+
+async fn write_checkpoint(session: &Session, text: &str) -> Done<()> {
+    // Bounded: the server rolls back a limited number of commits.
+    loop {
+        session.statement().await?;
+        session.now(|world| world.db.save(session.id, text.to_owned()));
+        match session.commit(About::default()).await {
+            Err(Cut::RolledBack(_)) => session.now(|world| world.db.roll_back(session.id)),
+            other => return other,
+        }
+    }
+}
+
+/// What is on the server, looked at in several statements.
+async fn observe(ctx: &Ctx) -> Done<(Checkpoint, Observed)> {
+    ctx.step().await;
+    let text = ctx.world().db.store.checkpoint.clone();
+    let checkpoint = match text {
+        None => Checkpoint::begin(),
+        Some(text) => {
+            Checkpoint::decode(&text).map_err(|error| Cut::Nonsense(error.to_string()))?
+        }
+    };
+    ctx.step().await;
+    let marks = match &checkpoint.round {
+        Some(round) => ctx.world().db.marks_of(round.number),
+        None => Vec::new(),
+    };
+    let done = marks.iter().map(|mark| DoneChunk { index: mark.index, rows: mark.rows }).collect();
+    ctx.step().await;
+    let swap = swap_state(&ctx.world().db, &checkpoint);
+    Ok((checkpoint, Observed { done, swap }))
+}
+
+/// Which table bears the source's name, told by which names are taken, as the dialect tells it.
+fn swap_state(db: &Db, checkpoint: &Checkpoint) -> SwapState {
+    let source = db.names.contains_key(SOURCE);
+    let shadow = db.names.contains_key(SHADOW);
+    let retired = db.names.get(RETIRED).is_some_and(|object| *object != Object::Sentry);
+    let may_be_missing = checkpoint.phase == Phase::Prepare || checkpoint.aborting;
+    match (source, shadow, retired) {
+        (true, true, false) => SwapState::NotSwapped,
+        (true, false, false) if may_be_missing => SwapState::NotSwapped,
+        (true, false, true) => SwapState::Swapped,
+        (true, false, false) if checkpoint.phase >= Phase::Finish => SwapState::Swapped,
+        seen => SwapState::Unclear(format!("source, shadow, retired exist: {seen:?}")),
+    }
+}
