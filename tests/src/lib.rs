@@ -7,7 +7,10 @@
 pub mod bench;
 pub mod cli;
 pub mod demo;
+pub mod prober;
 pub mod product;
+pub mod proxy;
+pub mod runner;
 pub mod servers;
 pub mod soak;
 pub mod stage;

@@ -1,0 +1,81 @@
+//! An application in the smallest: short statements one after the other, and how long each took.
+//!
+//! Owns the measure of what the application felt. It keeps no promises in mind: for what must be in the
+//! table at the end see `workload`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use mysql_async::prelude::Queryable;
+
+use crate::servers::sql;
+use crate::workload::Errors;
+
+const REST: Duration = Duration::from_millis(2);
+
+/// A session that sends its statements in turn until it is stopped.
+#[derive(Debug)]
+pub struct Prober {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Probed>>,
+}
+
+/// What it felt.
+#[derive(Clone, Debug, Default)]
+pub struct Probed {
+    /// Statements that were answered.
+    pub statements: u64,
+    /// The longest that one took.
+    pub longest: Duration,
+    /// What the server refused.
+    pub errors: Errors,
+}
+
+impl Prober {
+    /// Starts the session; `%n` in a statement stands for a number that grows.
+    #[must_use]
+    pub fn start(url: &str, statements: Vec<String>) -> Self {
+        let (stop, url) = (Arc::new(AtomicBool::new(false)), url.to_owned());
+        let until = Arc::clone(&stop);
+        let thread =
+            thread::spawn(move || sql::block_on(async move { probe(&url, &statements, &until).await }));
+        Self { stop, thread }
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// When its connection was lost.
+    pub fn stop(self) -> Result<Probed> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().map_err(|_| anyhow!("the prober panicked"))?
+    }
+}
+
+async fn probe(url: &str, statements: &[String], stop: &AtomicBool) -> Result<Probed> {
+    let mut conn = sql::connect(url).await?;
+    let mut probed = Probed::default();
+    for number in 0_u64.. {
+        for statement in statements {
+            if stop.load(Ordering::SeqCst) {
+                conn.disconnect().await.context("disconnecting")?;
+                return Ok(probed);
+            }
+            let began = Instant::now();
+            let answer = conn.query_drop(statement.replace("%n", &number.to_string())).await;
+            probed.longest = std::cmp::max(probed.longest, began.elapsed());
+            match answer {
+                Ok(()) => probed.statements += 1,
+                Err(mysql_async::Error::Server(error)) => {
+                    probed.errors.count(error.code.to_string(), &error.message);
+                }
+                Err(error) => return Err(error).context("probing"),
+            }
+            tokio::time::sleep(REST).await;
+        }
+    }
+    Ok(probed)
+}

@@ -1,0 +1,330 @@
+//! A TCP proxy between the product and its server, with traps on single statements.
+//!
+//! A trap springs when a statement that holds its words comes by: the statement is held until the test
+//! lets it go, or the connection is cut before or after the server has carried it out. So a test
+//! reaches every gap of the protocol, at will and every time. Reads plain text only: the URL switches
+//! encryption off.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// How long a statement is held at most: a test that failed must not leave threads for ever.
+const HOLD_MAX: Duration = Duration::from_secs(120);
+
+/// `COM_QUERY` and `COM_STMT_PREPARE`: the commands whose payload is a statement.
+const TEXT_COMMANDS: [u8; 2] = [0x03, 0x16];
+
+/// What a trap does to the statement that springs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// It waits in the proxy until [`Trap::release`].
+    Hold,
+    /// It never reaches the server; both ends are closed.
+    CutBefore,
+    /// The server carries it out; the answer is thrown away and both ends are closed.
+    CutAfter,
+    /// As `CutAfter`, but the server does not learn that its client is gone.
+    VanishAfter,
+}
+
+/// A trap that was set; it stays set until it has sprung as often as it may.
+#[derive(Clone, Debug)]
+pub struct Trap(Arc<TrapState>);
+
+#[derive(Debug)]
+struct TrapState {
+    words: Vec<String>,
+    /// Words of the statement before it on the same connection.
+    previous: Vec<String>,
+    deed: Deed,
+    /// Matching statements that are let through first.
+    skip: AtomicU32,
+    /// How often it may spring.
+    left: AtomicU32,
+    sprung: AtomicU32,
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+/// The proxy. Dropping it closes every connection and its port.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: (String, u16),
+    traps: Mutex<Vec<Trap>>,
+    sockets: Mutex<Vec<TcpStream>>,
+    closed: AtomicBool,
+    refusing: AtomicBool,
+}
+
+impl Proxy {
+    /// Listens in front of the server that `url` names.
+    ///
+    /// # Errors
+    /// When the URL has no port or no port is to be had.
+    pub fn start(url: &str) -> Result<Self> {
+        let address = url.split('@').next_back().unwrap_or_default();
+        let address = address.split('/').next().unwrap_or_default();
+        let (host, port) = address.split_once(':').context("the URL has no port")?;
+        let upstream = (host.to_owned(), port.parse().context("reading the port")?);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening")?;
+        let port = listener.local_addr().context("reading our port")?.port();
+        let shared = Arc::new(Shared {
+            upstream,
+            traps: Mutex::default(),
+            sockets: Mutex::default(),
+            closed: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
+        });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || accepting.accept(&listener));
+        Ok(Self { port, shared })
+    }
+
+    /// The URL by which the server is reached through here, as root and without encryption.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("mysql://root@127.0.0.1:{}/{database}?ssl-mode=disabled", self.port)
+    }
+
+    /// Sets a trap on the first statement that holds all of `words`.
+    pub fn trap(&self, words: &[&str], deed: Deed) -> Trap {
+        self.trap_nth(words, 0, deed)
+    }
+
+    /// Sets a trap that lets `skip` matching statements through before it springs.
+    pub fn trap_nth(&self, words: &[&str], skip: u32, deed: Deed) -> Trap {
+        self.set(&[], words, skip, deed)
+    }
+
+    /// Sets a trap on the first statement with all of `words` that follows one with all of `previous`
+    /// on the same connection: for words as short as `COMMIT`.
+    pub fn trap_after(&self, previous: &[&str], words: &[&str], deed: Deed) -> Trap {
+        self.set(previous, words, 0, deed)
+    }
+
+    fn set(&self, previous: &[&str], words: &[&str], skip: u32, deed: Deed) -> Trap {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let trap = Trap(Arc::new(TrapState {
+            words: owned(words),
+            previous: owned(previous),
+            deed,
+            skip: AtomicU32::new(skip),
+            left: AtomicU32::new(1),
+            sprung: AtomicU32::new(0),
+            open: Mutex::new(false),
+            opened: Condvar::new(),
+        }));
+        locked(&self.shared.traps).push(trap.clone());
+        trap
+    }
+
+    /// Turns every connection away and closes those that stand; with `false` lets them in again.
+    pub fn refuse(&self, refusing: bool) {
+        self.shared.refusing.store(refusing, Ordering::SeqCst);
+        if refusing {
+            self.shared.close_all();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        for trap in locked(&self.shared.traps).iter() {
+            trap.release();
+        }
+        self.shared.close_all();
+        // wakes the accepting thread, which then sees that it is over
+        let _woken = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+    }
+}
+
+impl Trap {
+    /// How often it has sprung.
+    #[must_use]
+    pub fn sprung(&self) -> u32 {
+        self.0.sprung.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it has sprung.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub fn wait_sprung(&self, limit: Duration) -> Result<()> {
+        let until = Instant::now() + limit;
+        while self.sprung() == 0 {
+            if Instant::now() >= until {
+                bail!("no statement with {:?} came within {} s", self.0.words, limit.as_secs());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Lets the statements go that it holds, and all later ones.
+    pub fn release(&self) {
+        *locked(&self.0.open) = true;
+        self.0.opened.notify_all();
+    }
+
+    /// Whether this statement springs it.
+    fn springs(&self, previous: &str, statement: &str) -> bool {
+        let state = &self.0;
+        let has = |text: &str, words: &[String]| words.iter().all(|word| text.contains(word.as_str()));
+        has(statement, &state.words)
+            && has(previous, &state.previous)
+            && !take_one(&state.skip)
+            && take_one(&state.left)
+    }
+
+    fn hold(&self) {
+        let open = locked(&self.0.open);
+        let _released = self.0.opened.wait_timeout_while(open, HOLD_MAX, |open| !*open);
+    }
+}
+
+/// Takes one away; false where none was left.
+fn take_one(number: &AtomicU32) -> bool {
+    number.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Shared {
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        for client in listener.incoming() {
+            if self.closed.load(Ordering::SeqCst) {
+                return;
+            }
+            let Ok(client) = client else { continue };
+            if !self.refusing.load(Ordering::SeqCst) {
+                // a server that is away refuses the client, and so do we
+                let _refused = self.connect(client);
+            }
+        }
+    }
+
+    fn connect(self: &Arc<Self>, client: TcpStream) -> Result<()> {
+        let server = TcpStream::connect((self.upstream.0.as_str(), self.upstream.1))?;
+        for socket in [&client, &server] {
+            socket.set_nodelay(true)?;
+            locked(&self.sockets).push(socket.try_clone()?);
+        }
+        let line = Line { client, server, fate: Arc::default() };
+        let back = line.try_clone()?;
+        let shared = Arc::clone(self);
+        thread::spawn(move || {
+            let _ended = line.forward(&shared);
+            line.close();
+        });
+        thread::spawn(move || {
+            let _ended = back.answer();
+            back.close();
+        });
+        Ok(())
+    }
+
+    fn close_all(&self) {
+        for socket in locked(&self.sockets).drain(..) {
+            let _gone = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn trap_for(&self, previous: &str, statement: &str) -> Option<Trap> {
+        let traps = locked(&self.traps);
+        traps.iter().find(|trap| trap.springs(previous, statement)).cloned()
+    }
+}
+
+/// One connection, both ways.
+struct Line {
+    client: TcpStream,
+    server: TcpStream,
+    /// What becomes of the connection with the next answer.
+    fate: Arc<Fate>,
+}
+
+#[derive(Default)]
+struct Fate {
+    cut: AtomicBool,
+    vanish: AtomicBool,
+}
+
+impl Line {
+    fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            client: self.client.try_clone()?,
+            server: self.server.try_clone()?,
+            fate: Arc::clone(&self.fate),
+        })
+    }
+
+    /// From the client to the server, packet by packet.
+    fn forward(&self, shared: &Shared) -> Result<()> {
+        let (mut client, mut server) = (&self.client, &self.server);
+        let mut packet = Vec::new();
+        let mut previous = String::new();
+        // ends when either side closes
+        loop {
+            let mut header = [0_u8; 4];
+            client.read_exact(&mut header)?;
+            let [low, middle, high, sequence] = header;
+            let length = u32::from_le_bytes([low, middle, high, 0]);
+            packet.clear();
+            packet.extend_from_slice(&header);
+            packet.resize(4 + usize::try_from(length)?, 0);
+            client.read_exact(packet.get_mut(4..).unwrap_or_default())?;
+            let command = packet.get(4).filter(|code| TEXT_COMMANDS.contains(code));
+            if sequence == 0 && command.is_some() {
+                let text = String::from_utf8_lossy(packet.get(5..).unwrap_or_default());
+                let trap = shared.trap_for(&previous, &text);
+                previous = text.into_owned();
+                if let Some(trap) = trap {
+                    trap.0.sprung.fetch_add(1, Ordering::SeqCst);
+                    match trap.0.deed {
+                        Deed::Hold => trap.hold(),
+                        Deed::CutBefore => return Ok(()),
+                        Deed::CutAfter => self.fate.cut.store(true, Ordering::SeqCst),
+                        Deed::VanishAfter => self.fate.vanish.store(true, Ordering::SeqCst),
+                    }
+                }
+            }
+            server.write_all(&packet)?;
+        }
+    }
+
+    /// From the server to the client, as it comes.
+    fn answer(&self) -> Result<()> {
+        let (mut client, mut server) = (&self.client, &self.server);
+        let mut buffer = [0_u8; 16 * 1024];
+        loop {
+            let length = server.read(&mut buffer)?;
+            let doomed = [&self.fate.cut, &self.fate.vanish];
+            if length == 0 || doomed.iter().any(|fate| fate.load(Ordering::SeqCst)) {
+                return Ok(());
+            }
+            client.write_all(buffer.get(..length).unwrap_or_default())?;
+        }
+    }
+
+    fn close(&self) {
+        let _gone = self.client.shutdown(Shutdown::Both);
+        if !self.fate.vanish.load(Ordering::SeqCst) {
+            let _gone = self.server.shutdown(Shutdown::Both);
+        }
+    }
+}
