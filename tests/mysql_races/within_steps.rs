@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use underpin_core::key::Frontier;
 use underpin_dialect::{ChangeLog, Copy, Worker};
+use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::servers::{Flavor, TestDb};
 
 use crate::mysql_steps::{Steps, make_table, on_each, rows, run, wait_for_lock_wait};
@@ -37,6 +38,44 @@ fn a_lower_id_that_commits_later_is_applied_later() {
         run(&mut slow, &["COMMIT"]).await;
         let applied = worker.apply(&Frontier::End, 1000).await.unwrap();
         assert_eq!(applied.entries, 1, "an entry with a lower id than one that was consumed");
+        let (source, shadow) = both(&db, &steps).await;
+        assert_eq!(source, shadow);
+    });
+}
+
+/// The log is read from a floor on, so that reading stays cheap. A writer that drew a low id while an
+/// application began must not come to lie below it.
+#[test]
+fn the_floor_of_the_log_waits_for_every_writer() {
+    on_each(&Flavor::ALL[..2], async |db| {
+        make_table(&db, 10).await;
+        let proxy = Proxy::start(&db.endpoints().primary).unwrap();
+        let steps = Steps::begin_through(&db, &proxy.url(db.name()), CHANGE).await;
+        let mut worker = steps.worker().await;
+        let (chunks, _) = worker.plan_chunks(None, 100, 1).await.unwrap();
+        // Leaves rows in the stage, which the next application deletes before it reads the log.
+        worker.copy_with_pending(1, &chunks[0], &Frontier::End).await.unwrap();
+        let (mut slow, mut fast) = (db.conn().await.unwrap(), db.conn().await.unwrap());
+        let reading = proxy.trap(&["INSERT INTO", "underpin_stage", "~up_log"], Deed::Hold);
+        let applying = tokio::spawn(async move {
+            let applied = worker.apply(&Frontier::End, 1000).await.unwrap();
+            (worker, applied)
+        });
+        reading.wait_sprung(AT_ONCE * 10).unwrap();
+        run(&mut slow, &["BEGIN", "UPDATE t SET v = 'slow' WHERE id = 1"]).await;
+        run(&mut fast, &["UPDATE t SET v = 'fast' WHERE id = 2"]).await;
+        reading.release();
+        let (mut worker, applied) = applying.await.unwrap();
+        assert_eq!((applied.entries, applied.left), (1, 0));
+        // The floor rises by steps that lie two seconds apart.
+        for number in 0..4 {
+            tokio::time::sleep(Duration::from_millis(2100)).await;
+            run(&mut fast, &[&format!("UPDATE t SET v = 'fast {number}' WHERE id = 2")]).await;
+            worker.apply(&Frontier::End, 1000).await.unwrap();
+        }
+        run(&mut slow, &["COMMIT"]).await;
+        let applied = worker.apply(&Frontier::End, 1000).await.unwrap();
+        assert_eq!(applied.entries, 1, "the entry of a slow writer fell below the floor");
         let (source, shadow) = both(&db, &steps).await;
         assert_eq!(source, shadow);
     });

@@ -61,8 +61,13 @@ pub struct Steps {
 impl Steps {
     /// Plans `statement`, records the run and prepares it.
     pub async fn begin(db: &TestDb, statement: &str) -> Self {
+        Self::begin_through(db, &db.url(), statement).await
+    }
+
+    /// The same by way of `url`, as through a proxy.
+    pub async fn begin_through(db: &TestDb, url: &str, statement: &str) -> Self {
         let state_schema = format!("{}_state", db.name());
-        let resolved = options::resolve(&db.url(), &FileSearch::none(), &|_| None).unwrap();
+        let resolved = options::resolve(url, &FileSearch::none(), &|_| None).unwrap();
         let server = MySql::open(
             resolved.options,
             SessionSettings::default(),

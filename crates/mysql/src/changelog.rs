@@ -70,9 +70,11 @@ impl Worker {
         entries_max: u64,
         chunk: Option<(u64, &Chunk)>,
     ) -> DbResult<(u64, Applied)> {
+        let seen_before = self.floor.seen();
         self.begin().await?;
         self.fill_stage(frontier, entries_max, chunk.map(|(_, chunk)| chunk)).await?;
         let (rows, applied, high) = self.read_stage().await?;
+        self.floor.note(high);
         let object = self.shape.table.clone();
         if applied.keys > 0 || rows > 0 {
             for (sql, attempted) in write_shadow_sql(&self.shape) {
@@ -84,7 +86,7 @@ impl Worker {
             let sql = consume_sql(&self.shape);
             run(&mut self.session.conn, &sql, "deleting applied entries of", &object).await?;
             if !self.under_lock {
-                self.floor.propose(&mut self.session.conn, high, &object).await?;
+                self.floor.propose(&mut self.session.conn, seen_before, &object).await?;
             }
         }
         if let Some((round, chunk)) = chunk {

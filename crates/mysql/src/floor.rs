@@ -9,7 +9,8 @@
 //! behind has been consumed:
 //!
 //! 1. An application sees entries up to `high`. Whoever drew an id up to `high` had written its source
-//!    row before, and so had its transaction id before ours, which is drawn when we write.
+//!    row before, and so had its transaction id before that of the next application. (Not before the
+//!    first one's own: that is drawn when the stage is emptied, before the log is read.)
 //! 2. Later no transaction with an id below ours is active: all of them are visible or gone.
 //! 3. A later application, begun after that, leaves nothing: so nothing up to `high` is left.
 
@@ -38,6 +39,8 @@ struct State {
     floor: u64,
     looked_at: Option<Instant>,
     candidate: Option<Candidate>,
+    /// The highest id that any application has seen.
+    seen: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +55,17 @@ impl Floor {
     /// The first id worth reading.
     pub(crate) fn get(&self) -> u64 {
         self.lock().floor
+    }
+
+    /// The highest id seen so far; to be asked before the transaction that proposes it begins.
+    pub(crate) fn seen(&self) -> u64 {
+        self.lock().seen
+    }
+
+    /// Notes the highest id that an application sees.
+    pub(crate) fn note(&self, high: u64) {
+        let mut state = self.lock();
+        state.seen = std::cmp::max(state.seen, high);
     }
 
     /// Forgets everything: after a loss of the server nothing that was learnt holds.
@@ -73,7 +87,8 @@ impl Floor {
         due
     }
 
-    /// Step 1, inside an application that has written: notes `high` and our transaction.
+    /// Step 1, inside an application that has written: notes our transaction, and `high`, which was
+    /// seen before it began.
     pub(crate) async fn propose(&self, conn: &mut Conn, high: u64, object: &str) -> DbResult<()> {
         if high == 0 || self.lock().candidate.is_some() || !self.look_is_due() {
             return Ok(());
