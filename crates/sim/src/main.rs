@@ -1,7 +1,6 @@
 //! `underpin-sim`: plays seeds of the simulator from the command line.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)] // A program for people and for CI.
-
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -28,7 +27,7 @@ fn main() -> ExitCode {
     let args = match parse(std::env::args().skip(1)) {
         Ok(args) => args,
         Err(why) => {
-            eprintln!("{why}\n{USAGE}");
+            complain(&format!("{why}\n{USAGE}"));
             return ExitCode::from(2);
         }
     };
@@ -37,7 +36,7 @@ fn main() -> ExitCode {
         (Some(seed), None) => play_one(seed, args.options),
         (None, Some(count)) => play_many(args.from, count, args.options),
         _ => {
-            eprintln!("{USAGE}");
+            complain(USAGE);
             ExitCode::from(2)
         }
     }
@@ -72,16 +71,16 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
 fn play_one(seed: u64, options: Options) -> ExitCode {
     let outcome = run(seed, options);
     for line in &outcome.log {
-        println!("{line}");
+        say(line);
     }
-    println!("{}", outcome.counts);
+    say(&outcome.counts.to_string());
     match outcome.breach {
         None => {
-            println!("seed {seed}: every promise was kept");
+            say(&format!("seed {seed}: every promise was kept"));
             ExitCode::SUCCESS
         }
         Some(breach) => {
-            println!("seed {seed}: BROKEN: {breach}");
+            say(&format!("seed {seed}: BROKEN: {breach}"));
             ExitCode::FAILURE
         }
     }
@@ -90,20 +89,20 @@ fn play_one(seed: u64, options: Options) -> ExitCode {
 fn play_many(from: u64, count: u64, options: Options) -> ExitCode {
     let begun = Instant::now();
     let summary = run_many(from, count, options);
-    println!("{}", summary.counts);
-    println!("{:.1} s", begun.elapsed().as_secs_f64());
+    say(&summary.counts.to_string());
+    say(&format!("{:.1} s", begun.elapsed().as_secs_f64()));
     for outcome in &summary.failed {
         let Some(breach) = &outcome.breach else { continue };
-        println!("seed {}: BROKEN: {breach}", outcome.seed);
+        say(&format!("seed {}: BROKEN: {breach}", outcome.seed));
         let fault = options.fault.map(|fault| format!(" --fault {}", fault.name()));
-        println!(
+        say(&format!(
             "  replay it: cargo xtask sim --seed {}{} --log",
             outcome.seed,
             fault.unwrap_or_default()
-        );
+        ));
     }
     if summary.failed.is_empty() {
-        println!("every promise was kept");
+        say("every promise was kept");
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -114,12 +113,22 @@ fn prove() -> ExitCode {
     let mut is_blind = false;
     for (fault, name) in Fault::ALL {
         match first_caught(fault, PROVE_SEEDS_MAX) {
-            Some((seed, breach)) => println!("{name:>22}: seed {seed:>4}: {breach}"),
+            Some((seed, breach)) => say(&format!("{name:>22}: seed {seed:>4}: {breach}")),
             None => {
-                println!("{name:>22}: NOT CAUGHT in {PROVE_SEEDS_MAX} seeds");
+                say(&format!("{name:>22}: NOT CAUGHT in {PROVE_SEEDS_MAX} seeds"));
                 is_blind = true;
             }
         }
     }
     if is_blind { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Prints a line. A reader that has gone away, as `head` does, is no reason to fail.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Prints a complaint.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -244,6 +244,30 @@ pub(crate) fn from_key(key: &Key) -> Done<RowKey> {
     number.map(|number| (number ^ SCRAMBLE).cast_signed()).ok_or_else(nonsense)
 }
 
+/// A line of the event log with keys as numbers.
+pub(crate) fn readable(text: &str) -> String {
+    const BEFORE: &str = "Key([\"";
+    const AFTER: &str = "\"])";
+    let mut parts = text.split(BEFORE);
+    let mut line = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let key = part.split_once(AFTER).and_then(|(key, rest)| {
+            from_key(&Key(vec![key.to_owned()])).ok().map(|number| (number, rest))
+        });
+        match key {
+            Some((number, rest)) => {
+                line.push_str(&number.to_string());
+                line.push_str(rest);
+            }
+            None => {
+                line.push_str(BEFORE);
+                line.push_str(part);
+            }
+        }
+    }
+    line
+}
+
 /// A bound that may be open.
 pub(crate) fn bound(key: Option<&Key>) -> Done<Option<RowKey>> {
     key.map(from_key).transpose()
@@ -256,4 +280,19 @@ pub(crate) fn is_beyond(frontier: &Frontier, key: RowKey) -> Done<bool> {
         Frontier::At(at) => key > from_key(at)?,
         Frontier::End => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_survive_their_spelling_and_are_read_by_people() {
+        for key in [i64::MIN, -7, 0, 7, i64::MAX] {
+            assert_eq!(from_key(&to_key(key)), Ok(key));
+        }
+        assert!(from_key(&Key(vec!["7".into()])).is_err());
+        let range = Some((to_key(-7), to_key(12)));
+        assert_eq!(readable(&format!("{range:?}")), "Some((-7, 12))");
+    }
 }

@@ -13,6 +13,7 @@ use crate::fault::Fault;
 use crate::ops::Floor;
 use crate::report::Counts;
 use crate::scenario::{Scenario, app_rows};
+use crate::session::readable;
 
 /// A session of ours on the server.
 #[derive(Debug, Clone, Copy, Default)]
@@ -148,7 +149,8 @@ impl World {
     /// A line of the event log.
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         if let Some(log) = &mut self.log {
-            log.push(format!("{:>9}.{:03} {}", self.now_us / 1000, self.now_us % 1000, text()));
+            let text = readable(&text());
+            log.push(format!("{:>9}.{:03} {text}", self.now_us / 1000, self.now_us % 1000));
         }
     }
 

@@ -257,6 +257,22 @@ fn what_cannot_be_told_is_not_removed() {
 }
 
 #[test]
+fn the_lock_is_not_asked_for_while_the_log_is_long() {
+    let checkpoint = Checkpoint {
+        phase: Phase::Verify,
+        frontier: Frontier::End,
+        verified: Frontier::End,
+        ..Checkpoint::begin()
+    };
+    let settings = Settings { near_empty_entries: 10, ..Settings::default() };
+    let mut machine = Machine::recover(settings, checkpoint, &observed(SwapState::NotSwapped));
+    assert_eq!(names(&machine.step(0, Event::Backlog { entries: 11 })), ["Apply"]);
+    let applied = Applied { entries: 1, left: 10, ..Applied::default() };
+    let actions = machine.step(1, Event::Applied(applied));
+    assert_eq!(names(&actions).last().map(String::as_str), Some("TrySwap"));
+}
+
+#[test]
 fn a_resumed_run_empties_the_log_before_it_asks_for_the_lock() {
     let checkpoint = Checkpoint {
         phase: Phase::Swap,

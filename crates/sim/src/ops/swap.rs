@@ -6,7 +6,7 @@ use super::apply::{apply, drain};
 use super::copy::check_source;
 use super::pending_of;
 use crate::clockwork::Owner;
-use crate::db::{Mode, RETIRED, SHADOW, SOURCE};
+use crate::db::{RETIRED, SHADOW, SOURCE};
 use crate::fault::Fault;
 use crate::scenario::SwapStyle;
 use crate::session::{Cut, Done, Session};
@@ -175,7 +175,6 @@ async fn rename(second: &Session, timeout_us: u64, bad_order: bool) -> Done<bool
         second.lock(name, timeout_us).await?;
     }
     Ok(second.now(|world| {
-        debug_assert!(world.db.name_locks.ask(second.id, SOURCE, Mode::Exclusive));
         let is_renamed = world.db.rename_both();
         if is_renamed {
             renamed(world);
