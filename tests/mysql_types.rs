@@ -7,6 +7,10 @@
 
 #[path = "mysql_types/app.rs"]
 mod app;
+#[path = "mysql_types/column_cases.rs"]
+mod column_cases;
+#[path = "mysql_types/column_values.rs"]
+mod column_values;
 #[path = "mysql_types/columns.rs"]
 mod columns;
 #[path = "mysql_types/crowd.rs"]
@@ -22,15 +26,30 @@ use underpin_tests::servers::Flavor;
 
 #[test]
 fn every_kind_of_key_on_mysql() {
-    keys::check(Flavor::MySql97);
+    keys::check(Flavor::MySql97).unwrap();
 }
 
 #[test]
 fn every_kind_of_key_on_mariadb() {
-    keys::check(Flavor::MariaDbDistro);
+    keys::check(Flavor::MariaDbDistro).unwrap();
 }
 
 #[test]
 fn every_kind_of_key_on_mariadb_118() {
-    keys::check(Flavor::MariaDb118);
+    keys::check(Flavor::MariaDb118).unwrap();
+}
+
+#[test]
+fn every_type_of_column_on_mysql() {
+    columns::check(Flavor::MySql97).unwrap();
+}
+
+#[test]
+fn every_type_of_column_on_mariadb() {
+    columns::check(Flavor::MariaDbDistro).unwrap();
+}
+
+#[test]
+fn every_type_of_column_on_mariadb_118() {
+    columns::check(Flavor::MariaDb118).unwrap();
 }

@@ -1,7 +1,7 @@
 //! Many cases side by side on one server: each change waits most of its time.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 
@@ -23,19 +23,21 @@ pub(crate) fn each<C: Sync>(
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                loop {
-                    let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) else { break };
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let name = name(case);
                     if !name.contains(&only) {
                         continue;
                     }
                     if let Err(error) = work(case) {
-                        failed.lock().unwrap().push(format!("{flavor}, {name}: {error:#}"));
+                        failed
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(format!("{flavor}, {name}: {error:#}"));
                     }
                 }
             });
         }
     });
-    let failed = failed.into_inner().unwrap();
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     assert!(failed.is_empty(), "{} cases failed:\n{}", failed.len(), failed.join("\n\n"));
 }

@@ -84,6 +84,7 @@ pub(crate) fn cases(flavor: Flavor) -> Vec<Case> {
     all.extend(lists());
     all.extend(several_columns());
     all.extend(changed_keys());
+    all.extend(recollated_keys());
     all.extend(if flavor.is_mariadb() { mariadb(flavor) } else { mysql() });
     all
 }
@@ -336,6 +337,11 @@ fn changed_keys() -> Vec<Case> {
                 &[("e", "1 + :n % 3"), ("a", ":n")],
             )
             .alter("MODIFY e ENUM('a','b','c','d','') NOT NULL"),
+    ]
+}
+
+fn recollated_keys() -> Vec<Case> {
+    vec![
         case(
             "utf8mb3_to_utf8mb4",
             "VARCHAR(30) CHARACTER SET utf8mb3 COLLATE utf8mb3_general_ci",

@@ -22,20 +22,18 @@ use crate::oracle::{self, quote};
 const WANDERING: u64 = 12;
 
 /// All cases on one server.
-pub(crate) fn check(flavor: Flavor) {
-    let Some(db) = TestDb::new(flavor) else { return };
-    app::summer_time(&db.endpoints().primary).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut conn = app::connect(&db).await.unwrap();
-        app::numbers(&mut conn).await.unwrap();
-    });
+pub(crate) fn check(flavor: Flavor) -> Result<()> {
+    let Some(db) = TestDb::new(flavor) else { return Ok(()) };
+    app::summer_time(&db.endpoints().primary)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async { app::numbers(&mut app::connect(&db).await?).await })?;
     crate::crowd::each(
         flavor.name(),
         &cases(flavor),
         |case| case.name.to_owned(),
         |case| runtime.block_on(change(&db, case)),
     );
+    Ok(())
 }
 
 /// One case: fill, mirror, change under a writer, compare.

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row};
+use mysql_async::{Conn, Row, Value};
 
 /// Rows of each side that are shown where they differ.
 const SHOWN: usize = 4;
@@ -13,12 +13,11 @@ pub(crate) fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
+/// One row: each value written out in full.
+type Cells = Vec<String>;
+
 /// Every row of the table, its columns in order of the table and without `skipped`, sorted.
-pub(crate) async fn all_rows(
-    conn: &mut Conn,
-    table: &str,
-    skipped: &[&str],
-) -> Result<Vec<String>> {
+async fn all_rows(conn: &mut Conn, table: &str, skipped: &[&str]) -> Result<Vec<Cells>> {
     let columns = columns(conn, table).await?;
     let values: Vec<String> = columns
         .iter()
@@ -30,16 +29,18 @@ pub(crate) async fn all_rows(
     conn.query_drop("SET NAMES binary").await?;
     let found: Vec<Row> = conn.exec(&select, ()).await.with_context(|| select.clone())?;
     conn.query_drop("SET NAMES utf8mb4").await?;
-    let mut rows: Vec<String> = found
-        .iter()
-        .map(|row| {
-            let cells: Vec<String> =
-                (0..row.len()).map(|index| format!("{:?}", row.as_ref(index))).collect();
-            cells.join(" ")
-        })
-        .collect();
+    let mut rows: Vec<Cells> =
+        found.into_iter().map(|row| row.unwrap().iter().map(written_out).collect()).collect();
     rows.sort();
     Ok(rows)
+}
+
+/// The driver's own way of showing a value cuts long ones.
+fn written_out(value: &Value) -> String {
+    match value {
+        Value::Bytes(bytes) => bytes.escape_ascii().to_string(),
+        other => format!("{other:?}"),
+    }
 }
 
 /// Long values travel as length and digest: a row of several could exceed what a packet holds.
@@ -79,19 +80,33 @@ pub(crate) async fn same_rows(
     let lost = missing_from(&found, &expected);
     ensure!(
         surplus.is_empty() && lost.is_empty(),
-        "rows differ: {} expected and not there {:?}; {} there and not expected {:?}",
-        lost.len(),
-        lost.iter().take(SHOWN).collect::<Vec<_>>(),
+        "rows differ: {} are there and should not be, {} should be and are not: {}",
         surplus.len(),
-        surplus.iter().take(SHOWN).collect::<Vec<_>>()
+        lost.len(),
+        lost.iter().take(SHOWN).map(|row| explain(row, &surplus)).collect::<Vec<_>>().join("; ")
     );
     ensure!(found.len() == expected.len(), "{} rows, expected {}", found.len(), expected.len());
     Ok(found.len())
 }
 
 /// The rows of `rows` that `sorted` lacks.
-fn missing_from<'a>(sorted: &[String], rows: &'a [String]) -> Vec<&'a String> {
+fn missing_from<'a>(sorted: &[Cells], rows: &'a [Cells]) -> Vec<&'a Cells> {
     rows.iter().filter(|row| sorted.binary_search(row).is_err()).collect()
+}
+
+/// A row that should be there, against the one that stands in its place.
+fn explain(row: &Cells, surplus: &[&Cells]) -> String {
+    match surplus.iter().find(|other| other.first() == row.first()) {
+        None => format!("{row:?}"),
+        Some(other) => {
+            let cells = row.iter().zip(other.iter()).enumerate();
+            let differing: Vec<String> = cells
+                .filter(|(_, (expected, found))| expected != found)
+                .map(|(index, (expected, found))| format!("#{index} {found} for {expected}"))
+                .collect();
+            format!("{:?}: {}", row.first(), differing.join(", "))
+        }
+    }
 }
 
 /// Fails where the definitions differ in more than the order of indexes and the table's name.
@@ -134,4 +149,14 @@ fn without_counter(line: &str) -> String {
         }
         _ => line.to_owned(),
     }
+}
+
+/// The number that the table's counter gives next; `None` where it has none.
+pub(crate) async fn counter(conn: &mut Conn, table: &str) -> Result<Option<u64>> {
+    let row: Option<(String, String)> =
+        conn.query_first(format!("SHOW CREATE TABLE {}", quote(table))).await?;
+    let create = row.context("SHOW CREATE TABLE gave nothing")?.1;
+    let options = create.split_once("\n) ").map_or("", |(_, options)| options);
+    let digits = options.split_once(" AUTO_INCREMENT=").map(|(_, rest)| rest);
+    Ok(digits.and_then(|rest| rest.split(' ').next()).and_then(|digits| digits.parse().ok()))
 }

@@ -177,8 +177,7 @@ pub(crate) fn fill_sql(
     let staged_key = Shape::list(&shape.key, |part| format!("t_{}", bare(part)));
     let mut columns: Vec<String> =
         (0..shape.pairs.len()).map(|index| format!("c{index}")).collect();
-    let mut values: Vec<String> =
-        shape.pairs.iter().map(|pair| format!("s.{}", pair.source)).collect();
+    let mut values: Vec<String> = shape.pairs.iter().map(|pair| pair.value("s.")).collect();
     for (index, pair) in shape.pairs.iter().enumerate() {
         if pair.staged_loss.is_some() {
             columns.push(format!("o{index}"));
@@ -237,9 +236,7 @@ pub(crate) fn write_shadow_sql(shape: &Shape) -> Vec<(String, &'static str)> {
         ),
         "removing changed rows from the shadow of",
     ));
-    let targets = Shape::list(&shape.pairs, |pair| pair.target.clone());
-    let values: Vec<String> = (0..shape.pairs.len()).map(|index| format!("c{index}")).collect();
-    let values = values.join(", ");
+    let (targets, values) = shape.fills(|index, _| format!("c{index}"));
     let insert = |extra: &str, extra_values: &str, drawn: u8| {
         format!(
             "INSERT INTO {} ({targets}{extra}) SELECT {values}{extra_values} FROM {} \

@@ -8,7 +8,7 @@ use underpin_core::key::{Chunk, Frontier, Key, KeyRange};
 use underpin_core::machine::Applied;
 use underpin_dialect::{Copy, DbResult, ErrorKind};
 
-use crate::query::{first, optional_text, rows, run};
+use crate::query::{first, optional_text, rows, run, unquote};
 use crate::shape::{KeyPart, Shape};
 use crate::worker::Worker;
 use crate::{diagnose, store};
@@ -96,7 +96,7 @@ impl Worker {
         }))
     }
 
-    /// Keys as text for messages, as `id=3`.
+    /// Keys as text for messages, as `id=3`; with one more column behind them, as `id=3 (that)`.
     pub(crate) async fn key_samples(&mut self, sql: &str) -> DbResult<Vec<String>> {
         let object = self.shape.table.clone();
         let found = rows(&mut self.session.conn, sql, "naming rows of", &object).await?;
@@ -109,11 +109,13 @@ impl Worker {
                     .iter()
                     .enumerate()
                     .map(|(index, part)| {
-                        let name = part.source.trim_matches('`');
+                        let name = unquote(&part.source);
                         format!("{name}={}", optional_text(row, index).unwrap_or_default())
                     })
                     .collect();
-                parts.join(", ")
+                let remark = optional_text(row, parts.len())
+                    .map_or_else(String::new, |remark| format!(" ({remark})"));
+                format!("{}{remark}", parts.join(", "))
             })
             .collect())
     }
@@ -121,11 +123,10 @@ impl Worker {
 
 /// The statement that copies a range.
 pub(crate) fn copy_sql(shape: &Shape, range: &KeyRange) -> DbResult<String> {
+    let (names, values) = shape.fills(|_, pair| pair.value(""));
     Ok(format!(
-        "INSERT INTO {} ({}) SELECT {} FROM {} FORCE INDEX ({}) WHERE {}",
+        "INSERT INTO {} ({names}) SELECT {values} FROM {} FORCE INDEX ({}) WHERE {}",
         shape.shadow,
-        Shape::list(&shape.pairs, |pair| pair.target.clone()),
-        Shape::list(&shape.pairs, |pair| pair.source.clone()),
         shape.source,
         shape.source_index,
         shape.range(range, |part: &KeyPart| part.source.clone())?

@@ -22,8 +22,7 @@ const SEARCH_STEPS: u32 = 40;
 pub(crate) async fn chunk_value(worker: &mut Worker, range: &KeyRange, error: DbError) -> DbError {
     let said = error.server.clone().unwrap_or_default();
     let Some(column) = column_named(&said) else { return error };
-    let Some(pair) =
-        worker.shape.pairs.iter().find(|pair| pair.target.trim_matches('`') == column)
+    let Some(pair) = worker.shape.pairs.iter().find(|pair| pair.target.trim_matches('`') == column)
     else {
         return error;
     };
@@ -55,8 +54,7 @@ pub(crate) async fn pending_value(
     let said = error.server.clone().unwrap_or_default();
     let Some(column) = column_named(&said) else { return error };
     let Some(id) = bad_entry(worker, frontier).await else { return error };
-    let Some(pair) =
-        worker.shape.pairs.iter().find(|pair| pair.target.trim_matches('`') == column)
+    let Some(pair) = worker.shape.pairs.iter().find(|pair| pair.target.trim_matches('`') == column)
     else {
         return error;
     };
@@ -82,13 +80,16 @@ pub(crate) async fn duplicate(worker: &mut Worker, mut error: DbError) -> DbErro
     let Some(index) = index_named(&said) else { return error };
     let Some(expressions) = index_expressions(worker, &index).await else { return error };
     let list = expressions.join(", ");
-    let limit = bounded(worker, &format!(
-        "SELECT GROUP_CONCAT(CONCAT_WS('/', {}) ORDER BY 1 SEPARATOR ' and ') FROM {} AS s \
+    let limit = bounded(
+        worker,
+        &format!(
+            "SELECT GROUP_CONCAT(CONCAT_WS('/', {}) ORDER BY 1 SEPARATOR ' and ') FROM {} AS s \
          GROUP BY {list} HAVING COUNT(*) > 1 AND COUNT({}) = COUNT(*) LIMIT 3",
-        worker.shape.source_key("s."),
-        worker.shape.source,
-        expressions.first().cloned().unwrap_or_default()
-    ));
+            worker.shape.source_key("s."),
+            worker.shape.source,
+            expressions.first().cloned().unwrap_or_default()
+        ),
+    );
     let object = worker.shape.table.clone();
     if let Ok(found) = rows(&mut worker.session.conn, &limit, "naming duplicates of", &object).await
     {
@@ -101,7 +102,8 @@ pub(crate) async fn duplicate(worker: &mut Worker, mut error: DbError) -> DbErro
                 .map(|part| part.source.trim_matches('`'))
                 .collect::<Vec<_>>()
                 .join("/");
-            error.object = format!("{object}; rows that share a value, by {key}: {}", names.join("; "));
+            error.object =
+                format!("{object}; rows that share a value, by {key}: {}", names.join("; "));
         }
     }
     error
@@ -116,14 +118,11 @@ async fn with_row(worker: &mut Worker, sql: &str, column: &str, mut error: DbErr
             .key
             .iter()
             .enumerate()
-            .map(|(index, part)| {
-                format!("{}={}", part.source.trim_matches('`'), text(&row, index))
-            })
+            .map(|(index, part)| format!("{}={}", part.source.trim_matches('`'), text(&row, index)))
             .collect();
         let value = optional_text(&row, worker.shape.key.len())
             .map_or_else(|| "NULL".to_owned(), |value| format!("'{value}'"));
-        error.object =
-            format!("{object}; row {}, column {column}, value {value}", key.join(", "));
+        error.object = format!("{object}; row {}, column {column}, value {value}", key.join(", "));
     }
     error.help = Some(
         "The new shape cannot hold this value. Mend the row or the statement; the source is untouched"
@@ -135,8 +134,10 @@ async fn with_row(worker: &mut Worker, sql: &str, column: &str, mut error: DbErr
 /// The lowest entry whose row cannot be staged.
 async fn bad_entry(worker: &mut Worker, frontier: &Frontier) -> Option<u64> {
     let object = worker.shape.table.clone();
-    let span = format!("SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM {}", worker.shape.log);
-    let row = first(&mut worker.session.conn, &span, "reading the log of", &object).await.ok()??;
+    let span =
+        format!("SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM {}", worker.shape.log);
+    let row =
+        first(&mut worker.session.conn, &span, "reading the log of", &object).await.ok()??;
     let mut low: u64 = cell(&row, 0, "reading the log").ok()?;
     let mut high: u64 = cell(&row, 1, "reading the log").ok()?;
     for _ in 0..SEARCH_STEPS {
@@ -153,7 +154,12 @@ async fn bad_entry(worker: &mut Worker, frontier: &Frontier) -> Option<u64> {
     stages_badly(worker, frontier, low, low).await?.then_some(low)
 }
 
-async fn stages_badly(worker: &mut Worker, frontier: &Frontier, low: u64, high: u64) -> Option<bool> {
+async fn stages_badly(
+    worker: &mut Worker,
+    frontier: &Frontier,
+    low: u64,
+    high: u64,
+) -> Option<bool> {
     let empty = format!("DELETE FROM {}", worker.shape.stage);
     worker.session.conn.query_drop(empty).await.ok()?;
     let sql = fill_sql(&worker.shape, frontier, u64::MAX, None, Some((low, high))).ok()?;
@@ -217,7 +223,8 @@ fn bounded(worker: &Worker, select: &str) -> String {
 fn column_named(message: &str) -> Option<String> {
     // Both servers write the name between straight quotes, MariaDB qualified with backticks.
     let (_, rest) = message.split_once("olumn '").or_else(|| message.split_once("olumn `"))?;
-    let end = rest.find(" at row").or_else(|| rest.find("' ")).or_else(|| rest.rfind(['\'', '`']))?;
+    let end =
+        rest.find(" at row").or_else(|| rest.find("' ")).or_else(|| rest.rfind(['\'', '`']))?;
     let name = rest.get(..end)?.trim_end_matches(['\'', '`']);
     Some(name.rsplit("`.`").next().unwrap_or(name).to_owned())
 }
@@ -235,14 +242,16 @@ fn index_named(message: &str) -> Option<String> {
     Some(name.split_once('.').map_or(name, |(_, index)| index).to_owned())
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn messages_of_both_servers_are_understood() {
-        assert_eq!(column_named("Data too long for column 'a b' at row 12").as_deref(), Some("a b"));
+        assert_eq!(
+            column_named("Data too long for column 'a b' at row 12").as_deref(),
+            Some("a b")
+        );
         assert_eq!(
             column_named("Out of range value for column `x`.`t`.`n` at row 3").as_deref(),
             Some("n")
@@ -250,7 +259,10 @@ mod tests {
         assert_eq!(column_named("Column 'v' cannot be null").as_deref(), Some("v"));
         assert_eq!(row_numbered("Data too long for column 'a' at row 12"), Some(12));
         assert_eq!(row_numbered("Column 'v' cannot be null"), None);
-        assert_eq!(index_named("Duplicate entry 'x' for key 't.u_code'").as_deref(), Some("u_code"));
+        assert_eq!(
+            index_named("Duplicate entry 'x' for key 't.u_code'").as_deref(),
+            Some("u_code")
+        );
         assert_eq!(index_named("Duplicate entry 'x' for key 'u_code'").as_deref(), Some("u_code"));
     }
 }

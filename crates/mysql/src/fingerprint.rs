@@ -83,12 +83,13 @@ async fn table_ids(
 ) -> DbResult<String> {
     let object = format!("{schema}.{table}");
     let name = format!("{}/{}", file_pattern(schema), file_pattern(table));
+    // Where the server folds names (lower_case_table_names), it keeps them in lower case.
+    let folded =
+        format!("{}/{}", file_pattern(&schema.to_lowercase()), file_pattern(&table.to_lowercase()));
     let sql = format!(
-        "SELECT NAME, TABLE_ID, SPACE FROM {view} WHERE NAME LIKE {exact} ESCAPE \
-         '|' OR NAME LIKE {partitions} ESCAPE '|' ORDER BY NAME",
-        view = capabilities.innodb_tables_view,
-        exact = literal(&name)?,
-        partitions = literal(&format!("{name}#p#%"))?,
+        "SELECT NAME, TABLE_ID, SPACE FROM {} WHERE NAME REGEXP {} ORDER BY NAME",
+        capabilities.innodb_tables_view,
+        literal(&format!("(?-i)^({name}|{folded})(#[pP]#.*)?$"))?,
     );
     let found = rows(conn, &sql, "reading the identity of", &object).await?;
     if found.is_empty() {
@@ -103,17 +104,22 @@ async fn table_ids(
     Ok(lines.join(","))
 }
 
-/// A LIKE pattern (escape `|`) for the way InnoDB spells a name: ASCII letters, digits and underscores
-/// as they are, other ASCII as `@` and four hex digits, everything else in forms that only the server
-/// knows, which the pattern leaves open.
+/// A regular expression for the way InnoDB spells a name: ASCII letters, digits and underscores as they
+/// are, most others as `@` and four hex digits, the letters of some scripts as `@` and two characters
+/// that only the server knows.
 fn file_pattern(name: &str) -> String {
     let mut pattern = String::new();
     for c in name.chars() {
+        let code = u32::from(c);
+        let shortened =
+            [0xC0..=0x5FF, 0x1E00..=0x1FFF, 0x2160..=0x217F, 0x24B0..=0x24EF, 0xFF20..=0xFF5F]
+                .iter()
+                .any(|range| range.contains(&code));
         match c {
-            '_' => pattern.push_str("|_"),
+            '_' => pattern.push(c),
             c if c.is_ascii_alphanumeric() => pattern.push(c),
-            c if c.is_ascii() => pattern.push_str(&format!("@{:04x}", u32::from(c))),
-            _ => pattern.push_str("@%"),
+            _ if shortened => pattern.push_str(&format!("@(..|{code:04x})")),
+            _ => pattern.push_str(&format!("@{code:04x}")),
         }
     }
     pattern
@@ -129,13 +135,18 @@ async fn definition(conn: &mut Conn, schema: &str, table: &str) -> DbResult<Stri
 }
 
 fn without_counter(create: &str) -> String {
-    // Only in the options behind the last line of the columns; a comment could hold the word too, but
-    // then it stays the same from reading to reading.
-    let Some((head, rest)) = create.rsplit_once(" AUTO_INCREMENT=") else {
+    // The options stand behind the columns, the counter before the comment, which may hold the word
+    // too.
+    let options = create.find("\n) ").unwrap_or(create.len());
+    let (columns, options) = create.split_at(options);
+    let Some((head, rest)) = options.split_once(" AUTO_INCREMENT=") else {
         return create.to_owned();
     };
     let digits = rest.chars().take_while(char::is_ascii_digit).count();
-    format!("{head}{}", rest.get(digits..).unwrap_or_default())
+    if digits == 0 {
+        return create.to_owned();
+    }
+    format!("{columns}{head}{}", rest.get(digits..).unwrap_or_default())
 }
 
 /// The capture triggers as the catalogue shows them.
@@ -165,17 +176,24 @@ mod tests {
 
     #[test]
     fn names_are_spelled_as_innodb_spells_them() {
-        assert_eq!(file_pattern("t_1"), "t|_1");
+        assert_eq!(file_pattern("t_1"), "t_1");
         assert_eq!(file_pattern("a-b$"), "a@002db@0024");
-        assert_eq!(file_pattern("日x"), "@%x");
+        assert_eq!(file_pattern("日é"), "@65e5@(..|00e9)");
     }
 
     #[test]
     fn the_counter_is_no_part_of_the_definition() {
-        let create = "CREATE TABLE `t` (\n  `id` int\n) ENGINE=InnoDB AUTO_INCREMENT=42 COMMENT='x'";
+        let create =
+            "CREATE TABLE `t` (\n  `id` int\n) ENGINE=InnoDB AUTO_INCREMENT=42 COMMENT='x'";
         assert_eq!(
             without_counter(create),
             "CREATE TABLE `t` (\n  `id` int\n) ENGINE=InnoDB COMMENT='x'"
+        );
+        let create = "CREATE TABLE `t` (\n  `id` int\n) ENGINE=InnoDB AUTO_INCREMENT=4 \
+                      COMMENT='x AUTO_INCREMENT=3'";
+        assert_eq!(
+            without_counter(create),
+            "CREATE TABLE `t` (\n  `id` int\n) ENGINE=InnoDB COMMENT='x AUTO_INCREMENT=3'"
         );
     }
 

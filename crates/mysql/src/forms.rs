@@ -107,7 +107,7 @@ pub(crate) fn comparison(
         (_, Family::Time) if !matches!(from, Family::Date | Family::Moment) => {
             both(&|name| format!("CAST({name} AS TIME(6))"))
         }
-        (Family::Set, Family::Set) => both(&|name| flags(old, new, name)),
+        (Family::Set | Family::Text, Family::Set) => both(&|name| flags(old, new, name)),
         (Family::Json, Family::Text) | (Family::Text, Family::Json) => {
             both(&|name| digest(&format!("CAST(CAST({name} AS JSON) AS CHAR)")))
         }
@@ -161,7 +161,8 @@ fn numbers(old: &Column, old_name: &str, new: &Column, new_name: &str) -> (Strin
     };
     let (old_name, new_name) = (number(from, old_name), number(to, new_name));
     if from.is_float() {
-        return (format!("{old_name}*1e0"), format!("{new_name}+0e0"));
+        // The sign of zero does not survive every conversion, and is no value.
+        return (format!("{old_name}+0e0"), format!("{new_name}+0e0"));
     }
     if to.is_float() && matches!(from, Family::Integer | Family::Year | Family::Bit) {
         // As DECIMAL a float of many digits shows its shortest text, not its value.
@@ -237,6 +238,12 @@ fn scale(column: &Column) -> u32 {
         kind if kind.is_temporal() => 6,
         _ => 0,
     }
+}
+
+/// Whether the value must be read as text to come out as the server's own change makes it: moved as a
+/// number, ZEROFILL loses its zeros.
+pub(crate) fn is_read_as_text(old: &Column, new: &Column) -> bool {
+    old.full_type.contains("zerofill") && family(new).is_string()
 }
 
 /// Whether the server may cut or round a value on its way into the new column without an error and

@@ -97,9 +97,8 @@ impl Control {
         let instant = format!("{sql}, ALGORITHM=INSTANT");
         let can_instant = run(&mut self.session.conn, &instant, "trying", &object).await.is_ok();
         if !can_instant {
-            run(&mut self.session.conn, &sql, "judging the statement on", &object)
-                .await
-                .map_err(|mut error| {
+            run(&mut self.session.conn, &sql, "judging the statement on", &object).await.map_err(
+                |mut error| {
                     if error.kind == ErrorKind::Other || error.kind == ErrorKind::NotFound {
                         error.kind = ErrorKind::Refused;
                     }
@@ -109,7 +108,8 @@ impl Control {
                             .to_owned(),
                     );
                     error
-                })?;
+                },
+            )?;
         }
         Ok((read_table(&mut self.session, schema, name).await?, can_instant))
     }
@@ -125,20 +125,10 @@ pub(crate) fn shadow_alter(statement: &str, shadow: &str) -> DbResult<String> {
 }
 
 fn schema_of(request: &Request) -> DbResult<String> {
-    request
-        .alter
-        .table
-        .schema
-        .clone()
-        .or_else(|| request.default_schema.clone())
-        .ok_or_else(|| {
-            DbError::new(
-                ErrorKind::Refused,
-                "looking for the table",
-                request.alter.table.name.clone(),
-            )
+    request.alter.table.schema.clone().or_else(|| request.default_schema.clone()).ok_or_else(|| {
+        DbError::new(ErrorKind::Refused, "looking for the table", request.alter.table.name.clone())
             .help("Name its database, in the statement (db.table) or in the URL (…/db)")
-        })
+    })
 }
 
 fn own_name(table: &str, suffix: &str) -> DbResult<String> {
@@ -162,11 +152,7 @@ fn names_for(schema: &str, table: &str, run_id: &str) -> DbResult<Names> {
     })
 }
 
-fn compare(
-    source: &Table,
-    scratch: &Table,
-    alter: &Alter,
-) -> Result<(Mapping, KeySpec), Finding> {
+fn compare(source: &Table, scratch: &Table, alter: &Alter) -> Result<(Mapping, KeySpec), Finding> {
     let hints = hints(alter);
     let mapping = map_columns(source, scratch, &hints)
         .map_err(|error| Finding::refusal("columns-unclear", error.to_string(), ""))?;
@@ -210,9 +196,7 @@ fn spec_for(
     let volatile_added = mapping
         .added
         .iter()
-        .filter(|name| {
-            scratch.column(name).is_some_and(|c| c.volatile_default || c.auto_increment)
-        })
+        .filter(|name| scratch.column(name).is_some_and(|c| c.volatile_default || c.auto_increment))
         .cloned()
         .collect();
     RunSpec {
@@ -284,11 +268,7 @@ pub(crate) async fn comment_of(
 ///
 /// # Errors
 /// `NotFound` where it does not exist.
-pub(crate) async fn read_table(
-    session: &mut Session,
-    schema: &str,
-    name: &str,
-) -> DbResult<Table> {
+pub(crate) async fn read_table(session: &mut Session, schema: &str, name: &str) -> DbResult<Table> {
     let object = format!("{schema}.{name}");
     let sql = format!(
         "SELECT TABLE_ROWS, DATA_LENGTH, AVG_ROW_LENGTH FROM information_schema.TABLES WHERE \

@@ -15,6 +15,7 @@ use crate::flavor::BinlogFormat;
 use crate::health::Replica;
 use crate::inspect::{read_table, table_exists};
 use crate::query::{first, literal, rows, text};
+use crate::types::implied_default;
 
 /// Checks that need nothing of ours: the statement, the server, the table.
 pub(crate) async fn before(
@@ -227,11 +228,7 @@ async fn foreign_keys(control: &mut Control, schema: &str, table: &str) -> DbRes
         .collect())
 }
 
-async fn user_triggers(
-    control: &mut Control,
-    schema: &str,
-    table: &str,
-) -> DbResult<Vec<Finding>> {
+async fn user_triggers(control: &mut Control, schema: &str, table: &str) -> DbResult<Vec<Finding>> {
     let sql = format!(
         "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = {} AND \
          EVENT_OBJECT_TABLE = {} AND TRIGGER_NAME NOT LIKE '%~up|_%' ESCAPE '|'",
@@ -245,7 +242,10 @@ async fn user_triggers(
         .map(|row| {
             Finding::refusal(
                 "trigger",
-                format!("trigger {} stands on the table; triggers are not carried yet", text(row, 0)),
+                format!(
+                    "trigger {} stands on the table; triggers are not carried yet",
+                    text(row, 0)
+                ),
                 "Drop the trigger for the time of the change and make it again afterwards",
             )
         })
@@ -283,7 +283,8 @@ pub(crate) fn conversions(source: &Table, scratch: &Table, mapping: &Mapping) ->
         else {
             continue;
         };
-        let mut change = format!("{} {} becomes {} {}", old.name, old.full_type, new.name, new.full_type);
+        let mut change =
+            format!("{} {} becomes {} {}", old.name, old.full_type, new.name, new.full_type);
         if old.nullable && !new.nullable {
             change.push_str(" NOT NULL");
         }
@@ -291,6 +292,26 @@ pub(crate) fn conversions(source: &Table, scratch: &Table, mapping: &Mapping) ->
             "conversion",
             format!("{change}; a value that does not fit stops the run before the swap"),
         ));
+    }
+    for name in &mapping.added {
+        let Some(column) = scratch.column(name).filter(|column| !column.has_default) else {
+            continue;
+        };
+        findings.push(match implied_default(column) {
+            Some(value) => Finding::note(
+                "implied-default",
+                format!("column {name} is NOT NULL without a DEFAULT: the rows there are get {value}"),
+            ),
+            None => Finding::refusal(
+                "no-default",
+                format!(
+                    "column {name} is added as {} NOT NULL, and nothing says what the rows there are \
+                     shall have in it",
+                    column.full_type
+                ),
+                "Give it a DEFAULT, or let it be NULL",
+            ),
+        });
     }
     for dropped in &mapping.dropped {
         findings.push(Finding::note("column-dropped", format!("column {dropped} is dropped")));

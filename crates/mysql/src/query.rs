@@ -18,6 +18,12 @@ pub(crate) fn quote(name: &str) -> DbResult<String> {
         .map_err(|error| DbError::new(ErrorKind::Refused, error.to_string(), name))
 }
 
+/// The name inside the backticks of [`quote`].
+pub(crate) fn unquote(quoted: &str) -> String {
+    let inner = quoted.strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
+    inner.unwrap_or(quoted).replace("``", "`")
+}
+
 /// A table as `` `schema`.`name` ``.
 ///
 /// # Errors

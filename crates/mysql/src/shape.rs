@@ -11,7 +11,7 @@ use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::forms;
 use crate::query::{quote, quote_table};
-use crate::types::KeyKind;
+use crate::types::{self, KeyKind};
 
 /// One column of the key, quoted.
 #[derive(Debug, Clone)]
@@ -66,9 +66,19 @@ pub(crate) struct Pair {
     pub(crate) target_form: String,
     /// Definition of the source's column type, nullable.
     pub(crate) source_type: String,
+    /// Whether the value is read as text.
+    read_as_text: bool,
     /// Where the server may cut the value without a word: whether it did, over the stage's `o` (as it
     /// was) and `c` (as it became).
     pub(crate) staged_loss: Option<String>,
+}
+
+impl Pair {
+    /// The expression that reads the value which is written into the new column.
+    pub(crate) fn value(&self, prefix: &str) -> String {
+        let name = format!("{prefix}{}", self.source);
+        if self.read_as_text { format!("CONCAT({name})") } else { name }
+    }
 }
 
 /// See the module's head. All names are quoted.
@@ -88,6 +98,8 @@ pub(crate) struct Shape {
     pub(crate) pairs: Vec<Pair>,
     /// Columns of the shadow alone whose first draw must be kept: name and type.
     pub(crate) kept: Vec<(String, String)>,
+    /// Columns of the shadow alone that must have a value and have no default: name and value.
+    pub(crate) implied: Vec<(String, &'static str)>,
     pub(crate) same_order: bool,
     /// The first log id worth reading.
     pub(crate) floor: u64,
@@ -124,6 +136,15 @@ impl Shape {
         for name in &spec.volatile_added {
             kept.push((quote(name)?, column_type(&find(shadow, name)?)));
         }
+        let mut implied = Vec::new();
+        for name in &spec.mapping.added {
+            let column = find(shadow, name)?;
+            if !column.has_default
+                && let Some(value) = types::implied_default(&column)
+            {
+                implied.push((quote(name)?, value));
+            }
+        }
         let table = |name: &str| quote_table(&spec.schema, name);
         Ok(Self {
             table: format!("{}.{}", spec.schema, spec.table),
@@ -137,6 +158,7 @@ impl Shape {
             key,
             pairs,
             kept,
+            implied,
             same_order: spec.key.same_order,
             floor: 0,
         })
@@ -151,6 +173,18 @@ impl Shape {
     /// `a, b, c` over a list with a prefix for each name.
     pub(crate) fn list<T>(items: &[T], name: impl Fn(&T) -> String) -> String {
         items.iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Columns that an INSERT into the shadow names, each with what it takes from `value`.
+    pub(crate) fn fills(&self, value: impl Fn(usize, &Pair) -> String) -> (String, String) {
+        let pairs = self.pairs.iter().enumerate();
+        let (mut names, mut values): (Vec<String>, Vec<String>) =
+            pairs.map(|(index, pair)| (pair.target.clone(), value(index, pair))).unzip();
+        for (name, implied) in &self.implied {
+            names.push(name.clone());
+            values.push((*implied).to_owned());
+        }
+        (names.join(", "), values.join(", "))
     }
 
     /// Whether two keys that are equal in the source may be two keys in the shadow.
@@ -379,6 +413,7 @@ fn column_pair(index: usize, old: &Column, new: &Column) -> DbResult<Pair> {
         source_form,
         target_form,
         source_type: column_type(old),
+        read_as_text: forms::is_read_as_text(old, new),
         staged_loss,
     })
 }

@@ -8,7 +8,7 @@
 use underpin_core::key::KeyRange;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
-use crate::query::{cell, first, optional_text, text};
+use crate::query::{cell, first, optional_text, text, unquote};
 use crate::shape::{KeyPart, Pair, Shape};
 use crate::verify::{pending_filter, pending_join};
 use crate::worker::Worker;
@@ -100,9 +100,9 @@ impl Worker {
             .key
             .iter()
             .enumerate()
-            .map(|(index, part)| format!("{}={}", part.source.trim_matches('`'), text(&row, index)))
+            .map(|(index, part)| format!("{}={}", unquote(&part.source), text(&row, index)))
             .collect();
-        let column = column.trim_matches('`');
+        let column = unquote(&column);
         Err(DbError::new(
             ErrorKind::DataError,
             doing,

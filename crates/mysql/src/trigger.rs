@@ -25,7 +25,8 @@ pub(crate) fn log_sql(shape: &Shape, comment: &str) -> String {
 /// changes.
 pub(crate) fn capture_sql(shape: &Shape, spec: &RunSpec) -> DbResult<Vec<String>> {
     let values = |row: &str| Shape::list(&shape.key, |part| format!("{row}.{}", part.source));
-    let append = |rows: &str| format!("INSERT INTO {} ({}) VALUES {rows}", shape.log, shape.log_key(""));
+    let append =
+        |rows: &str| format!("INSERT INTO {} ({}) VALUES {rows}", shape.log, shape.log_key(""));
     let moved: Vec<String> = shape.key.iter().map(moved).collect();
     let bodies = [
         ("INSERT", append(&format!("({})", values("NEW")))),

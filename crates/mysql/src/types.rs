@@ -167,6 +167,22 @@ pub(crate) fn members(full_type: &str) -> Option<Vec<String>> {
     None
 }
 
+/// What rows get in a new column that is NOT NULL and has no DEFAULT, where the type has a value for
+/// that which nobody would take for another: as the server's own ALTER TABLE does it. Not dates: a
+/// server in its usual mode refuses `0000-00-00`.
+pub(crate) fn implied_default(column: &Column) -> Option<&'static str> {
+    Some(match column.base_type.as_str() {
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "float"
+        | "double" | "bit" | "year" | "time" => "0",
+        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "set" => "''",
+        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => "''",
+        // The first member.
+        "enum" => "1",
+        "json" => "'null'",
+        _ => return None,
+    })
+}
+
 /// How an old key column fits a new one; `None` where values, order or equality could be lost.
 pub(crate) fn key_fit(old: &Column, new: &Column) -> Option<KeyFit> {
     KeyKind::of(old)?;

@@ -7,7 +7,7 @@
 use underpin_core::key::Chunk;
 use underpin_dialect::{DbResult, RangeReport, Verify};
 
-use crate::query::{cell, first, number, run};
+use crate::query::{cell, first, literal, number, run, unquote};
 use crate::shape::{KeyPart, Shape};
 use crate::worker::Worker;
 
@@ -36,7 +36,7 @@ impl Verify for Worker {
         let log = &self.shape.log;
         let key = self.shape.log_key("");
         let mut logged = 0;
-        for select in difference_sql(&self.shape, range, true)? {
+        for select in difference_sql(&self.shape, range, true, false)? {
             let sql = format!("INSERT INTO {log} ({key}) {select}");
             logged +=
                 run(&mut self.session.conn, &sql, "logging differing rows of", &object).await?;
@@ -106,16 +106,16 @@ impl Worker {
     ) -> DbResult<RangeReport> {
         let object = self.shape.table.clone();
         let mut report = RangeReport { rows, ..RangeReport::default() };
-        for select in difference_sql(&self.shape, range, pending)? {
+        let samples = difference_sql(&self.shape, range, pending, true)?;
+        for (select, sample) in
+            difference_sql(&self.shape, range, pending, false)?.iter().zip(samples)
+        {
             let count = format!("SELECT COUNT(*) FROM ({select}) AS d");
             let found =
                 number(&mut self.session.conn, &count, "counting differences of", &object).await?;
             report.differences += found;
             if found > 0 {
-                let keys = Shape::list(&self.shape.key, |part| {
-                    part.kind.shown(&format!("d.{}", part.log))
-                });
-                let sql = format!("SELECT {keys} FROM ({select}) AS d LIMIT {SAMPLES_MAX}");
+                let sql = format!("{sample} LIMIT {SAMPLES_MAX}");
                 report.samples.extend(self.key_samples(&sql).await?);
             }
         }
@@ -186,45 +186,77 @@ fn total_sql(shape: &Shape) -> (String, String) {
     (source, shadow)
 }
 
-/// SELECTs (columns named as in the log) of the keys that differ: source rows that the shadow lacks or
-/// has otherwise, and, where ranges agree, shadow rows that the source lacks.
-fn difference_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<Vec<String>> {
-    let source_range = shape.range(&range.range, |part| format!("s.{}", part.source))?;
-    let named = Shape::list(&shape.key, |part| format!("s.{} AS {}", part.source, part.log));
-    let first_target = shape.key.first().map_or("", |part| part.target.as_str());
+/// SELECTs of the keys that differ: source rows that the shadow lacks or has otherwise, and, where
+/// ranges agree, shadow rows that the source lacks.
+///
+/// The columns are named as in the log; with `shown` they are keys for a person, and what differs.
+fn difference_sql(
+    shape: &Shape,
+    range: &Chunk,
+    pending: bool,
+    shown: bool,
+) -> DbResult<Vec<String>> {
+    let first = |name: fn(&KeyPart) -> &String| shape.key.first().map_or("", |part| name(part));
+    let missing = absent(&format!("n.{}", first(|part| &part.target)));
+    let listed = if shown {
+        format!("{}, {}", shape.key_shown("s."), differing(shape, &missing)?)
+    } else {
+        Shape::list(&shape.key, |part| format!("s.{} AS {}", part.source, part.log))
+    };
     let mut selects = vec![format!(
-        "SELECT {named} FROM {} AS s FORCE INDEX ({}) LEFT JOIN {} AS n FORCE INDEX ({}) ON {} {} \
-         WHERE {source_range}{} AND ({} OR {} <> {})",
+        "SELECT {listed} FROM {} AS s FORCE INDEX ({}) LEFT JOIN {} AS n FORCE INDEX ({}) ON {} {} \
+         WHERE {}{} AND ({missing} OR {} <> {})",
         shape.source,
         shape.source_index,
         shape.shadow,
         shape.target_index,
         shape.shadow_meets("n.", "s.", |part: &KeyPart| &part.source),
         pending_join(shape, pending, &shape.log_meets_source("p.", "s.")),
+        shape.range(&range.range, |part| format!("s.{}", part.source))?,
         pending_filter(pending),
-        absent(&format!("n.{first_target}")),
         row_text(shape, |pair| &pair.source_form),
         row_text(shape, |pair| &pair.target_form),
     )];
     if shape.same_order {
-        let shadow_range = shape.range(&range.range, |part| format!("n.{}", part.target))?;
-        let named = Shape::list(&shape.key, |part| format!("n.{} AS {}", part.target, part.log));
-        let first_source = shape.key.first().map_or("", |part| part.source.as_str());
         let meets = shape.shadow_meets("n.", "p.", |part| &part.log);
+        let listed = if shown {
+            let keys =
+                Shape::list(&shape.key, |part| part.kind.shown(&format!("n.{}", part.target)));
+            format!("{keys}, 'only in the shadow'")
+        } else {
+            Shape::list(&shape.key, |part| format!("n.{} AS {}", part.target, part.log))
+        };
         selects.push(format!(
-            "SELECT {named} FROM {} AS n FORCE INDEX ({}) LEFT JOIN {} AS s FORCE INDEX ({}) ON {} \
-             {} WHERE {shadow_range}{} AND {}",
+            "SELECT {listed} FROM {} AS n FORCE INDEX ({}) LEFT JOIN {} AS s FORCE INDEX ({}) ON {} \
+             {} WHERE {}{} AND {}",
             shape.shadow,
             shape.target_index,
             shape.source,
             shape.source_index,
             shape.shadow_meets("n.", "s.", |part: &KeyPart| &part.source),
             pending_join(shape, pending, &meets),
+            shape.range(&range.range, |part| format!("n.{}", part.target))?,
             pending_filter(pending),
-            absent(&format!("s.{first_source}")),
+            absent(&format!("s.{}", first(|part| &part.source))),
         ));
     }
     Ok(selects)
+}
+
+/// The expression that names the columns in which a row differs.
+fn differing(shape: &Shape, missing: &str) -> DbResult<String> {
+    let names: Vec<String> = shape
+        .pairs
+        .iter()
+        .map(|pair| {
+            let name = literal(&unquote(&pair.source))?;
+            Ok(format!("IF({} <=> {}, NULL, {name})", pair.source_form, pair.target_form))
+        })
+        .collect::<DbResult<_>>()?;
+    Ok(format!(
+        "IF({missing}, 'missing in the shadow', CONCAT('differs in ', CONCAT_WS(', ', {})))",
+        names.join(", ")
+    ))
 }
 
 /// Joins the pending keys as `p`; `hit` tells whether there is one.

@@ -26,7 +26,7 @@ fn both_sides_take_the_form_that_shows_a_loss() {
         ("datetime(6)", "datetime", "CAST(s AS DATETIME(6))", "CAST(n AS DATETIME(6))"),
         ("decimal(10,4)", "decimal(10,2)", "CAST(s AS DECIMAL(65,4))", "CAST(n AS DECIMAL(65,4))"),
         ("bigint", "double", "s", "CAST(n AS SIGNED)"),
-        ("double", "bigint", "s*1e0", "n+0e0"),
+        ("double", "bigint", "s+0e0", "n+0e0"),
         ("float", "float", "s*1e0", "n*1e0"),
         ("enum('a')", "enum('a')", "s+0", "n+0"),
         ("bit(8)", "varchar(9)", "CAST((s+0) AS DECIMAL(65,20))", "CAST(n AS DECIMAL(65,20))"),
