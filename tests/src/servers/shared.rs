@@ -93,16 +93,23 @@ struct Shared {
 
 fn find_or_start(flavor: Flavor) -> Result<Shared> {
     let (primary_name, replica_name) = env_names(flavor);
-    if let Ok(primary) = std::env::var(&primary_name) {
+    if let Ok(primary) = std::env::var(&primary_name).map(|url| server_only(&url)) {
         let answer = sql::first_row(&primary, "SELECT 1");
         answer.with_context(|| format!("asking the server that {primary_name} names"))?;
-        let replica = std::env::var(&replica_name).ok();
+        let replica = std::env::var(&replica_name).ok().map(|url| server_only(&url));
         return Ok(Shared { endpoints: Endpoints { flavor, primary, replica }, _pair: None });
     }
     let pair = Pair::start(&ServerSpec::new(flavor))?;
     let endpoints =
         Endpoints { flavor, primary: pair.primary.url(), replica: Some(pair.replica.url()) };
     Ok(Shared { endpoints, _pair: Some(pair) })
+}
+
+/// The URL without a database or parameters, with the slash after which a test's database goes.
+fn server_only(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("mysql", url));
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    format!("{scheme}://{authority}/")
 }
 
 /// A database of a test's own on the shared servers; dropped with the value.
@@ -170,6 +177,18 @@ impl Drop for TestDb {
             vec!["SET lock_wait_timeout = 3".to_owned(), format!("DROP DATABASE {}", self.name)];
         if let Err(error) = sql::execute(&self.endpoints.primary, statements) {
             eprintln!("the database {} stays behind: {error:#}", self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::server_only;
+
+    #[test]
+    fn a_url_from_outside_may_end_in_any_way() {
+        for url in ["mysql://u:p@h:1", "mysql://u:p@h:1/", "mysql://u:p@h:1/db?x=y", "u:p@h:1?x"] {
+            assert_eq!(server_only(url), "mysql://u:p@h:1/", "{url}");
         }
     }
 }
