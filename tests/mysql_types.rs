@@ -19,8 +19,12 @@ mod crowd;
 mod key_cases;
 #[path = "mysql_types/keys.rs"]
 mod keys;
+#[path = "mysql_types/losses.rs"]
+mod losses;
 #[path = "mysql_types/oracle.rs"]
 mod oracle;
+#[path = "mysql_types/violations.rs"]
+mod violations;
 
 use underpin_tests::servers::Flavor;
 
@@ -52,4 +56,28 @@ fn every_type_of_column_on_mariadb() {
 #[test]
 fn every_type_of_column_on_mariadb_118() {
     columns::check(Flavor::MariaDb118).unwrap();
+}
+
+#[test]
+fn values_that_do_not_fit_stop_the_run_on_mysql() {
+    losses::check(Flavor::MySql97).unwrap();
+}
+
+#[test]
+fn values_that_do_not_fit_stop_the_run_on_mariadb() {
+    losses::check(Flavor::MariaDbDistro).unwrap();
+}
+
+#[test]
+fn duplicates_are_named_and_mended() {
+    for flavor in Flavor::ALL {
+        violations::duplicates(flavor).unwrap();
+    }
+}
+
+#[test]
+fn a_bad_row_that_comes_late_is_named() {
+    for flavor in Flavor::ALL {
+        violations::late_row(flavor).unwrap();
+    }
 }

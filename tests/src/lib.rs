@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod bench;
+pub mod catalogue;
 pub mod cli;
 pub mod demo;
 pub mod prober;

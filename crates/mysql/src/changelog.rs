@@ -55,7 +55,8 @@ impl Worker {
                 self.roll_back(&error).await?;
                 match error.kind {
                     ErrorKind::DataError => {
-                        Err(diagnose::pending_value(self, frontier, error).await)
+                        let range = chunk.map(|(_, chunk)| &chunk.range);
+                        Err(diagnose::pending_value(self, frontier, range, error).await)
                     }
                     ErrorKind::DuplicateKey => Err(diagnose::duplicate(self, error).await),
                     _ => Err(error),

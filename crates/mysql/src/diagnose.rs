@@ -1,72 +1,81 @@
 //! From "Data truncated for column 'x' at row 7" to the row a person can look at.
 //!
-//! Runs only after a failure, outside any transaction, with bounded statements. What it cannot find out
-//! it leaves out; the server's own words always stay.
+//! Runs only after a failure, outside any lock on the live table, with bounded statements: it tries
+//! smaller and smaller parts of what failed and rolls each back. What it cannot find out it leaves out;
+//! the server's own words always stay.
 
-use mysql_async::prelude::Queryable;
+use std::time::{Duration, Instant};
+
 use underpin_core::key::{Frontier, KeyRange};
-use underpin_dialect::{DbError, ErrorKind};
+use underpin_dialect::{DbError, DbResult, ErrorKind};
 
-use crate::changelog::fill_sql;
+use crate::changelog::{fill_sql, write_shadow_sql};
+use crate::copy::copy_sql;
 use crate::flavor::StatementTimeLimit;
-use crate::query::{cell, first, optional_text, rows, text};
+use crate::query::{cell, first, number, optional_text, rows, run, text, unquote};
+use crate::shape::Shape;
 use crate::worker::Worker;
 
 /// Time that a search for the culprit may take on the server, in milliseconds.
 const SEARCH_MS: u64 = 20_000;
 
-/// Steps of the search among pending entries; enough for 2^40 of them.
+/// Steps of a search by halves; enough for 2^40 rows.
 const SEARCH_STEPS: u32 = 40;
 
-/// Names the row of a chunk whose value the new type cannot hold.
+/// Characters of a list of rows that a message shows.
+const LIST_CHARS: u32 = 200;
+
+/// Names the row of a chunk whose value the new shape cannot hold.
 pub(crate) async fn chunk_value(worker: &mut Worker, range: &KeyRange, error: DbError) -> DbError {
-    let said = error.server.clone().unwrap_or_default();
-    let Some(column) = column_named(&said) else { return error };
-    let Some(pair) = worker.shape.pairs.iter().find(|pair| pair.target.trim_matches('`') == column)
-    else {
+    // Without a code it is our own finding, which names its row.
+    if error.code.is_none() {
         return error;
-    };
-    let source = pair.source.clone();
-    let Ok(predicate) = worker.shape.range(range, |part| part.source.clone()) else {
-        return error;
-    };
-    let (filter, offset) = match row_numbered(&said) {
-        Some(row) => (String::new(), row.saturating_sub(1)),
-        None => (format!(" AND {source} IS NULL"), 0),
-    };
+    }
+    let column = column_named(&worker.shape, &error);
+    let error = for_a_person(&worker.shape, error, column);
+    let Ok(predicate) = worker.shape.range(range, |part| part.source.clone()) else { return error };
+    let Some(offset) = bad_row(worker, range, &error).await else { return error };
+    let shape = &worker.shape;
     let sql = format!(
-        "SELECT {}, LEFT({source}, 100) FROM {} FORCE INDEX ({}) WHERE {predicate}{filter} \
-         ORDER BY {} LIMIT 1 OFFSET {offset}",
-        worker.shape.key_readers(""),
-        worker.shape.source,
-        worker.shape.source_index,
-        worker.shape.source_key("")
+        "SELECT {}, {} FROM {} FORCE INDEX ({}) WHERE {predicate} ORDER BY {} LIMIT 1 OFFSET {offset}",
+        shape.key_shown(""),
+        value_shown(shape, column, ""),
+        shape.source,
+        shape.source_index,
+        shape.source_key("")
     );
-    with_row(worker, &sql, &column, error).await
+    with_row(worker, &sql, column, error).await
 }
 
-/// Names the pending row whose value the new type cannot hold, by halving the pending entries.
+/// Names the pending row whose value the new shape cannot hold; where a chunk was taken along, it may
+/// be a row of that.
 pub(crate) async fn pending_value(
     worker: &mut Worker,
     frontier: &Frontier,
+    chunk: Option<&KeyRange>,
     error: DbError,
 ) -> DbError {
-    let said = error.server.clone().unwrap_or_default();
-    let Some(column) = column_named(&said) else { return error };
-    let Some(id) = bad_entry(worker, frontier).await else { return error };
-    let Some(pair) = worker.shape.pairs.iter().find(|pair| pair.target.trim_matches('`') == column)
-    else {
+    if error.code.is_none() || worker.under_lock {
         return error;
+    }
+    let column = column_named(&worker.shape, &error);
+    let Some(id) = bad_entry(worker, frontier).await else {
+        return match chunk {
+            Some(range) => chunk_value(worker, range, error).await,
+            None => for_a_person(&worker.shape, error, column),
+        };
     };
+    let error = for_a_person(&worker.shape, error, column);
+    let shape = &worker.shape;
     let sql = format!(
-        "SELECT {}, LEFT(s.{}, 100) FROM {} AS l JOIN {} AS s ON {} WHERE l.id = {id}",
-        worker.shape.key_readers("s."),
-        pair.source.clone(),
-        worker.shape.log,
-        worker.shape.source,
-        worker.shape.log_meets_source("l.", "s.")
+        "SELECT {}, {} FROM {} AS l JOIN {} AS s ON {} WHERE l.id = {id}",
+        shape.key_shown("s."),
+        value_shown(shape, column, "s."),
+        shape.log,
+        shape.source,
+        shape.log_meets_source("l.", "s.")
     );
-    with_row(worker, &sql, &column, error).await
+    with_row(worker, &sql, column, error).await
 }
 
 /// Names rows of the source that are duplicates under the violated index.
@@ -76,53 +85,56 @@ pub(crate) async fn duplicate(worker: &mut Worker, mut error: DbError) -> DbErro
          statement; the source is untouched"
             .to_owned(),
     );
+    if worker.under_lock {
+        return error;
+    }
     let said = error.server.clone().unwrap_or_default();
-    let Some(index) = index_named(&said) else { return error };
+    let Some(index) = index_named(&said, &worker.spec.names.shadow) else { return error };
     let Some(expressions) = index_expressions(worker, &index).await else { return error };
-    let list = expressions.join(", ");
-    let limit = bounded(
-        worker,
-        &format!(
-            "SELECT GROUP_CONCAT(CONCAT_WS('/', {}) ORDER BY 1 SEPARATOR ' and ') FROM {} AS s \
-         GROUP BY {list} HAVING COUNT(*) > 1 AND COUNT({}) = COUNT(*) LIMIT 3",
-            worker.shape.source_key("s."),
-            worker.shape.source,
-            expressions.first().cloned().unwrap_or_default()
-        ),
+    let known: Vec<String> =
+        expressions.iter().map(|expression| format!("{expression} IS NOT NULL")).collect();
+    let keys = worker.shape.source_key("s.");
+    let select = format!(
+        "SELECT LEFT(GROUP_CONCAT(CONCAT_WS('/', {}) ORDER BY {keys} SEPARATOR ' and '), \
+         {LIST_CHARS}) FROM {} AS s WHERE {} GROUP BY {} HAVING COUNT(*) > 1 LIMIT 3",
+        worker.shape.key_shown("s."),
+        worker.shape.source,
+        known.join(" AND "),
+        expressions.join(", ")
     );
+    let select = bounded(worker, &select);
     let object = worker.shape.table.clone();
-    if let Ok(found) = rows(&mut worker.session.conn, &limit, "naming duplicates of", &object).await
-    {
-        let names: Vec<String> = found.iter().map(|row| text(row, 0)).collect();
-        if !names.is_empty() {
-            let key = worker
-                .shape
-                .key
-                .iter()
-                .map(|part| part.source.trim_matches('`'))
-                .collect::<Vec<_>>()
-                .join("/");
-            error.object =
-                format!("{object}; rows that share a value, by {key}: {}", names.join("; "));
-        }
+    let found = rows(&mut worker.session.conn, &select, "naming duplicates of", &object).await;
+    let names: Vec<String> = found.iter().flatten().map(|row| text(row, 0)).collect();
+    if !names.is_empty() {
+        let key: Vec<String> = worker.shape.key.iter().map(|part| unquote(&part.source)).collect();
+        error.object = format!(
+            "{object}; rows that share a value, by {}: {}",
+            key.join("/"),
+            names.join("; ")
+        );
     }
     error
 }
 
-async fn with_row(worker: &mut Worker, sql: &str, column: &str, mut error: DbError) -> DbError {
-    let object = worker.shape.table.clone();
-    let found = first(&mut worker.session.conn, sql, "naming the row of", &object).await;
-    if let Ok(Some(row)) = found {
-        let key: Vec<String> = worker
-            .shape
-            .key
-            .iter()
-            .enumerate()
-            .map(|(index, part)| format!("{}={}", part.source.trim_matches('`'), text(&row, index)))
-            .collect();
-        let value = optional_text(&row, worker.shape.key.len())
-            .map_or_else(|| "NULL".to_owned(), |value| format!("'{value}'"));
-        error.object = format!("{object}; row {}, column {column}, value {value}", key.join(", "));
+/// What failed under the swap's lock, now that everybody has been let through.
+pub(crate) async fn after_unlock(worker: &mut Worker, error: DbError) -> DbError {
+    match error.kind {
+        ErrorKind::DataError => pending_value(worker, &Frontier::End, None, error).await,
+        ErrorKind::DuplicateKey => duplicate(worker, error).await,
+        _ => error,
+    }
+}
+
+/// The error with what to do, and with the table's column in place of the stage's.
+fn for_a_person(shape: &Shape, mut error: DbError, column: Option<usize>) -> DbError {
+    if let (Some(index), Some(said), true) = (column, &error.server, is_staged(&error)) {
+        let name = shape.pairs.get(index).map(|pair| unquote(&pair.target)).unwrap_or_default();
+        let renamed = said
+            .replace(&format!("'c{index}'"), &format!("'{name}'"))
+            .replace(&format!("`c{index}`"), &format!("`{name}`"))
+            .replace(&format!(".c{index}'"), &format!(".{name}'"));
+        error.server = Some(renamed);
     }
     error.help = Some(
         "The new shape cannot hold this value. Mend the row or the statement; the source is untouched"
@@ -131,8 +143,101 @@ async fn with_row(worker: &mut Worker, sql: &str, column: &str, mut error: DbErr
     error
 }
 
-/// The lowest entry whose row cannot be staged.
+/// Whether the statement that failed filled the stage, whose columns bear other names.
+fn is_staged(error: &DbError) -> bool {
+    error.attempted.starts_with("reading pending")
+}
+
+fn value_shown(shape: &Shape, column: Option<usize>, prefix: &str) -> String {
+    column.and_then(|index| shape.pairs.get(index)).map_or_else(
+        || "NULL".to_owned(),
+        |pair| format!("LEFT(CAST({prefix}{} AS CHAR), 100)", pair.source),
+    )
+}
+
+async fn with_row(
+    worker: &mut Worker,
+    sql: &str,
+    column: Option<usize>,
+    mut error: DbError,
+) -> DbError {
+    let object = worker.shape.table.clone();
+    let found = first(&mut worker.session.conn, sql, "naming the row of", &object).await;
+    let Ok(Some(row)) = found else { return error };
+    let key: Vec<String> = worker
+        .shape
+        .key
+        .iter()
+        .enumerate()
+        .map(|(index, part)| format!("{}={}", unquote(&part.source), text(&row, index)))
+        .collect();
+    error.object = format!("{object}; row {}", key.join(", "));
+    if let Some(pair) = column.and_then(|index| worker.shape.pairs.get(index)) {
+        let value = optional_text(&row, key.len())
+            .map_or_else(|| "NULL".to_owned(), |value| format!("'{value}'"));
+        error.object.push_str(&format!(", column {}, value {value}", unquote(&pair.source)));
+    }
+    error
+}
+
+/// The place in the range of the first row that cannot be copied, by trying parts of it.
+async fn bad_row(worker: &mut Worker, range: &KeyRange, error: &DbError) -> Option<u64> {
+    let begun = Instant::now();
+    // The server counts rows as it reads them, which is in the order of the key.
+    let hint = row_numbered(error.server.as_deref().unwrap_or_default());
+    if let Some(place) = hint.and_then(|row| row.checked_sub(1))
+        && copies_badly(worker, range, place, 1).await?
+    {
+        return Some(place);
+    }
+    let object = worker.shape.table.clone();
+    let count = format!(
+        "SELECT COUNT(*) FROM {} FORCE INDEX ({}) WHERE {}",
+        worker.shape.source,
+        worker.shape.source_index,
+        worker.shape.range(range, |part| part.source.clone()).ok()?
+    );
+    let mut high =
+        number(&mut worker.session.conn, &count, "counting rows of", &object).await.ok()?;
+    let mut low = 0;
+    for _ in 0..SEARCH_STEPS {
+        if high <= low + 1 || begun.elapsed() > Duration::from_millis(SEARCH_MS) {
+            break;
+        }
+        let middle = low + (high - low) / 2;
+        if copies_badly(worker, range, low, middle - low).await? {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    copies_badly(worker, range, low, 1).await?.then_some(low)
+}
+
+/// Whether copying these rows fails on a value; rolled back. `None` where that cannot be told.
+async fn copies_badly(
+    worker: &mut Worker,
+    range: &KeyRange,
+    offset: u64,
+    limit: u64,
+) -> Option<bool> {
+    let sql = format!(
+        "{} ORDER BY {} LIMIT {limit} OFFSET {offset}",
+        copy_sql(&worker.shape, range).ok()?,
+        worker.shape.source_key("")
+    );
+    let object = worker.shape.table.clone();
+    worker.begin().await.ok()?;
+    let tried = match run(&mut worker.session.conn, &sql, "trying rows of", &object).await {
+        Ok(_) => worker.refuse_warnings("trying rows of").await,
+        Err(error) => Err(error),
+    };
+    rolled_back(worker, tried).await
+}
+
+/// The lowest pending entry whose row cannot be applied.
 async fn bad_entry(worker: &mut Worker, frontier: &Frontier) -> Option<u64> {
+    let begun = Instant::now();
     let object = worker.shape.table.clone();
     let span =
         format!("SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM {}", worker.shape.log);
@@ -141,34 +246,59 @@ async fn bad_entry(worker: &mut Worker, frontier: &Frontier) -> Option<u64> {
     let mut low: u64 = cell(&row, 0, "reading the log").ok()?;
     let mut high: u64 = cell(&row, 1, "reading the log").ok()?;
     for _ in 0..SEARCH_STEPS {
-        if low >= high {
+        if low >= high || begun.elapsed() > Duration::from_millis(SEARCH_MS) {
             break;
         }
         let middle = low + (high - low) / 2;
-        if stages_badly(worker, frontier, low, middle).await? {
+        if applies_badly(worker, frontier, low, middle).await? {
             high = middle;
         } else {
             low = middle + 1;
         }
     }
-    stages_badly(worker, frontier, low, low).await?.then_some(low)
+    applies_badly(worker, frontier, low, low).await?.then_some(low)
 }
 
-async fn stages_badly(
+/// Whether applying the entries of these ids fails on a value; rolled back.
+async fn applies_badly(
     worker: &mut Worker,
     frontier: &Frontier,
     low: u64,
     high: u64,
 ) -> Option<bool> {
+    worker.begin().await.ok()?;
+    let tried = apply_these(worker, frontier, low, high).await;
+    rolled_back(worker, tried).await
+}
+
+async fn apply_these(
+    worker: &mut Worker,
+    frontier: &Frontier,
+    low: u64,
+    high: u64,
+) -> DbResult<()> {
+    let object = worker.shape.table.clone();
     let empty = format!("DELETE FROM {}", worker.shape.stage);
-    worker.session.conn.query_drop(empty).await.ok()?;
-    let sql = fill_sql(&worker.shape, frontier, u64::MAX, None, Some((low, high))).ok()?;
-    match worker.session.conn.query_drop(sql).await {
-        Err(_) => Some(true),
-        Ok(()) => match worker.refuse_warnings("staging").await {
-            Ok(()) => Some(false),
-            Err(error) if error.kind == ErrorKind::DataError => Some(true),
-            Err(_) => None,
+    run(&mut worker.session.conn, &empty, "emptying the stage for", &object).await?;
+    let sql = fill_sql(&worker.shape, frontier, u64::MAX, None, Some((low, high)))?;
+    run(&mut worker.session.conn, &sql, "trying changes of", &object).await?;
+    worker.refuse_warnings("trying changes of").await?;
+    for (sql, _) in write_shadow_sql(&worker.shape) {
+        run(&mut worker.session.conn, &sql, "trying changes of", &object).await?;
+    }
+    worker.refuse_warnings("trying changes of").await
+}
+
+/// Undoes a trial and tells what it showed. A unique clash shows nothing: only a part was tried.
+async fn rolled_back(worker: &mut Worker, tried: DbResult<()>) -> Option<bool> {
+    let object = worker.shape.table.clone();
+    run(&mut worker.session.conn, "ROLLBACK", "rolling back on", &object).await.ok()?;
+    match tried {
+        Ok(()) => Some(false),
+        Err(error) => match error.kind {
+            ErrorKind::DataError => Some(true),
+            ErrorKind::DuplicateKey => Some(false),
+            _ => None,
         },
     }
 }
@@ -192,8 +322,7 @@ async fn index_expressions(worker: &mut Worker, index: &str) -> Option<Vec<Strin
     let mut expressions = Vec::new();
     for part in &parts {
         let column = text(part, 0);
-        let pair =
-            worker.shape.pairs.iter().find(|pair| pair.target.trim_matches('`') == column)?;
+        let pair = worker.shape.pairs.iter().find(|pair| unquote(&pair.target) == column)?;
         let mut expression = format!("s.{}", pair.source);
         if let Some((charset, collation)) = optional_text(part, 2)
             .and_then(|both| both.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())))
@@ -220,13 +349,26 @@ fn bounded(worker: &Worker, select: &str) -> String {
     }
 }
 
-fn column_named(message: &str) -> Option<String> {
-    // Both servers write the name between straight quotes, MariaDB qualified with backticks.
-    let (_, rest) = message.split_once("olumn '").or_else(|| message.split_once("olumn `"))?;
-    let end =
-        rest.find(" at row").or_else(|| rest.find("' ")).or_else(|| rest.rfind(['\'', '`']))?;
-    let name = rest.get(..end)?.trim_end_matches(['\'', '`']);
-    Some(name.rsplit("`.`").next().unwrap_or(name).to_owned())
+/// Which of the copied columns the server's message names.
+fn column_named(shape: &Shape, error: &DbError) -> Option<usize> {
+    let said = error.server.as_deref().unwrap_or_default();
+    let staged = is_staged(error);
+    let named = shape.pairs.iter().enumerate().filter(|(index, pair)| {
+        let name = if staged { format!("c{index}") } else { unquote(&pair.target) };
+        names_column(said, &name)
+    });
+    // A name may be the end of another one.
+    named.max_by_key(|(_, pair)| pair.target.len()).map(|(index, _)| index)
+}
+
+/// Both servers write the name between straight quotes, MySQL at times with the table's before it,
+/// MariaDB at times qualified in backticks.
+fn names_column(said: &str, name: &str) -> bool {
+    said.contains(&format!("olumn '{name}'"))
+        || said.contains(&format!(".{name}'"))
+        || said.contains(&format!(".`{name}`"))
+        // The check that belongs to a column.
+        || said.contains(&format!(".{name}` failed"))
 }
 
 fn row_numbered(message: &str) -> Option<u64> {
@@ -235,11 +377,12 @@ fn row_numbered(message: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
-fn index_named(message: &str) -> Option<String> {
+fn index_named(message: &str, table: &str) -> Option<String> {
     let (_, rest) = message.rsplit_once("for key '")?;
     let name = rest.strip_suffix('\'').unwrap_or(rest);
-    // MySQL writes table.index; an index name may hold a dot itself, a table of ours none of theirs.
-    Some(name.split_once('.').map_or(name, |(_, index)| index).to_owned())
+    // MySQL writes table.index.
+    let bare = name.strip_prefix(table).and_then(|rest| rest.strip_prefix('.'));
+    Some(bare.unwrap_or(name).to_owned())
 }
 
 #[cfg(test)]
@@ -248,21 +391,22 @@ mod tests {
 
     #[test]
     fn messages_of_both_servers_are_understood() {
-        assert_eq!(
-            column_named("Data too long for column 'a b' at row 12").as_deref(),
-            Some("a b")
-        );
-        assert_eq!(
-            column_named("Out of range value for column `x`.`t`.`n` at row 3").as_deref(),
-            Some("n")
-        );
-        assert_eq!(column_named("Column 'v' cannot be null").as_deref(), Some("v"));
+        for (said, name) in [
+            ("Data too long for column 'a b' at row 12", "a b"),
+            ("Out of range value for column `x`.`t`.`n` at row 3", "n"),
+            ("Column 'v' cannot be null", "v"),
+            ("Data truncated for column 'it's' at row 1", "it's"),
+            ("CONSTRAINT `t~up_new.j` failed for `d`.`t~up_new`", "j"),
+            ("Invalid JSON text: \"x\" at position 1 in value for column 'a.b~up_new.j'.", "j"),
+        ] {
+            assert!(names_column(said, name), "{said}");
+            assert!(!names_column(said, "other"), "{said}");
+        }
         assert_eq!(row_numbered("Data too long for column 'a' at row 12"), Some(12));
         assert_eq!(row_numbered("Column 'v' cannot be null"), None);
-        assert_eq!(
-            index_named("Duplicate entry 'x' for key 't.u_code'").as_deref(),
-            Some("u_code")
-        );
-        assert_eq!(index_named("Duplicate entry 'x' for key 'u_code'").as_deref(), Some("u_code"));
+        for said in ["Duplicate entry 'x' for key 't.new.u.x'", "Duplicate entry 'x' for key 'u.x'"]
+        {
+            assert_eq!(index_named(said, "t.new").as_deref(), Some("u.x"), "{said}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::shadow::our_comment;
 use crate::store;
 use crate::trigger;
 use crate::worker::Worker;
-use crate::{counter, health};
+use crate::{counter, diagnose, health};
 
 /// Entries that one application under the lock takes at most, so that the budget is looked at often.
 const DRAIN_ENTRIES_MAX: u64 = 1000;
@@ -397,7 +397,8 @@ async fn unlock_after(worker: &mut Worker, object: &str, error: DbError) -> DbEr
             return lost;
         }
     }
-    error
+    // Who stands still under the lock does not wait for a search.
+    diagnose::after_unlock(worker, error).await
 }
 
 impl Worker {

@@ -1,0 +1,328 @@
+//! Values that the new shape cannot hold: the run stops before the swap, names row and column, and can
+//! be ended without a trace or, once the row is mended, go on.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use mysql_async::prelude::Queryable;
+use underpin_core::alter::{Alter, Syntax};
+use underpin_core::checkpoint::Checkpoint;
+use underpin_core::key::Frontier;
+use underpin_dialect::{
+    ChangeLog, Copy, Database, ErrorKind, IndexTiming, Inspect, Request, Shadow, Store,
+};
+use underpin_mysql::connect::SessionSettings;
+use underpin_mysql::mycnf::FileSearch;
+use underpin_mysql::{MySql, options};
+use underpin_tests::catalogue;
+use underpin_tests::cli::{self, Called};
+use underpin_tests::servers::{Flavor, TestDb, sql};
+
+use crate::app;
+use crate::oracle::quote;
+
+/// Rows of each table, and the one among them that does not fit.
+const ROWS: u32 = 500;
+const BAD_ID: u32 = 321;
+
+/// A column, a value that fits its new type and one that does not.
+struct Case {
+    name: &'static str,
+    column: &'static str,
+    definition: &'static str,
+    good: &'static str,
+    bad: &'static str,
+    /// The value as the message shows it.
+    shown: &'static str,
+    alter: &'static str,
+    /// The server's words, on MySQL and on MariaDB.
+    words: [&'static str; 2],
+}
+
+/// What is said where the server says nothing.
+const SILENT: [&str; 2] =
+    ["the server said: nothing, and stored", "the server said: nothing, and stored"];
+
+fn case(
+    name: &'static str,
+    [definition, alter]: [&'static str; 2],
+    [good, bad, shown]: [&'static str; 3],
+    words: [&'static str; 2],
+) -> Case {
+    Case { name, column: "x", definition, good, bad, shown, alter, words }
+}
+
+fn cases() -> Vec<Case> {
+    let truncated = ["Data truncated for column", "Data truncated for column"];
+    let mut all = vec![
+        case(
+            "too_long",
+            ["VARCHAR(20)", "MODIFY x VARCHAR(5)"],
+            ["'short'", "'too long'", "'too long'"],
+            ["for column", "Data too long for column"],
+        ),
+        case(
+            "out_of_range",
+            ["INT", "MODIFY x TINYINT"],
+            ["7", "300", "'300'"],
+            ["Out of range value", "Out of range value"],
+        ),
+        case(
+            "negative",
+            ["INT", "MODIFY x INT UNSIGNED"],
+            ["7", "-1", "'-1'"],
+            ["Out of range value", "Out of range value"],
+        ),
+        case(
+            "null",
+            ["INT NULL", "MODIFY x INT NOT NULL"],
+            ["7", "NULL", "NULL"],
+            ["cannot be null", "cannot be null"],
+        ),
+        case(
+            "rounded",
+            ["DECIMAL(10,3)", "MODIFY x DECIMAL(10,1)"],
+            ["1.500", "1.250", "'1.250'"],
+            truncated,
+        ),
+        case(
+            "fraction",
+            ["DATETIME(6)", "MODIFY x DATETIME"],
+            ["'2020-01-01 10:00:00'", "'2020-01-01 10:00:00.5'", "'2020-01-01 10:00:00.500000'"],
+            SILENT,
+        ),
+        case(
+            "time_fraction",
+            ["TIME(3)", "MODIFY x TIME(1)"],
+            ["'10:00:00.5'", "'10:00:00.25'", "'10:00:00.250'"],
+            SILENT,
+        ),
+        case(
+            "date_of_moment",
+            ["DATETIME", "MODIFY x DATE"],
+            ["'2020-01-01 00:00:00'", "'2020-01-01 10:00:00'", "'2020-01-01 10:00:00'"],
+            ["Incorrect date value", "Data truncated for column"],
+        ),
+        case(
+            "integer_of_decimal",
+            ["DECIMAL(10,2)", "MODIFY x INT"],
+            ["1.00", "1.25", "'1.25'"],
+            SILENT,
+        ),
+        case(
+            "integer_of_text",
+            ["VARCHAR(20)", "MODIFY x INT"],
+            ["'12'", "'1.5'", "'1.5'"],
+            SILENT,
+        ),
+        case("float_of_double", ["DOUBLE", "MODIFY x FLOAT"], ["0.5", "0.1", "'0.1'"], SILENT),
+        case(
+            "double_of_integer",
+            ["BIGINT", "MODIFY x DOUBLE"],
+            ["9007199254740992", "9007199254740993", "'9007199254740993'"],
+            SILENT,
+        ),
+        case(
+            "trailing_space",
+            ["VARCHAR(20)", "MODIFY x CHAR(20)"],
+            ["'a'", "'a  '", "'a  '"],
+            SILENT,
+        ),
+        case(
+            "padded_bytes",
+            ["VARBINARY(4)", "MODIFY x BINARY(4)"],
+            ["'abcd'", "'ab'", "'ab'"],
+            SILENT,
+        ),
+        case("no_number", ["VARCHAR(20)", "MODIFY x INT"], ["'12'", "'12x'", "'12x'"], truncated),
+        case(
+            "no_json",
+            ["TEXT", "MODIFY x JSON"],
+            ["'{}'", "'{bad'", "'{bad'"],
+            ["Invalid JSON text", "failed for"],
+        ),
+        case(
+            "no_member",
+            ["ENUM('a','b')", "MODIFY x ENUM('a')"],
+            ["'a'", "'b'", "'b'"],
+            truncated,
+        ),
+        case(
+            "no_flag",
+            ["SET('a','b')", "MODIFY x SET('a')"],
+            ["'a'", "'a,b'", "'a,b'"],
+            truncated,
+        ),
+        case(
+            "no_letter",
+            ["VARCHAR(20) CHARACTER SET utf8mb4", "MODIFY x VARCHAR(20) CHARACTER SET latin1"],
+            ["'é'", "'日本'", "'日本'"],
+            ["Incorrect string value", "Incorrect string value"],
+        ),
+        case(
+            "no_timestamp",
+            ["DATETIME", "MODIFY x TIMESTAMP NULL"],
+            ["'2020-01-01 10:00:00'", "'1900-01-01 10:00:00'", "'1900-01-01 10:00:00'"],
+            ["Incorrect datetime value", "Incorrect datetime value"],
+        ),
+    ];
+    all.push(Case {
+        column: "it's `odd`",
+        ..case(
+            "odd_name",
+            ["VARCHAR(20)", "MODIFY `it's ``odd``` VARCHAR(5)"],
+            ["'short'", "'too long'", "'too long'"],
+            ["for column", "Data too long for column"],
+        )
+    });
+    // Another rule than the column's type: no column is named, the row is.
+    all.push(Case {
+        column: "",
+        ..case(
+            "check",
+            ["INT", "ADD CONSTRAINT CHECK (x < 10)"],
+            ["7", "99", ""],
+            ["Check constraint", "failed for"],
+        )
+    });
+    all
+}
+
+impl Case {
+    fn column_name(&self) -> &'static str {
+        if self.column.is_empty() { "x" } else { self.column }
+    }
+
+    /// What every message must hold.
+    fn ensure_named(&self, flavor: Flavor, message: &str) -> Result<()> {
+        let column = format!("column {}, value {}", self.column, self.shown);
+        let mut parts = vec![
+            format!("id={BAD_ID}"),
+            self.words[usize::from(flavor.is_mariadb())].to_owned(),
+            "Mend the row or the statement".to_owned(),
+        ];
+        if !self.column.is_empty() {
+            parts.push(column);
+        }
+        for part in parts {
+            ensure!(message.contains(&part), "{part:?} is missing in {message:?}");
+        }
+        Ok(())
+    }
+
+    async fn fill(&self, db: &TestDb, table: &str, with_bad: bool) -> Result<()> {
+        let mut conn = app::connect(db).await?;
+        let column = quote(self.column_name());
+        let create = format!(
+            "CREATE TABLE {table} (id INT NOT NULL PRIMARY KEY, {column} {})",
+            self.definition
+        );
+        app::run(&mut conn, &create).await?;
+        let bad = if with_bad { BAD_ID } else { 0 };
+        let insert = format!(
+            "INSERT INTO {table} SELECT n, {} FROM seq WHERE n <= {ROWS} AND n <> {BAD_ID}",
+            self.good
+        );
+        app::run(&mut conn, &insert).await?;
+        if bad > 0 {
+            app::run(&mut conn, &format!("INSERT INTO {table} VALUES ({bad}, {})", self.bad))
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Calls the program on this table; small chunks, so that the bad row is in a later one.
+fn call(db: &TestDb, words: &[&str]) -> Result<Called> {
+    let state = format!("{}_state", db.name());
+    let (command, rest) = words.split_first().context("no command")?;
+    let url = db.url();
+    let mut all = vec![*command, url.as_str(), "--state-schema", state.as_str()];
+    all.extend(rest);
+    cli::call(&all)
+}
+
+fn run(db: &TestDb, statement: &str) -> Result<Called> {
+    call(db, &["run", statement, "--yes", "--strategy", "shadow", "--replica", "none"])
+}
+
+/// Every case on one server, found while copying and found while applying.
+pub(crate) fn check(flavor: Flavor) -> Result<()> {
+    let Some(db) = TestDb::new(flavor) else { return Ok(()) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async { app::numbers(&mut app::connect(&db).await?).await })?;
+    crate::crowd::each(
+        flavor.name(),
+        &cases(),
+        |case| case.name.to_owned(),
+        |case| {
+            runtime.block_on(case.fill(&db, &format!("a_{}", case.name), false))?;
+            runtime.block_on(found_while_applying(&db, flavor, case)).context("applying")?;
+            runtime.block_on(case.fill(&db, &format!("l_{}", case.name), true))?;
+            found_while_copying(&db, flavor, case).context("copying")
+        },
+    );
+    Ok(())
+}
+
+/// The whole program: exit code, message, and an end without a trace.
+fn found_while_copying(db: &TestDb, flavor: Flavor, case: &Case) -> Result<()> {
+    let table = format!("l_{}", case.name);
+    let dump = || catalogue::dump(&db.url(), db.name(), &table);
+    let before = dump()?;
+    let called = run(db, &format!("ALTER TABLE {table} {}", case.alter))?;
+    ensure!(called.code() == 1, "exit code {}: {}", called.code(), called.complaint());
+    case.ensure_named(flavor, &called.complaint())?;
+    ensure!(called.event("swap").is_none(), "it was swapped");
+    let between = dump()?;
+    ensure!(between.len() > before.len(), "what is left to resume from? {between:?}");
+    let aborted = call(db, &["abort", &table])?;
+    ensure!(aborted.code() == 0, "abort: {}", aborted.complaint());
+    let after = dump()?;
+    ensure!(after == before, "the run left a trace: {after:?}");
+    let rows = sql::first_row(&db.url(), &format!("SELECT COUNT(*) FROM {table}"))?;
+    ensure!(rows.and_then(|row| row.get(0)) == Some(ROWS), "rows went");
+    Ok(())
+}
+
+/// The rooms alone, so that the row comes for certain after its chunk was copied.
+async fn found_while_applying(db: &TestDb, flavor: Flavor, case: &Case) -> Result<()> {
+    let table = format!("a_{}", case.name);
+    let statement = format!("ALTER TABLE {table} {}", case.alter);
+    let resolved = options::resolve(&db.url(), &FileSearch::none(), &|_| None)?;
+    let state = format!("{}_state", db.name());
+    let settings = SessionSettings::default();
+    let server = MySql::open(resolved.options, settings, state, vec!["none".into()]).await?;
+    let mut control = server.control().await?;
+    let request = Request {
+        run_id: format!("a{}", case.name.replace('_', "")),
+        alter: Alter::parse(&statement, Syntax::mysql())?,
+        statement,
+        default_schema: Some(db.name().to_owned()),
+        replicas: vec!["none".into()],
+        indexes: IndexTiming::Auto,
+        force_shadow: true,
+    };
+    let plan = control.plan(&request).await?;
+    let spec = Arc::new(plan.spec.with_context(|| format!("refused: {:?}", plan.findings))?);
+    control.create_run(&spec, &Checkpoint::begin()).await?;
+    let grip = control.take_over(&spec.run_id).await?;
+    control.prepare(&spec).await?;
+    let mut worker = server.worker(&spec, &grip).await?;
+    let (chunks, _) = worker.plan_chunks(None, 200, 9).await?;
+    for chunk in &chunks {
+        worker.copy_chunk(1, chunk).await?;
+    }
+    let mut conn = app::connect(db).await?;
+    let insert = |id: u32, value: &str| format!("INSERT INTO {table} VALUES ({id}, {value})");
+    for (id, value) in [(600, case.good), (BAD_ID, case.bad), (700, case.good)] {
+        conn.query_drop(insert(id, value)).await?;
+    }
+    let Err(error) = worker.apply(&Frontier::End, 100).await else {
+        anyhow::bail!("the row was applied")
+    };
+    ensure!(error.kind == ErrorKind::DataError, "{error:?}");
+    case.ensure_named(flavor, &error.to_string())?;
+    control.abort(&spec).await?;
+    Ok(control.close_run(&spec.run_id, "aborted").await?)
+}
