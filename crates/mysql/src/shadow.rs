@@ -78,6 +78,7 @@ impl Shadow for Control {
 
     async fn finish(&mut self, spec: &RunSpec, keep_retired: bool) -> DbResult<()> {
         let object = format!("{}.{}", spec.schema, spec.names.retired);
+        self.apply_late_entries(spec).await?;
         for names in [&spec.names.triggers, &spec.names.fences] {
             for sql in trigger::drop_sql(&spec.schema, names)? {
                 self.run_on_live(&sql, "dropping a trigger of", &object).await?;
@@ -231,11 +232,7 @@ impl Control {
     }
 
     /// Which table bears the source's name, told by which of our names are left.
-    async fn swap_state(
-        &mut self,
-        spec: &RunSpec,
-        checkpoint: &Checkpoint,
-    ) -> DbResult<SwapState> {
+    async fn swap_state(&mut self, spec: &RunSpec, checkpoint: &Checkpoint) -> DbResult<SwapState> {
         let phase = checkpoint.phase;
         let source = table_exists(&mut self.session, &spec.schema, &spec.table).await?;
         let shadow = table_exists(&mut self.session, &spec.schema, &spec.names.shadow).await?;

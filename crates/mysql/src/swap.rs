@@ -9,6 +9,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use underpin_core::key::Frontier;
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{Database, DbError, DbResult, ErrorKind, Grip, Swap, SwapOutcome};
@@ -24,8 +26,9 @@ use crate::trigger;
 use crate::worker::Worker;
 use crate::{counter, diagnose, health};
 
-/// Entries that one application under the lock takes at most, so that the budget is looked at often.
-const DRAIN_ENTRIES_MAX: u64 = 1000;
+/// Entries that are drained under the lock at most. One application reads all of them, however few it
+/// takes, so that a longer log would exceed any budget before it is looked at.
+const DRAIN_ENTRIES_MAX: u64 = 5000;
 
 /// Longest wait for B's RENAME to show as waiting.
 const RENAME_SEEN_MS_MAX: u64 = 800;
@@ -34,7 +37,10 @@ const RENAME_SEEN_MS_MAX: u64 = 800;
 const FENCE_MARGIN_S: u32 = 2;
 
 /// The server drops a session that holds the lock and falls silent after this many seconds.
-const LOCKED_SILENCE_S: u32 = 10;
+const LOCKED_SILENCE_S: u32 = 3;
+
+/// How long B may take for its RENAME beyond its lock time-out.
+const RENAME_MARGIN: Duration = Duration::from_secs(30);
 
 impl Swap for Control {
     async fn try_swap(
@@ -58,6 +64,11 @@ impl Swap for Control {
         } else {
             self.two_sessions(&attempt, &mut worker).await
         };
+        if outcome.as_ref().is_err_and(DbError::is_ambiguous) {
+            // It may still hold the lock, with everybody waiting behind it: the server may not know yet
+            // that its client is gone.
+            self.end(worker.session.id.thread).await;
+        }
         worker.session.close().await;
         match outcome {
             Err(error) if error.is_retryable() => Err(self.not_had(spec, error).await),
@@ -142,6 +153,8 @@ async fn prepare_under_lock(
     worker: &mut Worker,
 ) -> DbResult<Result<u64, SwapOutcome>> {
     let object = attempt.object();
+    // The wait for the lock has a bound of its own.
+    let locked = Instant::now();
     let fence = store::fence_sql(&worker.state_schema, &worker.grip.run_id)?;
     let fence = fence.replace(" LOCK IN SHARE MODE", "");
     let epoch = number(&mut worker.session.conn, &fence, "reading the fence of", &object).await?;
@@ -149,13 +162,18 @@ async fn prepare_under_lock(
         return Err(store::fenced(&object));
     }
     let probe = format!(
-        "SELECT COUNT(*) FROM (SELECT 1 FROM {} WHERE id >= {} LIMIT 1) AS p",
+        "SELECT COUNT(*) FROM (SELECT 1 FROM {} WHERE id >= {} LIMIT {}) AS p",
         worker.shape.log,
-        worker.floor.get()
+        worker.floor.get(),
+        DRAIN_ENTRIES_MAX + 1
     );
     let mut drained = 0;
-    while number(&mut worker.session.conn, &probe, "probing the log of", &object).await? > 0 {
-        if attempt.begun.elapsed() >= attempt.budget {
+    loop {
+        let left = number(&mut worker.session.conn, &probe, "probing the log of", &object).await?;
+        if left == 0 {
+            break;
+        }
+        if left > DRAIN_ENTRIES_MAX || locked.elapsed() >= attempt.budget {
             return Ok(Err(SwapOutcome::DrainTooSlow { drained }));
         }
         let (_, applied) = worker.apply_staged(&Frontier::End, DRAIN_ENTRIES_MAX, None).await?;
@@ -165,7 +183,7 @@ async fn prepare_under_lock(
     let print = Fingerprint::read(&mut worker.session.conn, &capabilities, attempt.spec).await?;
     print.ensure_same(&attempt.kept, &object)?;
     counter::carry(&mut worker.session, attempt.spec).await?;
-    if attempt.begun.elapsed() >= attempt.budget {
+    if locked.elapsed() >= attempt.budget {
         return Ok(Err(SwapOutcome::DrainTooSlow { drained }));
     }
     Ok(Ok(drained))
@@ -209,20 +227,19 @@ impl Control {
                 return Err(error);
             }
         };
-        self.rename_from_the_side(attempt, worker, renamer, &sentry)
-            .await
-            .map(|(stall_ms, late)| SwapOutcome::Swapped { stall_ms, drained: drained + late })
+        let stall_ms = self.rename_from_the_side(attempt, worker, renamer, &sentry).await?;
+        Ok(SwapOutcome::Swapped { stall_ms, drained })
     }
 
     /// A holds the locks and everything is drained: fence, let B wait, let go, await B. Returns the
-    /// stall and the number of late entries.
+    /// stall. Late entries are applied when the run is finished.
     async fn rename_from_the_side(
         &mut self,
         attempt: &Attempt<'_>,
         worker: &mut Worker,
         mut renamer: Session,
         sentry: &str,
-    ) -> DbResult<(u64, u64)> {
+    ) -> DbResult<u64> {
         let spec = attempt.spec;
         let object = attempt.object();
         if let Err(error) = self.put_up_fence(spec, worker).await {
@@ -237,29 +254,58 @@ impl Control {
             renamer.close().await;
             result
         });
-        if let Err(error) = rename_is_waiting(worker, renamer_id, &object).await {
+        let let_go = match rename_is_waiting(worker, renamer_id, &object).await {
+            Ok(()) => let_go(worker, sentry, &object).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = let_go {
             let error = self.take_down(spec, worker, error).await;
-            // The sentry made it fail, or its lock time-out did; either way its end is awaited.
-            let _ = renaming.await;
-            if !error.is_ambiguous() {
-                self.drop_sentry(spec).await?;
+            if error.is_ambiguous() {
+                self.end(worker.session.id.thread).await;
             }
-            return Err(error);
+            // With the sentry in its way it fails; without, it may have been made. Either way it has
+            // ended before anybody looks.
+            return match self.renamed(renaming, renamer_id, &object).await {
+                Ok(_) => Ok(attempt.stall_ms()),
+                Err(_) if !error.is_ambiguous() => self.drop_sentry(spec).await.and(Err(error)),
+                Err(_) => Err(error),
+            };
         }
-        let drop = format!("DROP TABLE {sentry}");
-        run(&mut worker.session.conn, &drop, "dropping the sentry of", &object).await?;
-        unlock(worker, &object).await?;
-        let renamed = renaming.await.map_err(|error| {
-            DbError::new(ErrorKind::Ambiguous, "swapping", object.clone()).said(error.to_string())
-        })?;
-        if let Err(error) = renamed {
+        if let Err(error) = self.renamed(renaming, renamer_id, &object).await {
             if !error.is_ambiguous() {
                 self.drop_fence(spec).await?;
             }
             return Err(error);
         }
-        let stall_ms = attempt.stall_ms();
-        Ok((stall_ms, self.apply_late_entries(worker, &object).await?))
+        Ok(attempt.stall_ms())
+    }
+
+    /// B's answer. Where none comes its session is ended, so that it cannot rename later.
+    async fn renamed(
+        &self,
+        renaming: JoinHandle<DbResult<u64>>,
+        renamer: u64,
+        object: &str,
+    ) -> DbResult<u64> {
+        let ambiguous = || DbError::new(ErrorKind::Ambiguous, "swapping", object);
+        let limit = Duration::from_secs(self.server.settings.lock_wait_timeout_s.into());
+        let result = match timeout(limit.saturating_add(RENAME_MARGIN), renaming).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(fault)) => Err(ambiguous().said(fault.to_string())),
+            Err(_) => Err(ambiguous().help("The RENAME gave no answer in time")),
+        };
+        if result.as_ref().is_err_and(DbError::is_ambiguous) {
+            self.end(renamer).await;
+        }
+        result
+    }
+
+    /// Ends a session whose connection is lost. Where that fails the next one to enter the run waits
+    /// for its end.
+    async fn end(&self, session: u64) {
+        if let Err(error) = self.server.end(session).await {
+            tracing::warn!(session, %error, "a session of the swap could not be ended");
+        }
     }
 
     /// Fresh statistics for the new table: without them the first statements after the swap would be
@@ -326,20 +372,6 @@ impl Control {
         Ok(())
     }
 
-    /// After the RENAME the log must be empty; a late entry is applied from the retired table.
-    async fn apply_late_entries(&mut self, worker: &mut Worker, object: &str) -> DbResult<u64> {
-        worker.under_lock = false;
-        worker.set("autocommit = 1").await?;
-        worker.shape = worker.shape.after_rename();
-        let probe = format!("SELECT COUNT(*) FROM {}", worker.shape.log);
-        let mut late = 0;
-        while number(&mut worker.session.conn, &probe, "probing the log of", object).await? > 0 {
-            let (_, applied) = worker.apply_staged(&Frontier::End, DRAIN_ENTRIES_MAX, None).await?;
-            late += applied.entries;
-        }
-        Ok(late)
-    }
-
     /// A transaction that has held the table for long will not let go within the lock time-out: then
     /// we do not even queue, since everybody would queue behind us.
     async fn refuse_old_holders(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -379,6 +411,13 @@ async fn rename_is_waiting(worker: &mut Worker, renamer: u64, object: &str) -> D
     }
     Err(DbError::new(ErrorKind::LockNotHad, "waiting for the rename of", object)
         .help("The RENAME did not come to wait for the table in time"))
+}
+
+/// Lets B go first, then everybody.
+async fn let_go(worker: &mut Worker, sentry: &str, object: &str) -> DbResult<()> {
+    let drop = format!("DROP TABLE {sentry}");
+    run(&mut worker.session.conn, &drop, "dropping the sentry of", object).await?;
+    unlock(worker, object).await
 }
 
 async fn unlock(worker: &mut Worker, object: &str) -> DbResult<()> {
