@@ -11,7 +11,7 @@ use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::servers::{Flavor, TestDb};
 
 use mysql_steps::{
-    LIMIT, Steps, make_table, named, on_each, rows, run, start, succeed, wait_for_lock_wait,
+    Steps, make_table, named, on_each, rows, run, spring, start, succeed, wait_for_lock_wait,
 };
 
 const CHANGE: &str = "ALTER TABLE t ADD n INT NOT NULL DEFAULT 7";
@@ -116,7 +116,7 @@ async fn with_a_holder(db: &TestDb, moment: Moment, begin: &[&str]) {
     }
     let mut runner = start(&proxy.url(db.name()), CHANGE, &[]);
     if moment == Moment::Swap {
-        trap.wait_sprung(LIMIT).unwrap();
+        spring(&trap, &mut runner);
         run(&mut holder, begin).await;
         trap.release();
     }

@@ -10,11 +10,12 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use underpin_tests::cli::Called;
 use underpin_tests::proxy::{Deed, Proxy};
+use underpin_tests::runner::story;
 use underpin_tests::servers::{Flavor, TestDb};
 use underpin_tests::workload::Dice;
 
 use crate::mysql_steps::{
-    LIMIT, make_table, named, nothing_left, on_each, rows, run, start, succeed,
+    LIMIT, make_table, named, nothing_left, on_each, rows, run, spring, start, succeed,
 };
 
 const CHANGE: &str = "ALTER TABLE t ADD n INT NOT NULL DEFAULT 7";
@@ -42,8 +43,8 @@ async fn change_rows_of_a_chunk_in_flight(db: &TestDb) -> Called {
     make_table(db, 3000).await;
     let proxy = Proxy::start(&db.endpoints().primary).unwrap();
     let trap = proxy.trap(&["INSERT INTO", "~up_new` ("], Deed::Hold);
-    let runner = start(&proxy.url(db.name()), CHANGE, &["--workers", "1", "--verify", "off"]);
-    trap.wait_sprung(LIMIT).unwrap();
+    let mut runner = start(&proxy.url(db.name()), CHANGE, &["--workers", "1", "--verify", "off"]);
+    spring(&trap, &mut runner);
     let mut blocker = db.conn().await.unwrap();
     let row = "INSERT INTO `t~up_new` (id, u, v) VALUES (1500, -1, '')";
     run(&mut blocker, &["BEGIN", row]).await;
@@ -89,8 +90,9 @@ fn a_unique_value_crosses_the_frontier_while_it_is_pending() {
         make_table(&db, 3000).await;
         let proxy = Proxy::start(&db.endpoints().primary).unwrap();
         let second = proxy.trap_nth(&["INSERT INTO", "~up_new` ("], 1, Deed::Hold);
-        let runner = start(&proxy.url(db.name()), CHANGE, &["--workers", "1", "--verify", "off"]);
-        second.wait_sprung(LIMIT).unwrap();
+        let mut runner =
+            start(&proxy.url(db.name()), CHANGE, &["--workers", "1", "--verify", "off"]);
+        spring(&second, &mut runner);
         let mut app = db.conn().await.unwrap();
         run(
             &mut app,
@@ -113,7 +115,7 @@ fn a_unique_value_crosses_the_frontier_while_it_is_pending() {
         let expected = rows(&db, CONTENT).await;
         second.release();
         let called = succeed(runner);
-        assert_eq!(called.ended.number("chunks_redone"), Some(1), "{:?}", called.events);
+        assert_eq!(called.ended.number("chunks_redone"), Some(1), "{}", story(&called.events));
         assert_eq!(rows(&db, CONTENT).await, expected);
         nothing_left(&db).await;
     });
@@ -175,10 +177,9 @@ fn unique_values_swapped_at_full_speed_never_clash_in_apply() {
         for writer in writers {
             expected.extend(writer.await.unwrap());
         }
-        assert_eq!(called.code(), 0, "{}\n{:?}", called.complaint(), called.events);
+        assert_eq!(called.code(), 0, "{}\n{}", called.complaint(), story(&called.events));
         let applying = named(&called, "retrying");
-        let applying =
-            applying.iter().filter(|event| event["what"] == "applying the log").count();
+        let applying = applying.iter().filter(|event| event["what"] == "applying the log").count();
         assert_eq!(applying, 0, "{:?}", named(&called, "retrying"));
         let captured = called.ended.number("changes_captured").unwrap_or(0);
         assert!(captured > 500, "only {captured} changes: the writers were not in the way");

@@ -3,9 +3,10 @@
 
 use underpin_tests::cli;
 use underpin_tests::proxy::{Deed, Proxy};
+use underpin_tests::runner::story;
 use underpin_tests::servers::{Flavor, TestDb};
 
-use crate::mysql_steps::{LIMIT, make_table, nothing_left, on_each, rows, run, start};
+use crate::mysql_steps::{LIMIT, make_table, nothing_left, on_each, rows, run, spring, start};
 
 const CHANGE: &str = "ALTER TABLE t ADD n INT NOT NULL DEFAULT 7";
 
@@ -42,8 +43,8 @@ async fn stopped_by(db: &TestDb, words: &[&str], deed: &[&str], table_rows: u32)
     let proxy = Proxy::start(&db.endpoints().primary).unwrap();
     let trap = proxy.trap(words, Deed::Hold);
     let more = ["--workers", "1", "--verify", "off"];
-    let runner = start(&proxy.url(db.name()), CHANGE, &more);
-    trap.wait_sprung(LIMIT).unwrap();
+    let mut runner = start(&proxy.url(db.name()), CHANGE, &more);
+    spring(&trap, &mut runner);
     let trigger = trigger_of_updates(db).await;
     for statement in deed {
         run(&mut somebody, &[&statement.replace("TRIGGER`", &format!("{trigger}`"))]).await;
@@ -51,7 +52,7 @@ async fn stopped_by(db: &TestDb, words: &[&str], deed: &[&str], table_rows: u32)
     let left = table(db).await;
     trap.release();
     let called = runner.wait(LIMIT).unwrap();
-    assert_eq!(called.code(), 1, "{deed:?}: {}\n{:?}", called.complaint(), called.events);
+    assert_eq!(called.code(), 1, "{deed:?}: {}\n{}", called.complaint(), story(&called.events));
     let error = called.event("error").unwrap();
     assert_eq!(error["kind"], "source_changed", "{deed:?}: {error}");
     assert_eq!(table(db).await, left, "{deed:?}");

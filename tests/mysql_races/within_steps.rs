@@ -158,7 +158,8 @@ fn a_chunk_is_a_plain_insert_and_swallows_no_clash() {
         worker.copy_chunk(1, &chunks[0]).await.unwrap();
         let mut app = db.conn().await.unwrap();
         // The value of a copied row moves to one that is still to be copied.
-        run(&mut app, &["UPDATE t SET u = -1 WHERE id = 3", "UPDATE t SET u = 30 WHERE id = 15"]).await;
+        run(&mut app, &["UPDATE t SET u = -1 WHERE id = 3", "UPDATE t SET u = 30 WHERE id = 15"])
+            .await;
         let clash = worker.copy_chunk(1, &chunks[1]).await.unwrap_err();
         assert_eq!(clash.kind, underpin_dialect::ErrorKind::DuplicateKey, "{clash}");
         let count = format!("SELECT COUNT(*) FROM {}", steps.shadow());
@@ -235,7 +236,8 @@ fn a_change_of_the_key_logs_both_keys() {
             let mut app = db.conn().await.unwrap();
             run(&mut app, &KEY_CHANGES).await;
             run(&mut app, &["UPDATE t SET v = 5 WHERE k = 'd'"]).await;
-            let logged = rows(&db, &format!("SELECT HEX(k0) FROM {} ORDER BY id", steps.log())).await;
+            let logged =
+                rows(&db, &format!("SELECT HEX(k0) FROM {} ORDER BY id", steps.log())).await;
             assert_eq!(logged, ["61", "41", "62", "6220", "63", "7A", "64"]);
             worker.apply(&Frontier::End, 1000).await.unwrap();
             let shadow = rows(&db, &format!("{BYTES} {} ORDER BY v", steps.shadow())).await;

@@ -17,7 +17,8 @@ use underpin_mysql::connect::SessionSettings;
 use underpin_mysql::mycnf::FileSearch;
 use underpin_mysql::{MySql, options};
 use underpin_tests::cli::Called;
-use underpin_tests::runner::Runner;
+use underpin_tests::proxy::Trap;
+use underpin_tests::runner::{Runner, story};
 use underpin_tests::servers::{Flavor, TestDb, sql};
 
 /// How long anything may take that a busy machine does in seconds.
@@ -33,8 +34,18 @@ pub fn start(url: &str, change: &str, more: &[&str]) -> Runner {
 /// Waits for its end, which must be a good one.
 pub fn succeed(runner: Runner) -> Called {
     let called = runner.wait(LIMIT).unwrap();
-    assert_eq!(called.code(), 0, "{}\n{:?}", called.complaint(), called.events);
+    assert_eq!(called.code(), 0, "{}\n{}", called.complaint(), story(&called.events));
     called
+}
+
+/// Waits until the trap has sprung; fails where the program ends before.
+pub fn spring(trap: &Trap, runner: &mut Runner) {
+    let until = Instant::now() + LIMIT;
+    while trap.sprung() == 0 {
+        let ended = runner.has_ended().unwrap();
+        assert!(!ended && Instant::now() < until, "no statement came: {}", runner.story());
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Events of this name.

@@ -15,5 +15,6 @@ pub mod runner;
 pub mod servers;
 pub mod soak;
 pub mod stage;
+pub mod swaps;
 pub mod workload;
 pub mod writers_alone;

@@ -40,8 +40,9 @@ impl Prober {
     pub fn start(url: &str, statements: Vec<String>) -> Self {
         let (stop, url) = (Arc::new(AtomicBool::new(false)), url.to_owned());
         let until = Arc::clone(&stop);
-        let thread =
-            thread::spawn(move || sql::block_on(async move { probe(&url, &statements, &until).await }));
+        let thread = thread::spawn(move || {
+            sql::block_on(async move { probe(&url, &statements, &until).await })
+        });
         Self { stop, thread }
     }
 

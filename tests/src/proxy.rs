@@ -182,7 +182,8 @@ impl Trap {
     /// Whether this statement springs it.
     fn springs(&self, previous: &str, statement: &str) -> bool {
         let state = &self.0;
-        let has = |text: &str, words: &[String]| words.iter().all(|word| text.contains(word.as_str()));
+        let has =
+            |text: &str, words: &[String]| words.iter().all(|word| text.contains(word.as_str()));
         has(statement, &state.words)
             && has(previous, &state.previous)
             && !take_one(&state.skip)

@@ -111,7 +111,7 @@ impl Runner {
             }
             thread::sleep(LOOK_EVERY);
         }
-        bail!("an event did not come within {} s: {:?}", limit.as_secs(), self.events())
+        bail!("an event did not come within {} s: {}", limit.as_secs(), self.story())
     }
 
     /// Waits until the phase begins; false when the program ends without it.
@@ -119,10 +119,15 @@ impl Runner {
     /// # Errors
     /// As [`Self::wait_for`].
     pub fn wait_phase(&mut self, phase: &str, limit: Duration) -> Result<bool> {
-        let found = self.wait_for(limit, |event| {
-            event["event"] == "phase" && event["phase"] == phase
-        })?;
+        let found =
+            self.wait_for(limit, |event| event["event"] == "phase" && event["phase"] == phase)?;
         Ok(found.is_some())
+    }
+
+    /// The last events, each in a line; of those that repeat themselves (progress) only the newest.
+    #[must_use]
+    pub fn story(&self) -> String {
+        story(&self.events())
     }
 
     /// Kills it without warning and waits until it is gone.
@@ -142,7 +147,7 @@ impl Runner {
         let until = Instant::now() + limit;
         while !self.has_ended()? {
             if Instant::now() >= until {
-                bail!("underpin has not ended within {} s: {:?}", limit.as_secs(), self.events());
+                bail!("underpin has not ended within {} s: {}", limit.as_secs(), self.story());
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -181,6 +186,19 @@ impl Drop for Runner {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
+}
+
+/// See [`Runner::story`].
+#[must_use]
+pub fn story(events: &[Value]) -> String {
+    let last = events.len().saturating_sub(1);
+    let told = events
+        .iter()
+        .enumerate()
+        .filter(|(index, event)| *index == last || event["event"] != "progress")
+        .map(|(_, event)| event.to_string());
+    let told: Vec<String> = told.collect();
+    told.get(told.len().saturating_sub(12)..).unwrap_or_default().join("\n  ")
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
