@@ -19,6 +19,8 @@ mod crowd;
 mod key_cases;
 #[path = "mysql_types/keys.rs"]
 mod keys;
+#[path = "mysql_types/loss_cases.rs"]
+mod loss_cases;
 #[path = "mysql_types/losses.rs"]
 mod losses;
 #[path = "mysql_types/oracle.rs"]

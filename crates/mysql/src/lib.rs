@@ -22,6 +22,7 @@ mod late;
 pub mod mycnf;
 pub mod options;
 mod preflight;
+mod privileges;
 mod query;
 mod shadow;
 mod shape;

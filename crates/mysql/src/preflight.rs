@@ -6,7 +6,7 @@ use underpin_core::alter::ClauseKind;
 use underpin_core::finding::Finding;
 use underpin_core::mapping::{Mapping, qualifies};
 use underpin_core::plan::Names;
-use underpin_core::schema::Table;
+use underpin_core::schema::{Column, Index, Table};
 use underpin_dialect::{DbResult, Request};
 
 use crate::connect::{Replication, server_role};
@@ -14,8 +14,9 @@ use crate::control::Control;
 use crate::flavor::BinlogFormat;
 use crate::health::Replica;
 use crate::inspect::{read_table, table_exists};
+use crate::privileges;
 use crate::query::{first, literal, rows, text};
-use crate::types::implied_default;
+use crate::types::{KeyKind, implied_default};
 
 /// Checks that need nothing of ours: the statement, the server, the table.
 pub(crate) async fn before(
@@ -26,6 +27,7 @@ pub(crate) async fn before(
     replicas: &[Replica],
 ) -> DbResult<Vec<Finding>> {
     let mut findings = statement(request);
+    findings.extend(privileges::check(control, request, schema).await?);
     findings.extend(server(control).await?);
     findings.extend(replicas.iter().filter_map(unreachable_replica));
     findings.extend(the_table(control, schema, table).await?);
@@ -176,13 +178,13 @@ async fn the_table(control: &mut Control, schema: &str, table: &str) -> DbResult
 async fn keys(control: &mut Control, schema: &str, table: &str) -> DbResult<Vec<Finding>> {
     let source = read_table(&mut control.session, schema, table).await?;
     let unique: Vec<_> = source.indexes.iter().filter(|index| index.unique).collect();
-    if unique.iter().any(|index| qualifies(index, &source).is_ok()) {
+    if unique.iter().any(|index| can_be_key(index, &source).is_ok()) {
         return Ok(Vec::new());
     }
     let mut reasons: Vec<String> = unique
         .iter()
         .filter_map(|index| {
-            qualifies(index, &source).err().map(|why| format!("{}: {why}", index.name))
+            can_be_key(index, &source).err().map(|why| format!("{}: {why}", index.name))
         })
         .collect();
     if reasons.is_empty() {
@@ -194,6 +196,19 @@ async fn keys(control: &mut Control, schema: &str, table: &str) -> DbResult<Vec<
         "Rows are told apart by a primary key, or by a unique key whose columns are all NOT NULL: add \
          one first",
     )])
+}
+
+/// Whether the index tells rows apart, and has columns whose values can be bounds of a range.
+fn can_be_key(index: &Index, table: &Table) -> Result<(), String> {
+    qualifies(index, table)?;
+    let columns = index.parts.iter().filter_map(|part| table.column(part.column.as_deref()?));
+    match columns.into_iter().find(|column| KeyKind::of(column).is_none()) {
+        None => Ok(()),
+        Some(column) => Err(format!(
+            "{} is of type {}, whose values have no exact order as text",
+            column.name, column.full_type
+        )),
+    }
 }
 
 async fn foreign_keys(control: &mut Control, schema: &str, table: &str) -> DbResult<Vec<Finding>> {
@@ -275,6 +290,23 @@ pub(crate) async fn left_overs(
     Ok(findings)
 }
 
+/// A TIMESTAMP is an instant, which every session sees in its own time zone; other types are not.
+fn zone(old: &Column, new: &Column) -> Option<Finding> {
+    let is_instant = |column: &Column| column.base_type == "timestamp";
+    (is_instant(old) != is_instant(new)).then(|| {
+        Finding::warning(
+            "time-zone",
+            format!(
+                "{} {} becomes {} {}: values are converted in UTC, not in the time zone of your \
+                 sessions",
+                old.name, old.full_type, new.name, new.full_type
+            ),
+            "If the column is to hold local times, shift it afterwards, or let the server make the \
+             change in a session of that time zone",
+        )
+    })
+}
+
 /// Conversions that can lose something; they stop the run when they do.
 pub(crate) fn conversions(source: &Table, scratch: &Table, mapping: &Mapping) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -288,6 +320,7 @@ pub(crate) fn conversions(source: &Table, scratch: &Table, mapping: &Mapping) ->
         if old.nullable && !new.nullable {
             change.push_str(" NOT NULL");
         }
+        findings.extend(zone(old, new));
         findings.push(Finding::note(
             "conversion",
             format!("{change}; a value that does not fit stops the run before the swap"),
