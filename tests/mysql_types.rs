@@ -7,6 +7,8 @@
 
 #[path = "mysql_types/app.rs"]
 mod app;
+#[path = "mysql_types/bites.rs"]
+mod bites;
 #[path = "mysql_types/column_cases.rs"]
 mod column_cases;
 #[path = "mysql_types/column_values.rs"]
@@ -81,5 +83,12 @@ fn duplicates_are_named_and_mended() {
 fn a_bad_row_that_comes_late_is_named() {
     for flavor in Flavor::ALL {
         violations::late_row(flavor).unwrap();
+    }
+}
+
+#[test]
+fn verification_bites() {
+    for flavor in Flavor::ALL {
+        bites::check(flavor).unwrap();
     }
 }

@@ -22,8 +22,7 @@ const STRICT: &str = "SET sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,AL
 pub(crate) fn check(flavor: Flavor) -> Result<()> {
     let Some(db) = TestDb::new(flavor) else { return Ok(()) };
     app::summer_time(&db.endpoints().primary)?;
-    let packet = format!("SET GLOBAL max_allowed_packet = {PACKET_BYTES}");
-    sql::execute(&db.endpoints().primary, vec![packet])?;
+    small_packet(&db)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { app::numbers(&mut app::connect(&db).await?).await })?;
     let (cases, met) = (cases(flavor), AtomicUsize::new(0));
@@ -43,6 +42,12 @@ pub(crate) fn check(flavor: Flavor) -> Result<()> {
     let enough = narrowed || met * 10 > cases.len() * 7;
     ensure!(enough, "the writer met {met} changes of {}", cases.len());
     Ok(())
+}
+
+/// Makes values of a few megabytes long ones.
+pub(crate) fn small_packet(db: &TestDb) -> Result<()> {
+    let packet = format!("SET GLOBAL max_allowed_packet = {PACKET_BYTES}");
+    sql::execute(&db.endpoints().primary, vec![packet])
 }
 
 /// One case: fill, mirror, change under a writer, compare. Returns the number of changes applied.

@@ -68,6 +68,8 @@ pub(crate) struct Pair {
     pub(crate) source_type: String,
     /// Whether the value is read as text.
     read_as_text: bool,
+    /// Whether it may be NULL, before or after the change.
+    pub(crate) nullable: bool,
     /// Where the server may cut the value without a word: whether it did, over the stage's `o` (as it
     /// was) and `c` (as it became).
     pub(crate) staged_loss: Option<String>,
@@ -414,6 +416,7 @@ fn column_pair(index: usize, old: &Column, new: &Column) -> DbResult<Pair> {
         target_form,
         source_type: column_type(old),
         read_as_text: forms::is_read_as_text(old, new),
+        nullable: old.nullable || new.nullable,
         staged_loss,
     })
 }

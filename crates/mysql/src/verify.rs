@@ -142,7 +142,7 @@ fn sum_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<(String, Str
     let shadow_range = shape.range(&range.range, |part| format!("n.{}", part.target))?;
     let source = format!(
         "SELECT COUNT(*), BIT_XOR({}) FROM {} AS s FORCE INDEX ({}) {} WHERE {source_range}{}",
-        row_hash(shape, |pair| &pair.source_form),
+        row_hash(shape, Side::Source),
         shape.source,
         shape.source_index,
         pending_join(shape, pending, &shape.log_meets_source("p.", "s.")),
@@ -151,7 +151,7 @@ fn sum_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<(String, Str
     let meets = shape.shadow_meets("n.", "p.", |part| &part.log);
     let shadow = format!(
         "SELECT COUNT(*), BIT_XOR({}) FROM {} AS n FORCE INDEX ({}) {} WHERE {shadow_range}{}",
-        row_hash(shape, |pair| &pair.target_form),
+        row_hash(shape, Side::Shadow),
         shape.shadow,
         shape.target_index,
         pending_join(shape, pending, &meets),
@@ -214,8 +214,8 @@ fn difference_sql(
         pending_join(shape, pending, &shape.log_meets_source("p.", "s.")),
         shape.range(&range.range, |part| format!("s.{}", part.source))?,
         pending_filter(pending),
-        row_text(shape, |pair| &pair.source_form),
-        row_text(shape, |pair| &pair.target_form),
+        row_text(shape, Side::Source),
+        row_text(shape, Side::Shadow),
     )];
     if shape.same_order {
         let meets = shape.shadow_meets("n.", "p.", |part| &part.log);
@@ -280,13 +280,36 @@ fn absent(column: &str) -> String {
     format!("{column} <=> NULL")
 }
 
-/// The text of a row: its values, and which of them are NULL (`CONCAT_WS` leaves NULLs out).
-fn row_text(shape: &Shape, form: impl Fn(&crate::shape::Pair) -> &String) -> String {
-    let values: Vec<&str> = shape.pairs.iter().map(|pair| form(pair).as_str()).collect();
-    let nulls: Vec<String> = values.iter().map(|value| format!("ISNULL({value})")).collect();
-    format!("CAST(CONCAT_WS('#', {}, CONCAT({})) AS BINARY)", values.join(", "), nulls.join(", "))
+/// Which of the two tables an expression is about: `s` or `n`.
+#[derive(Clone, Copy)]
+enum Side {
+    Source,
+    Shadow,
 }
 
-fn row_hash(shape: &Shape, form: impl Fn(&crate::shape::Pair) -> &String) -> String {
-    format!("CRC32({}) * {MIX}", row_text(shape, form))
+/// The text of a row: its values, and which of them are NULL (`CONCAT_WS` leaves NULLs out). Asked of
+/// the column, not of the form, which would be computed twice.
+fn row_text(shape: &Shape, side: Side) -> String {
+    let mut values: Vec<&str> = Vec::new();
+    let mut nulls: Vec<String> = Vec::new();
+    for pair in &shape.pairs {
+        let (form, name) = match side {
+            Side::Source => (&pair.source_form, format!("s.{}", pair.source)),
+            Side::Shadow => (&pair.target_form, format!("n.{}", pair.target)),
+        };
+        values.push(form);
+        if pair.nullable {
+            nulls.push(format!("ISNULL({name})"));
+        }
+    }
+    if nulls.is_empty() {
+        format!("CAST(CONCAT_WS('#', {}) AS BINARY)", values.join(", "))
+    } else {
+        let (values, nulls) = (values.join(", "), nulls.join(", "));
+        format!("CAST(CONCAT_WS('#', {values}, CONCAT({nulls})) AS BINARY)")
+    }
+}
+
+fn row_hash(shape: &Shape, side: Side) -> String {
+    format!("CRC32({}) * {MIX}", row_text(shape, side))
 }
