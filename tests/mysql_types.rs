@@ -92,3 +92,10 @@ fn verification_bites() {
         bites::check(flavor).unwrap();
     }
 }
+
+#[test]
+fn a_statement_that_the_server_cannot_show_is_in_nobodys_way() {
+    for flavor in Flavor::ALL {
+        violations::unreadable_statements(flavor).unwrap();
+    }
+}

@@ -57,9 +57,10 @@ const COLUMNS: [[&str; 4]; 25] = [
 /// not fit a packet; the others have short ones.
 const KEYS: [&str; 4] = ["'0000-00-00'", "'2020-01-01'", "'2020-01-02'", "'2020-01-03'"];
 
-struct Bench {
-    conn: Conn,
-    worker: Worker,
+/// A table whose copy is done and that nobody else works on.
+pub(crate) struct Bench {
+    pub(crate) conn: Conn,
+    pub(crate) worker: Worker,
     ranges: Vec<Chunk>,
     shadow: String,
 }
@@ -90,7 +91,7 @@ impl Bench {
 }
 
 /// Copies a table by the rooms, up to the point where source and shadow are equal.
-async fn copied(db: &TestDb, table: &str, alter: &str) -> Result<Bench> {
+pub(crate) async fn copied(db: &TestDb, table: &str, alter: &str) -> Result<Bench> {
     let statement = format!("ALTER TABLE {table} {alter}");
     let resolved = options::resolve(&db.url(), &FileSearch::none(), &|_| None)?;
     let state = format!("{}_state", db.name());

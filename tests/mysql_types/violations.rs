@@ -1,14 +1,18 @@
-//! Rows that a new unique index cannot hold, and a bad row that comes while the run is under way.
+//! What an application does meanwhile: rows that a new unique index cannot hold, a bad row that comes
+//! late, a statement that the server cannot show.
 
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 use mysql_async::Conn;
+use underpin_core::key::Frontier;
+use underpin_dialect::ChangeLog;
 use underpin_tests::catalogue;
 use underpin_tests::cli::{self, Called};
 use underpin_tests::servers::{Flavor, TestDb, sql};
 
 use crate::app;
+use crate::bites::copied;
 
 fn run(db: &TestDb, statement: &str, on_event: impl FnMut(&serde_json::Value)) -> Result<Called> {
     let (url, state) = (db.url(), format!("{}_state", db.name()));
@@ -133,4 +137,27 @@ pub(crate) fn late_row(flavor: Flavor) -> Result<()> {
     let after = catalogue::dump(&db.url(), db.name(), "late")?;
     ensure!(after == before, "the run left a trace: {after:?}");
     Ok(())
+}
+
+/// While anybody's statement holds a character of four bytes, MySQL can show neither its transactions
+/// nor its process list. Nothing of a run may depend on them.
+pub(crate) fn unreadable_statements(flavor: Flavor) -> Result<()> {
+    let Some(db) = TestDb::new(flavor) else { return Ok(()) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut app = fill(&db, "calm").await?;
+        let mut bench = copied(&db, "calm", "ADD extra INT").await?;
+        let mut other = app::connect(&db).await?;
+        let asleep =
+            tokio::spawn(async move { app::run(&mut other, "SELECT '\u{1F600}', SLEEP(2)").await });
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        for id in 0..3 {
+            let insert = format!("INSERT INTO calm VALUES (-{id} - 1, NULL, NULL, NULL)");
+            app::run(&mut app, &insert).await?;
+            let applied = bench.worker.apply(&Frontier::End, 100).await?;
+            ensure!(applied.keys == 1, "{applied:?}");
+        }
+        ensure!(!asleep.is_finished(), "it took too long to prove anything");
+        asleep.await?
+    })
 }

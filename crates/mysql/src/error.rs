@@ -6,6 +6,10 @@
 use mysql_async::{DriverError, Error, IoError, ServerError};
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
+/// MySQL cannot show its transactions or its process list while anybody's statement holds a character
+/// of four bytes: the texts of statements are utf8mb3 there. It passes when that statement ends.
+pub(crate) const STATEMENT_UNREADABLE: u16 = 3854;
+
 /// What the error means for the run.
 ///
 /// A server's word is definite unless its code is about a lost session; everything that breaks the
@@ -92,6 +96,8 @@ pub fn kind_of_code(code: u16) -> ErrorKind {
         // Deadlock, lock time-outs, too many lockers or connections, "restart the transaction".
         1020 | 1040 | 1203 | 1205 | 1206 | 1213 | 1412 | 1614 | 1615 | 1637 | 3058 | 3101
         | 3572 => ErrorKind::Retryable,
+        // See `STATEMENT_UNREADABLE`.
+        STATEMENT_UNREADABLE => ErrorKind::Retryable,
         // The commit itself reported an error: it may be in the log or not.
         1180 => ErrorKind::Ambiguous,
         // The session ended: shutdown, kill, time-out, network. What was in flight is unknown.
@@ -124,7 +130,7 @@ fn is_data_error(code: u16) -> bool {
         1048 | 1138 | 1216 | 1217 | 1263 | 1264 | 1265 | 1292 | 1300 | 1364 | 1365 | 1366 | 1367
             | 1406 | 1411 | 1416 | 1441 | 1451 | 1452 | 1526 | 1690 | 1748 | 1906 | 1918 | 1977
             | 3037 | 3105 | 3140..=3142 | 3144 | 3146 | 3147 | 3150 | 3151 | 3155..=3158
-            | 3616 | 3617 | 3643 | 3731 | 3732 | 3819 | 3854
+            | 3616 | 3617 | 3643 | 3731 | 3732 | 3819
     )
 }
 
@@ -213,6 +219,7 @@ mod tests {
             (1205, ErrorKind::Retryable),
             (1213, ErrorKind::Retryable),
             (3572, ErrorKind::Retryable),
+            (3854, ErrorKind::Retryable),
             (1180, ErrorKind::Ambiguous),
             (1927, ErrorKind::ConnectionLost),
             (1053, ErrorKind::ConnectionLost),

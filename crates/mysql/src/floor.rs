@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use underpin_dialect::DbResult;
 
+use crate::error::STATEMENT_UNREADABLE;
 use crate::query::number;
 
 /// Rest between two looks at the server's transactions.
@@ -98,8 +99,8 @@ impl Floor {
             "SELECT trx_id FROM information_schema.INNODB_TRX WHERE trx_mysql_thread_id = \
              CONNECTION_ID() AND trx_id BETWEEN 1 AND {READ_ONLY_FROM}"
         );
-        let our_transaction = number(conn, &sql, "reading our transaction on", object).await?;
-        if our_transaction > 0 {
+        let ours = readable(number(conn, &sql, "reading our transaction on", object).await)?;
+        if let Some(our_transaction) = ours.filter(|id| *id > 0) {
             self.lock().candidate = Some(Candidate { high, our_transaction, closed_at: None });
         }
         Ok(())
@@ -116,7 +117,8 @@ impl Floor {
             "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_id BETWEEN 1 AND {}",
             candidate.our_transaction
         );
-        if number(conn, &sql, "reading the transactions on", object).await? == 0 {
+        let older = readable(number(conn, &sql, "reading the transactions on", object).await)?;
+        if older == Some(0) {
             let closed_at = Some(Instant::now());
             self.lock().candidate = Some(Candidate { closed_at, ..candidate });
         }
@@ -132,6 +134,15 @@ impl Floor {
             state.floor = std::cmp::max(state.floor, high + 1);
             state.candidate = None;
         }
+    }
+}
+
+/// `None` where the server cannot tell just now: without a floor reading is slower, and that is all.
+fn readable(answer: DbResult<u64>) -> DbResult<Option<u64>> {
+    match answer {
+        Ok(number) => Ok(Some(number)),
+        Err(error) if error.code == Some(STATEMENT_UNREADABLE) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

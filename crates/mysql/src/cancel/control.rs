@@ -13,7 +13,7 @@ use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use super::{SessionState, label};
 use crate::connect::{ServerIdentity, Session, SessionId, SessionSettings, connect, connect_to};
-use crate::error::db_error;
+use crate::error::{STATEMENT_UNREADABLE, db_error};
 use crate::options::ConnectOptions;
 
 /// Bound on one statement; each takes well under a millisecond on a server that answers.
@@ -67,7 +67,12 @@ impl Control {
              LEFT JOIN information_schema.PROCESSLIST p ON p.ID = {}",
             target.lock, target.thread
         );
-        let rows = self.ask(&query, &label(target)).await?;
+        let rows = match self.ask(&query, &label(target)).await {
+            Err(error) if error.code == Some(STATEMENT_UNREADABLE) => {
+                return Ok(SessionState::Running { state: "not to be seen just now".to_owned() });
+            }
+            other => other?,
+        };
         let Some(row) = rows.into_iter().next() else { return Ok(SessionState::Gone) };
         type Seen = (Option<u64>, Option<String>, Option<String>, bool);
         let (holder, command, state, no_statement): Seen = read(row)?;
