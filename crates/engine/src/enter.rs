@@ -48,8 +48,39 @@ pub(crate) async fn enter<D: Database>(
     db: &D,
     goal: &Goal,
 ) -> EngineResult<Option<Entry<D::Control>>> {
-    let wanted = goal.spec();
     let mut control = db.control().await?;
+    let session = control.control_session();
+    match enter_by(&mut control, goal).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Found { spec, grip, checkpoint, observed, is_new })) => {
+            Ok(Some(Entry { control, spec, grip, checkpoint, observed, is_new }))
+        }
+        Err(error) => {
+            if error.is_connection_lost()
+                && let Err(failed) = db.end(session).await
+            {
+                // Then its lock may be in our own way for a while.
+                tracing::warn!(session, %failed, "a session could not be ended");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What was found on the way in.
+struct Found {
+    spec: Arc<RunSpec>,
+    grip: Grip,
+    checkpoint: Checkpoint,
+    observed: Observed,
+    is_new: bool,
+}
+
+async fn enter_by<C: Store + Shadow>(
+    control: &mut C,
+    goal: &Goal,
+) -> EngineResult<Option<Found>> {
+    let wanted = goal.spec();
     control.acquire(&wanted.schema, &wanted.table).await?;
     let open = control.open_run(&wanted.schema, &wanted.table).await?;
     let (run, is_new) = match (open, goal) {
@@ -80,7 +111,7 @@ pub(crate) async fn enter<D: Database>(
     };
     let OpenRun { spec, checkpoint } = OpenRun::read(&stored, &table_of(wanted))?;
     let observed = control.observe(&spec, &checkpoint).await?;
-    Ok(Some(Entry { control, spec: Arc::new(spec), grip, checkpoint, observed, is_new }))
+    Ok(Some(Found { spec: Arc::new(spec), grip, checkpoint, observed, is_new }))
 }
 
 fn is_run(stored: &StoredRun, run_id: &str) -> bool {

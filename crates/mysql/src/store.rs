@@ -67,7 +67,7 @@ impl Store for Control {
         .await?;
         Err(DbError::new(ErrorKind::Fenced, "taking the runner's lock of", object).help(format!(
             "Another underpin works on this table (session {holder} of the server); see `underpin \
-             status`"
+             status`. Where its machine is gone and the server has not noticed, `KILL {holder}` ends it"
         )))
     }
 

@@ -208,7 +208,10 @@ impl Control {
         if let Err(error) =
             run(&mut worker.session.conn, &lock, "locking for the swap of", &object).await
         {
-            self.drop_sentry(spec).await?;
+            // Where the answer is lost the sentry may be locked, by a session that must be ended first.
+            if !error.is_ambiguous() {
+                self.drop_sentry(spec).await?;
+            }
             return Err(error);
         }
         worker.under_lock = true;
