@@ -1,4 +1,5 @@
 //! Locks: the copy takes none on the source, and who holds the table makes nobody wait for long.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // what cannot be had here fails the test
 
 mod mysql_steps;
 
@@ -90,9 +91,8 @@ fn hold() -> Duration {
     Duration::from_secs(seconds.unwrap_or(6))
 }
 
-/// Longest time the application may wait: the lock time-out (one second), and what a busy machine of
-/// two cores adds.
-const APPLICATION_WAIT_MAX: Duration = Duration::from_millis(1700);
+/// Longest time the application may wait: the lock time-out (one second), and some for the way.
+const APPLICATION_WAIT_MAX: Duration = Duration::from_millis(1400);
 
 /// Where the third session comes to hold the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -137,7 +137,7 @@ async fn with_a_holder(db: &TestDb, moment: Moment, begin: &[&str]) {
         let felt = prober.stop().unwrap();
         assert_eq!(felt.errors.total(), 0, "{}", felt.errors);
         assert!(felt.statements > 100, "{felt:?}");
-        assert!(felt.longest < APPLICATION_WAIT_MAX, "blocked for {:?}", felt.longest);
+        assert!(felt.held_up() < APPLICATION_WAIT_MAX, "blocked: {felt:?}");
         eprintln!(
             "{} {moment:?}: held for {held:.1?}, the application waited {:.0?} at most",
             db.endpoints().flavor.name(),

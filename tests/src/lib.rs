@@ -8,6 +8,7 @@ pub mod bench;
 pub mod catalogue;
 pub mod cli;
 pub mod demo;
+pub mod memory;
 pub mod prober;
 pub mod product;
 pub mod proxy;

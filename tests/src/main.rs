@@ -16,7 +16,7 @@ use underpin_tests::demo::{self, Script};
 use underpin_tests::product::Product;
 use underpin_tests::servers::{self, Flavor, Pair, ServerSpec};
 use underpin_tests::workload::Layout;
-use underpin_tests::{soak, writers_alone};
+use underpin_tests::{memory, soak, swaps, writers_alone};
 
 use crate::options::Options;
 
@@ -33,6 +33,10 @@ const USAGE: &str = "usage:
                                               the demo, with the program that UNDERPIN_BIN names
   underpin-lab soak [--db DB] [--runs N] [and as demo]
                                               the demo N times over
+  underpin-lab soak --swaps N [--db DB] [--rows N] [--writers N] [--rate N] [--seed N]
+                                              N swaps in a row of a small table with 16 writers
+  underpin-lab soak --memory [--db DB] [--rows N]
+                                              peak memory at 100,000 rows and at N (5,000,000)
   underpin-lab bench [DB] [--rows N] [--rounds N] [--rate N]
                                               against other tools, on a table of 2,000,000 rows
   underpin-lab check-clean                    fail if a server was left behind
@@ -54,6 +58,8 @@ fn run() -> Result<ExitCode> {
         "with-servers" => return with_servers(rest),
         "sql" => sql(rest)?,
         "writers" => writers(rest)?,
+        "soak" if rest.iter().any(|word| word == "--swaps") => soak_swaps(rest)?,
+        "soak" if rest.iter().any(|word| word == "--memory") => soak_memory(rest)?,
         "demo" | "soak" => return demo_or_soak(command, rest),
         "bench" => bench(rest)?,
         "check-clean" => check_clean()?,
@@ -135,6 +141,31 @@ fn demo_or_soak(command: &str, words: &[String]) -> Result<ExitCode> {
         Ok(())
     })?;
     Ok(if flawless { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn soak_swaps(words: &[String]) -> Result<()> {
+    let known = ["--db", "--swaps", "--rows", "--writers", "--rate", "--seed"];
+    let options = Options::read(words, &known, &[])?;
+    let plan = swaps::Plan {
+        url: String::new(),
+        layout: Layout {
+            rows: options.value("--rows", 2000)?,
+            writers: options.value("--writers", 16)?,
+        },
+        swaps: options.value("--swaps", 200)?,
+        rate_per_s: Some(options.value("--rate", 300)?).filter(|&rate| rate > 0),
+        seed: options.value("--seed", 1)?,
+        talk: true,
+    };
+    let flavor = options.flavor(Flavor::MariaDbDistro)?;
+    block_on(swaps::soak(flavor, plan, &Product::find()?))
+}
+
+fn soak_memory(words: &[String]) -> Result<()> {
+    let options = Options::read(words, &["--db", "--rows"], &["--memory"])?;
+    let sizes = [100_000, options.value("--rows", 5_000_000)?];
+    let flavor = options.flavor(Flavor::MariaDbDistro)?;
+    block_on(memory::soak(flavor, &sizes, &Product::find()?))
 }
 
 fn bench(words: &[String]) -> Result<()> {

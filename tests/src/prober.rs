@@ -1,6 +1,7 @@
 //! An application in the smallest: short statements one after the other, and how long each took.
 //!
-//! Owns the measure of what the application felt. It keeps no promises in mind: for what must be in the
+//! Owns the measure of what the application felt, and beside it that of a statement which touches no
+//! table: what a busy machine adds is no fault of the product. It keeps no promises in mind: for what must be in the
 //! table at the end see `workload`.
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ const REST: Duration = Duration::from_millis(2);
 pub struct Prober {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Probed>>,
+    idle: JoinHandle<Result<Probed>>,
 }
 
 /// What it felt.
@@ -30,6 +32,8 @@ pub struct Probed {
     pub statements: u64,
     /// The longest that one took.
     pub longest: Duration,
+    /// The longest that a statement took meanwhile that touches no table.
+    pub longest_idle: Duration,
     /// What the server refused.
     pub errors: Errors,
 }
@@ -39,11 +43,14 @@ impl Prober {
     #[must_use]
     pub fn start(url: &str, statements: Vec<String>) -> Self {
         let (stop, url) = (Arc::new(AtomicBool::new(false)), url.to_owned());
-        let until = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            sql::block_on(async move { probe(&url, &statements, &until).await })
-        });
-        Self { stop, thread }
+        let spawn = |statements: Vec<String>| {
+            let (url, until) = (url.clone(), Arc::clone(&stop));
+            thread::spawn(move || {
+                sql::block_on(async move { probe(&url, &statements, &until).await })
+            })
+        };
+        let (thread, idle) = (spawn(statements), spawn(vec!["DO 0".to_owned()]));
+        Self { stop, thread, idle }
     }
 
     /// Ends it.
@@ -52,7 +59,18 @@ impl Prober {
     /// When its connection was lost.
     pub fn stop(self) -> Result<Probed> {
         self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().map_err(|_| anyhow!("the prober panicked"))?
+        let panicked = || anyhow!("the prober panicked");
+        let idle = self.idle.join().map_err(|_| panicked())??;
+        let probed = self.thread.join().map_err(|_| panicked())??;
+        Ok(Probed { longest_idle: idle.longest, ..probed })
+    }
+}
+
+impl Probed {
+    /// The longest wait, without what the machine itself added at its worst.
+    #[must_use]
+    pub fn held_up(&self) -> Duration {
+        self.longest.saturating_sub(self.longest_idle)
     }
 }
 
