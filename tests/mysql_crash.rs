@@ -6,6 +6,8 @@ mod mysql_steps;
 
 #[path = "mysql_crash/cuts.rs"]
 mod cuts;
+#[path = "mysql_crash/ghosts.rs"]
+mod ghosts;
 #[path = "mysql_crash/kills.rs"]
 mod kills;
 #[path = "mysql_crash/server_crashes.rs"]

@@ -1,7 +1,7 @@
 //! The source is not what it was: emptied, altered, rebuilt, or no longer captured. The run stops with
 //! exit code 1, and `abort` leaves the table as somebody else made it.
 
-use underpin_tests::cli;
+use underpin_tests::cli::{self, Called};
 use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::runner::story;
 use underpin_tests::servers::{Flavor, TestDb};
@@ -36,7 +36,7 @@ async fn table(db: &TestDb) -> (Vec<String>, Vec<String>) {
 }
 
 /// Runs a change; when a statement with `words` comes by, `deed` is done to the table first.
-async fn stopped_by(db: &TestDb, words: &[&str], deed: &[&str], table_rows: u32) {
+async fn stopped_by(db: &TestDb, words: &[&str], deed: &[&str], table_rows: u32) -> Called {
     let mut somebody = db.conn().await.unwrap();
     run(&mut somebody, &["DROP TABLE IF EXISTS t"]).await;
     make_table(db, table_rows).await;
@@ -60,6 +60,7 @@ async fn stopped_by(db: &TestDb, words: &[&str], deed: &[&str], table_rows: u32)
     assert_eq!(abort.code(), 0, "{deed:?}: {}", abort.complaint());
     assert_eq!(table(db).await, left, "{deed:?}");
     nothing_left(db).await;
+    called
 }
 
 #[test]
@@ -76,7 +77,9 @@ fn what_happens_to_the_source_while_it_is_copied_stops_the_run_at_the_next_round
     on_each(&Flavor::ALL[..2], async |db| {
         // The first round of one worker ends at 8000 rows.
         for deed in [DEEDS[0], DEEDS[4]] {
-            stopped_by(&db, &["INSERT INTO", "~up_new` ("], deed, 8100).await;
+            let called = stopped_by(&db, &["INSERT INTO", "~up_new` ("], deed, 8100).await;
+            let later = called.events.iter().find(|event| event["phase"] == "swap");
+            assert!(later.is_none(), "noticed at the swap only: {deed:?}");
         }
     });
 }

@@ -90,11 +90,15 @@ fn a_drain_that_takes_too_long_lets_everybody_through() {
 async fn write_late(db: &TestDb) {
     let mut late = db.conn().await.unwrap();
     let until = Instant::now() + Duration::from_secs(20);
+    let mut fenced = false;
     while let Err(error) = late.query_drop("UPDATE `t~up_old` SET v = 'late' WHERE id = 4").await {
         assert!(error.to_string().contains("underpin is swapping"), "{error}");
         assert!(Instant::now() < until, "the fence does not expire");
+        fenced = true;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    let two_sessions = db.endpoints().flavor.is_mariadb();
+    assert_eq!(fenced, two_sessions, "a write that slips past must fail, not vanish");
     run(
         &mut late,
         &["DELETE FROM `t~up_old` WHERE id = 5", "INSERT INTO `t~up_old` (id) VALUES (51)"],

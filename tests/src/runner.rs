@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::cli::{self, Called};
@@ -128,6 +128,17 @@ impl Runner {
     #[must_use]
     pub fn story(&self) -> String {
         story(&self.events())
+    }
+
+    /// Sends it a signal by its name, as `STOP`.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let pid = self.pid().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().context("kill")?;
+        ensure!(status.success(), "sending {name} to {pid}");
+        Ok(())
     }
 
     /// Kills it without warning and waits until it is gone.

@@ -18,6 +18,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                                  matrix; --fast leaves out what needs a server
   demo [--db DB] [--docker]      a table of 1,000,000 rows changed while four writers write
   soak --db DB --runs N          the demo N times over, as a table
+  soak --db DB --swaps N         N swaps in a row of a small table with sixteen writers
+  soak --db DB --memory          peak memory at 100,000 and at 5,000,000 rows
   bench DB                       against other tools, paired runs
   sim --seed N | --seeds N       replay one seed with its log, or run the first N
   lab up --db DB                 a primary and a replica to play with
