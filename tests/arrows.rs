@@ -16,13 +16,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("xtask", &[]),
     (
         "underpin-tests",
-        &[
-            "underpin-core",
-            "underpin-dialect",
-            "underpin-engine",
-            "underpin-mysql",
-            "underpin-sim",
-        ],
+        &["underpin-core", "underpin-dialect", "underpin-engine", "underpin-mysql", "underpin-sim"],
     ),
 ];
 

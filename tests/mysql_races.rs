@@ -7,6 +7,8 @@ mod mysql_steps;
 
 #[path = "mysql_races/between_steps.rs"]
 mod between_steps;
+#[path = "mysql_races/prepared.rs"]
+mod prepared;
 #[path = "mysql_races/source_changed.rs"]
 mod source_changed;
 #[path = "mysql_races/within_steps.rs"]

@@ -26,7 +26,12 @@ pub async fn of_a_change(url: &str, rows: i64, product: &Product) -> Result<u64>
     let ended = tokio::task::spawn_blocking(call).await.context("calling underpin")??;
     let outcome = writers.stop().await?;
     ensure!(ended.code == Some(0), "ended with {:?}: {}", ended.code, ended.stderr);
-    ensure!(outcome.errors.total() == 0, "the writers saw errors: {}", outcome.errors);
+    ensure!(
+        outcome.errors.total() == 0,
+        "the writers saw errors: {}; the run: {:?}",
+        outcome.errors,
+        ended.notable
+    );
     ensure!(ended.memory_peak_bytes > 0, "the memory could not be read");
     Ok(ended.memory_peak_bytes)
 }

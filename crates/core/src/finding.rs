@@ -29,20 +29,12 @@ pub struct Finding {
 
 impl Finding {
     /// A finding that refuses the run.
-    pub fn refusal(
-        code: &str,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub fn refusal(code: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::with(code, Severity::Refusal, message, remedy)
     }
 
     /// A finding that warns.
-    pub fn warning(
-        code: &str,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub fn warning(code: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::with(code, Severity::Warning, message, remedy)
     }
 

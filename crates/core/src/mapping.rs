@@ -236,9 +236,8 @@ fn key_from(
         let (Some(old), Some(new)) = (source.column(name), shadow.column(&pair.target)) else {
             return Err(format!("{name} is missing"));
         };
-        let fit = fit(old, new).ok_or_else(|| {
-            format!("{name} changes from {} to {}", old.full_type, new.full_type)
-        })?;
+        let fit = fit(old, new)
+            .ok_or_else(|| format!("{name} changes from {} to {}", old.full_type, new.full_type))?;
         columns.push(KeyColumn { source: old.name.clone(), target: new.name.clone(), fit });
     }
     let descending = index.parts.iter().any(|part| part.descending);

@@ -46,9 +46,10 @@ impl Throttle {
 
     /// The greatest lag among the replicas, in milliseconds; `None` where one cannot be read.
     pub fn worst_lag_ms(&self) -> Option<u64> {
-        self.readings.iter().map(|reading| reading.lag_ms).try_fold(0, |worst, lag| {
-            lag.map(|lag_ms| std::cmp::max(worst, lag_ms))
-        })
+        self.readings
+            .iter()
+            .map(|reading| reading.lag_ms)
+            .try_fold(0, |worst, lag| lag.map(|lag_ms| std::cmp::max(worst, lag_ms)))
     }
 
     /// Why the copy must wait; `None` where it may go on.

@@ -76,10 +76,7 @@ struct Found {
     is_new: bool,
 }
 
-async fn enter_by<C: Store + Shadow>(
-    control: &mut C,
-    goal: &Goal,
-) -> EngineResult<Option<Found>> {
+async fn enter_by<C: Store + Shadow>(control: &mut C, goal: &Goal) -> EngineResult<Option<Found>> {
     let wanted = goal.spec();
     control.acquire(&wanted.schema, &wanted.table).await?;
     let open = control.open_run(&wanted.schema, &wanted.table).await?;

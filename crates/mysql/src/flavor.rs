@@ -77,6 +77,9 @@ pub struct Capabilities {
     pub ddl_wait_clause: bool,
     /// `CREATE OR REPLACE TRIGGER` exists (MariaDB).
     pub create_or_replace_trigger: bool,
+    /// A prepared statement learns of a new trigger by comparing times, which the server keeps to a
+    /// hundredth of a second only (MariaDB).
+    pub triggers_aged_by_clock: bool,
     /// A foreign-key cascade fires triggers where the *writer's* session has switched that on; never
     /// to be relied upon (MySQL 9.7).
     pub cascade_triggers: bool,
@@ -177,6 +180,7 @@ impl Capabilities {
             rename_under_lock: mysql_from((8, 0, 13)),
             ddl_wait_clause: !mysql,
             create_or_replace_trigger: !mysql,
+            triggers_aged_by_clock: !mysql,
             cascade_triggers: variables.has("enable_cascade_triggers"),
             metadata_locks_visible: false,
             data_locks_visible: mysql && performance_schema,

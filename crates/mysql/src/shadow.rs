@@ -15,6 +15,9 @@ use crate::query::{literal, quote_table, run};
 use crate::shape::Shape;
 use crate::{health, trigger};
 
+/// How often installing may wait for a metadata lock: once for the table, once for each trigger.
+const LOCK_WAITS: u32 = 4;
+
 impl Shadow for Control {
     async fn prepare(&mut self, spec: &RunSpec) -> DbResult<()> {
         // Nothing has been copied yet: what a first try left is made anew.
@@ -137,14 +140,40 @@ impl Control {
     /// also waits for every transaction that wrote before, so none straddles the installation.
     async fn install_triggers(&mut self, spec: &RunSpec, shape: &Shape) -> DbResult<()> {
         let object = shape.table.clone();
+        self.date_triggers_ahead(&object).await?;
+        let installed = self.install_under_lock(spec, shape).await;
+        let dated = self.set_clock("DEFAULT", &object).await;
+        let identity = installed?;
+        dated?;
+        self.save_identity(&spec.run_id, &identity).await
+    }
+
+    async fn install_under_lock(&mut self, spec: &RunSpec, shape: &Shape) -> DbResult<String> {
+        let object = shape.table.clone();
         let lock = format!("LOCK TABLES {} WRITE, {} WRITE", shape.source, shape.log);
         self.run_on_live(&lock, "locking to install the triggers on", &object).await?;
         let installed = self.create_triggers(spec, shape).await;
         let unlocked =
             run(&mut self.session.conn, "UNLOCK TABLES", "unlocking", &object).await.map(|_| ());
         let identity = installed?;
-        unlocked?;
-        self.save_identity(&spec.run_id, &identity).await
+        unlocked.map(|()| identity)
+    }
+
+    /// MariaDB: a statement that the application prepares while we install would pass for a newer one,
+    /// would not be prepared again, and would find no change log at each execution (error 1146). So the
+    /// triggers bear a time that is later than any preparation which does not know them.
+    async fn date_triggers_ahead(&mut self, object: &str) -> DbResult<()> {
+        let ahead_s = self.server.settings.lock_wait_timeout_s.saturating_mul(LOCK_WAITS) + 1;
+        self.set_clock(&format!("UNIX_TIMESTAMP(SYSDATE(6)) + {ahead_s}"), object).await
+    }
+
+    async fn set_clock(&mut self, value: &str, object: &str) -> DbResult<()> {
+        if !self.session.capabilities.triggers_aged_by_clock {
+            return Ok(());
+        }
+        let sql = format!("SET SESSION timestamp = {value}");
+        let conn = &mut self.session.conn;
+        run(conn, &sql, "dating the capture triggers of", object).await.map(|_| ())
     }
 
     async fn create_triggers(&mut self, spec: &RunSpec, shape: &Shape) -> DbResult<String> {
