@@ -15,9 +15,12 @@ const VERSION: u32 = 1;
 pub enum Phase {
     /// Shadow, change log and capture triggers are being made.
     Prepare,
-    /// Rows are being copied; the log is applied between rounds.
+    /// Rows are being copied. By key ranges the log is applied between rounds; by blocks it is kept.
     Copy,
-    /// Indexes that were left out of the copy are being built.
+    /// Rows whose keys are in the log are being deleted from the shadow (only where the copy goes by
+    /// blocks). What remains was touched by nobody and is part of one consistent state.
+    Settle,
+    /// Indexes that were left out of the copy are being built; after a copy by blocks, all of them.
     Indexes,
     /// The log is brought near empty.
     CatchUp,
@@ -37,6 +40,7 @@ impl Phase {
         match self {
             Self::Prepare => "prepare",
             Self::Copy => "copy",
+            Self::Settle => "settle",
             Self::Indexes => "indexes",
             Self::CatchUp => "catch-up",
             Self::Verify => "verify",
@@ -62,6 +66,9 @@ pub struct Counters {
     pub entries_dropped: u64,
     /// Chunks that met a pending unique value and were taken together with the log.
     pub chunks_redone: u64,
+    /// Rows that `Settle` removed from the shadow, to be written by application.
+    #[serde(default)]
+    pub rows_settled: u64,
     /// Rows of the source found equal by verification.
     pub rows_verified: u64,
     /// Keys that verification had logged again to repair them.

@@ -23,6 +23,19 @@ pub struct Names {
     pub fences: [String; 3],
 }
 
+/// In which order a run goes through its phases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flow {
+    /// The copy goes by key ranges into a shadow whose unique indexes stand; the log is applied between
+    /// rounds, up to the frontier.
+    #[default]
+    KeyRanges,
+    /// The copy goes by physical blocks into a shadow without any index; the log is kept until the copy
+    /// is done. Then `Settle`, the indexes, and only then application.
+    Blocks,
+}
+
 /// A run's fixed facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSpec {
@@ -36,6 +49,9 @@ pub struct RunSpec {
     pub statement: String,
     /// The statement with spacing and comments levelled, to tell whether two are the same.
     pub fingerprint: String,
+    /// In which order the run goes through its phases.
+    #[serde(default)]
+    pub flow: Flow,
     /// Names of what the run makes.
     pub names: Names,
     /// What becomes of the columns.

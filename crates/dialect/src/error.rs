@@ -31,6 +31,9 @@ pub enum ErrorKind {
     ReadOnly,
     /// The source is not what it was when the run began (altered, truncated, trigger gone).
     SourceChanged,
+    /// The source was emptied and the log has the marker of it: certain not to have happened; the run is
+    /// to be prepared and copied anew. Only where the copy goes by blocks.
+    Truncated,
     /// Another runner holds this run.
     Fenced,
     /// The request itself is wrong: a statement the server cannot parse, a bad option.
@@ -52,6 +55,8 @@ pub struct DbError {
     pub server: Option<String>,
     /// The server's error number, where it gave one.
     pub code: Option<u16>,
+    /// The server's SQLSTATE, on servers whose errors are told apart by it.
+    pub sqlstate: Option<String>,
     /// What to do next.
     pub help: Option<String>,
 }
@@ -68,6 +73,7 @@ impl DbError {
             object: object.into(),
             server: None,
             code: None,
+            sqlstate: None,
             help: None,
         }
     }
@@ -120,6 +126,9 @@ impl fmt::Display for DbError {
             write!(f, ": the server said: {server}")?;
             if let Some(code) = self.code {
                 write!(f, " [{code}]")?;
+            }
+            if let Some(sqlstate) = &self.sqlstate {
+                write!(f, " [{sqlstate}]")?;
             }
         }
         if let Some(help) = &self.help {

@@ -139,6 +139,9 @@ pub trait Store {
 pub trait Shadow {
     /// Makes shadow, change log and capture triggers, and notes the source's identity. Idempotent.
     ///
+    /// Where the copy goes by blocks it is called again after `Truncated`: then it makes all of them
+    /// anew, in one transaction, and fixes the end of the copy anew.
+    ///
     /// # Errors
     /// `LockNotHad` where the triggers could not be installed within the lock time-out.
     fn prepare(&mut self, spec: &RunSpec) -> impl Future<Output = DbResult<()>> + Send;
@@ -184,6 +187,10 @@ pub trait Shadow {
 pub trait Copy {
     /// Bounds of up to `chunks_max` chunks of about `chunk_rows` rows behind `after`, and whether they
     /// reach the end.
+    ///
+    /// Where the copy goes by blocks a bound is one number of a block, exclusive above: a chunk is the
+    /// blocks `[after, up_to)`, and no upper bound means the end that was fixed when the run was
+    /// prepared.
     fn plan_chunks(
         &mut self,
         after: Option<&Key>,
@@ -220,12 +227,24 @@ pub trait ChangeLog {
     /// Entries beyond `frontier` are dropped. Never waits for a writer.
     ///
     /// # Errors
-    /// `DuplicateKey`: a real violation of the new shape; the message names rows.
+    /// `DuplicateKey`: a real violation of the new shape; the message names rows. `Truncated`: the
+    /// marker of a `TRUNCATE` is among the entries.
     fn apply(
         &mut self,
         frontier: &Frontier,
         keys_max: u64,
     ) -> impl Future<Output = DbResult<Applied>> + Send;
+
+    /// Deletes from the shadow every row whose key is in the log, in a transaction of its own, and
+    /// leaves the log as it is. Returns the rows removed. Idempotent.
+    ///
+    /// Only where the copy goes by blocks; called when it is done and before the indexes are built.
+    ///
+    /// # Errors
+    /// `Truncated` as for [`ChangeLog::apply`].
+    fn settle(&mut self) -> impl Future<Output = DbResult<u64>> + Send {
+        std::future::ready(Ok(0))
+    }
 }
 
 /// What the comparison of a range found.
@@ -241,6 +260,15 @@ pub struct RangeReport {
 
 /// The proof that source and shadow hold the same rows.
 pub trait Verify {
+    /// Bounds of up to `ranges_max` ranges of about `range_rows` rows behind `after`, and whether they
+    /// reach the end; always by key.
+    fn plan_ranges(
+        &mut self,
+        after: Option<&Key>,
+        range_rows: u64,
+        ranges_max: u32,
+    ) -> impl Future<Output = DbResult<(Vec<Chunk>, bool)>> + Send;
+
     /// Compares a range in one snapshot, without locks.
     fn verify_range(&mut self, range: &Chunk)
     -> impl Future<Output = DbResult<RangeReport>> + Send;

@@ -131,7 +131,10 @@ impl EngineError {
                 FailureKind::Ambiguous => 4,
                 FailureKind::Different => 5,
                 FailureKind::LockNotHad => 6,
-                FailureKind::Violation | FailureKind::SourceChanged | FailureKind::Other => 1,
+                FailureKind::Violation
+                | FailureKind::SourceChanged
+                | FailureKind::Truncated
+                | FailureKind::Other => 1,
             },
             Self::Db(error) => match error.kind {
                 ErrorKind::Ambiguous => 4,
@@ -163,6 +166,7 @@ impl EngineError {
             Self::Failed { failure, .. } => match failure.kind {
                 FailureKind::Violation => "violation",
                 FailureKind::SourceChanged => "source_changed",
+                FailureKind::Truncated => "truncated",
                 FailureKind::Different => "different",
                 FailureKind::LockNotHad => "lock_not_had",
                 FailureKind::Ambiguous => "ambiguous",

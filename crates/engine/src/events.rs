@@ -19,6 +19,7 @@ pub(crate) enum Step {
     CopyChunk(u32),
     CopyWithPending(u32),
     Apply,
+    Settle,
     BuildIndexes,
     Verify(u32),
     Repair,
@@ -40,6 +41,7 @@ impl Step {
             Self::CopyChunk(_) => "copying a chunk",
             Self::CopyWithPending(_) => "copying a chunk with everything pending",
             Self::Apply => "applying the log",
+            Self::Settle => "removing rows that are in the log",
             Self::BuildIndexes => "building indexes",
             Self::Verify(_) => "verifying a range",
             Self::Repair => "logging differing keys",
@@ -89,6 +91,7 @@ pub(crate) fn meaning_of(step: Step, error: &DbError) -> Meaning {
             _ => Meaning::Event(failed(step, FailureKind::Violation, error)),
         },
         ErrorKind::DataError => Meaning::Event(failed(step, FailureKind::Violation, error)),
+        ErrorKind::Truncated => Meaning::Event(failed(step, FailureKind::Truncated, error)),
         ErrorKind::SourceChanged => Meaning::Event(failed(step, FailureKind::SourceChanged, error)),
         _ => Meaning::Event(failed(step, FailureKind::Other, error)),
     }
@@ -115,6 +118,7 @@ fn not_happened(step: Step, error: &DbError) -> Meaning {
         | Step::Close
         | Step::CheckSource
         | Step::Plan
+        | Step::Settle
         | Step::BuildIndexes
         | Step::Repair => Meaning::Again,
     }
@@ -133,7 +137,7 @@ pub(crate) fn failed(step: Step, kind: FailureKind, error: &DbError) -> Event {
 mod tests {
     use super::*;
 
-    const STEPS: [Step; 15] = [
+    const STEPS: [Step; 16] = [
         Step::Save,
         Step::Beat,
         Step::Close,
@@ -143,6 +147,7 @@ mod tests {
         Step::CopyChunk(3),
         Step::CopyWithPending(3),
         Step::Apply,
+        Step::Settle,
         Step::BuildIndexes,
         Step::Verify(3),
         Step::Repair,
@@ -188,6 +193,7 @@ mod tests {
             (Step::Plan, "Again"),
             (Step::Repair, "Again"),
             (Step::CheckSource, "Again"),
+            (Step::Settle, "Again"),
             (Step::BuildIndexes, "Again"),
         ];
         for (step, expected) in cases {
@@ -223,6 +229,7 @@ mod tests {
         let cases = [
             (ErrorKind::DataError, FailureKind::Violation),
             (ErrorKind::SourceChanged, FailureKind::SourceChanged),
+            (ErrorKind::Truncated, FailureKind::Truncated),
             (ErrorKind::AccessDenied, FailureKind::Other),
             (ErrorKind::NotFound, FailureKind::Other),
             (ErrorKind::ReadOnly, FailureKind::Other),

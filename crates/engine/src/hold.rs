@@ -288,6 +288,7 @@ fn has_moved(event: &Event) -> bool {
     match event {
         Event::Prepared
         | Event::ChunkCopied { .. }
+        | Event::Settled { .. }
         | Event::IndexesBuilt
         | Event::RangeVerified { .. }
         | Event::Repaired { .. }

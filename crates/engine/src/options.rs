@@ -7,7 +7,8 @@ use underpin_core::plan::RunSpec;
 /// How a run is carried out. All times in milliseconds.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// Limits and targets of the machine. `deferred_indexes` and `replicas_known` are set by the engine.
+    /// Limits and targets of the machine. `flow`, `deferred_indexes` and `replicas_known` are set by the
+    /// engine.
     pub settings: Settings,
     /// Whether the old table is kept after the swap.
     pub keep_retired: bool,
@@ -43,6 +44,7 @@ impl RunOptions {
     /// The machine's settings for this run.
     pub(crate) fn for_spec(&self, spec: &RunSpec) -> Settings {
         Settings {
+            flow: spec.flow,
             deferred_indexes: !spec.deferred_indexes.is_empty(),
             // The probe always answers, if only with an empty list: silence is a reason to wait.
             replicas_known: true,

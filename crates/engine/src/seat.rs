@@ -41,7 +41,9 @@ pub(crate) struct Deadlines {
 
 impl Deadlines {
     fn of(self, step: Step) -> Instant {
-        let limit = if step == Step::BuildIndexes { self.indexes } else { self.job };
+        // Both take the whole shadow in one statement.
+        let is_long = matches!(step, Step::Settle | Step::BuildIndexes);
+        let limit = if is_long { self.indexes } else { self.job };
         Instant::now() + limit
     }
 }

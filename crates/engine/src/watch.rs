@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use underpin_core::checkpoint::{Checkpoint, Counters, Phase};
 use underpin_core::key::Frontier;
-use underpin_core::machine::{Event, Progress};
+use underpin_core::machine::{Event, FailureKind, Progress};
 use underpin_core::plan::RunSpec;
 use underpin_core::throttle::LagReading;
 
@@ -69,6 +69,11 @@ impl Watch {
                 });
             }
             Event::Lag(readings) => self.lag(readings),
+            Event::Failed(failure) | Event::ChunkFailed { failure, .. }
+                if failure.kind == FailureKind::Truncated =>
+            {
+                self.retrying("copying from the start", &failure.message);
+            }
             _ => {}
         }
     }

@@ -29,9 +29,11 @@ const AGAIN_REST: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) enum Work {
     Plan { after: Option<Key>, rows: u64, chunks_max: u32 },
+    PlanRanges { after: Option<Key>, rows: u64, ranges_max: u32 },
     CopyChunk { round: u64, chunk: Chunk },
     CopyWithPending { round: u64, chunk: Chunk, frontier: Frontier },
     Apply { frontier: Frontier, keys_max: u64 },
+    Settle,
     Verify { range: Chunk },
     Repair { range: Chunk },
 }
@@ -39,10 +41,11 @@ pub(crate) enum Work {
 impl Work {
     pub(crate) fn step(&self) -> Step {
         match self {
-            Self::Plan { .. } => Step::Plan,
+            Self::Plan { .. } | Self::PlanRanges { .. } => Step::Plan,
             Self::CopyChunk { chunk, .. } => Step::CopyChunk(chunk.index),
             Self::CopyWithPending { chunk, .. } => Step::CopyWithPending(chunk.index),
             Self::Apply { .. } => Step::Apply,
+            Self::Settle => Step::Settle,
             Self::Verify { range } => Step::Verify(range.index),
             Self::Repair { .. } => Step::Repair,
         }
@@ -148,6 +151,10 @@ async fn work_once<W: Worker>(worker: &mut W, work: &Work) -> DbResult<Event> {
             let (chunks, last) = worker.plan_chunks(after.as_ref(), *rows, *chunks_max).await?;
             Event::RoundPlanned { chunks, last }
         }
+        Work::PlanRanges { after, rows, ranges_max } => {
+            let (chunks, last) = worker.plan_ranges(after.as_ref(), *rows, *ranges_max).await?;
+            Event::RoundPlanned { chunks, last }
+        }
         Work::CopyChunk { round, chunk } => {
             let rows = worker.copy_chunk(*round, chunk).await?;
             let took_ms = elapsed_ms(begun);
@@ -161,6 +168,7 @@ async fn work_once<W: Worker>(worker: &mut W, work: &Work) -> DbResult<Event> {
         Work::Apply { frontier, keys_max } => {
             Event::Applied(worker.apply(frontier, *keys_max).await?)
         }
+        Work::Settle => Event::Settled { rows: worker.settle().await? },
         Work::Verify { range } => {
             let found = worker.verify_range(range).await?;
             Event::RangeVerified {

@@ -4,8 +4,8 @@
 //! Rows whose keys are pending in the log are left out: everything else must be equal, column by
 //! column, through the change's own conversion.
 
-use underpin_core::key::Chunk;
-use underpin_dialect::{DbResult, RangeReport, Verify};
+use underpin_core::key::{Chunk, Key};
+use underpin_dialect::{Copy, DbResult, RangeReport, Verify};
 
 use crate::query::{cell, first, literal, number, run, unquote};
 use crate::shape::{KeyPart, Shape};
@@ -19,6 +19,15 @@ const SAMPLES_MAX: u32 = 5;
 const MIX: u64 = 2_654_435_761;
 
 impl Verify for Worker {
+    async fn plan_ranges(
+        &mut self,
+        after: Option<&Key>,
+        range_rows: u64,
+        ranges_max: u32,
+    ) -> DbResult<(Vec<Chunk>, bool)> {
+        self.plan_chunks(after, range_rows, ranges_max).await
+    }
+
     async fn verify_range(&mut self, range: &Chunk) -> DbResult<RangeReport> {
         self.shape.floor = self.floor.get();
         self.begin_snapshot().await?;

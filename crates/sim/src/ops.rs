@@ -79,6 +79,7 @@ async fn carry_out(session: &Session, action: &Action) -> Done<Event> {
             let applied = apply::apply(session, frontier, *keys_max).await?;
             Ok(Event::Applied(applied))
         }
+        Action::Settle => Err(Cut::Nonsense("this flow settles nothing".to_owned())),
         Action::BuildIndexes => prepare::build_indexes(session).await,
         Action::VerifyRange { range } => verify::range(session, range).await,
         Action::Repair { range } => verify::repair(session, range).await,

@@ -1,8 +1,9 @@
-//! The copy phase, the application of the log between rounds, indexes and catching up.
+//! The copy phase, the application of the log between rounds, settling, indexes and catching up.
 
 use super::{Action, Applied, Busy, Failure, FailureKind, Machine, ROLLED_BACK_MAX, RoundState};
 use crate::checkpoint::Phase;
 use crate::key::{Chunk, Frontier, Round};
+use crate::plan::Flow;
 
 impl Machine {
     pub(super) fn decide_copy(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
@@ -15,14 +16,14 @@ impl Machine {
         }
         // A quiet point: no chunk is in flight, so the log may be read, applied and dropped (I2).
         if self.frontier == Frontier::End {
-            self.enter(if self.settings.deferred_indexes {
-                Phase::Indexes
-            } else {
-                Phase::CatchUp
+            self.enter(match self.settings.flow {
+                Flow::Blocks => Phase::Settle,
+                Flow::KeyRanges if self.settings.deferred_indexes => Phase::Indexes,
+                Flow::KeyRanges => Phase::CatchUp,
             });
             self.save_if_needed(actions);
             self.decide(now_ms, actions);
-        } else if self.apply_due(now_ms) && !self.paused {
+        } else if self.may_apply_while_copying() && self.apply_due(now_ms) && !self.paused {
             self.begin_apply(actions);
         } else if !holding {
             let action = Action::PlanRound {
@@ -125,6 +126,9 @@ impl Machine {
         if self.busy == Some(Busy::Redoing(index)) {
             self.busy = None;
             self.unexpected("ChunkClashed although everything pending was taken along");
+        } else if self.settings.flow == Flow::Blocks {
+            self.leave_flight(index);
+            self.unexpected("ChunkClashed although the shadow has no index");
         } else if self.leave_flight(index)
             && let Some(round) = &mut self.round
         {
@@ -214,12 +218,25 @@ impl Machine {
         }
     }
 
+    /// By blocks a row may be copied twice or not at all, and the shadow has no index to find it by.
+    fn may_apply_while_copying(&self) -> bool {
+        self.settings.flow == Flow::KeyRanges
+    }
+
+    pub(super) fn decide_settle(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        if self.throttle.reason(now_ms).is_none() {
+            self.save_if_needed(actions);
+            self.begin(Busy::Settling, Action::Settle, actions);
+        }
+    }
+
     pub(super) fn decide_indexes(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         if self.throttle.reason(now_ms).is_some() {
             return;
         }
         self.save_if_needed(actions);
-        if self.settled {
+        if self.settled || self.settings.flow == Flow::Blocks {
+            // By blocks `Settle` has done it, and without an index there is nothing to apply by.
             self.begin(Busy::Indexing, Action::BuildIndexes, actions);
         } else {
             // Chunks were read at different times: a unique value that moved between two of them is in

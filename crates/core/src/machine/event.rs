@@ -15,7 +15,8 @@ use crate::throttle::LagReading;
 pub enum Action {
     /// Make this checkpoint durable before anything that follows.
     Save(Box<Checkpoint>),
-    /// Make shadow, change log and capture triggers. Answer: `Prepared` or `LockNotHad`.
+    /// Make shadow, change log and capture triggers, in place of older ones of this run if there are any.
+    /// Answer: `Prepared` or `LockNotHad`.
     Prepare,
     /// Check that the source is still the same, and find the bounds of up to `chunks_max` chunks of
     /// about `chunk_rows` rows that follow `after`. Answer: `RoundPlanned`.
@@ -52,6 +53,8 @@ pub enum Action {
         /// Rows to write at most.
         keys_max: u64,
     },
+    /// Delete from the shadow every row whose key is in the log, in one transaction. Answer: `Settled`.
+    Settle,
     /// Build the indexes that were left out of the copy, on rows that are part of one consistent state.
     /// Answer: `IndexesBuilt`.
     BuildIndexes,
@@ -136,6 +139,11 @@ pub enum Event {
     Backlog {
         /// Entries.
         entries: u64,
+    },
+    /// The shadow holds only rows that nobody has touched since the triggers stand.
+    Settled {
+        /// Rows removed.
+        rows: u64,
     },
     /// The left-out indexes stand.
     IndexesBuilt,
@@ -239,6 +247,9 @@ pub enum FailureKind {
     Violation,
     /// The source was altered, truncated, or its triggers were touched.
     SourceChanged,
+    /// The source was emptied (`TRUNCATE`), which the log tells by a marker. By blocks the run is begun
+    /// again from `Prepare`: the source is small now.
+    Truncated,
     /// Source and shadow differ, and repairing them once did not help.
     Different,
     /// The lock was not had within the time allowed.

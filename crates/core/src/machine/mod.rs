@@ -7,9 +7,13 @@
 //! The rule that makes the proof short: copying and applying alternate and never overlap. It lives in
 //! `busy` (one exclusive action) and `round` (chunks in flight): nothing exclusive begins while a
 //! chunk is in flight, and no chunk begins while something exclusive runs.
+//!
+//! Two flows share the phases. By key ranges the log is applied between rounds. By blocks it is kept
+//! until the copy is done; then `Settle`, all indexes, and application (`crate::plan::Flow`).
 
 mod copy;
 mod event;
+mod over;
 mod recover;
 mod round;
 mod swap;
@@ -22,12 +26,15 @@ use crate::checkpoint::{Checkpoint, Counters, Phase};
 use crate::chunk::ChunkSizer;
 use crate::eta::Eta;
 use crate::key::Frontier;
+use crate::plan::Flow;
 use crate::throttle::Throttle;
 use round::RoundState;
 
 /// Limits and targets of a run. All of them have defaults that suit most tables.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// In which order the run goes through its phases.
+    pub flow: Flow,
     /// Chunks copied side by side.
     pub workers: u32,
     /// How long a chunk should take, in milliseconds.
@@ -48,7 +55,7 @@ pub struct Settings {
     pub apply_keys_max: u64,
     /// Log entries below which the log counts as near empty.
     pub near_empty_entries: u64,
-    /// Whether some indexes are left out of the copy and built after it.
+    /// Whether some indexes are left out of the copy and built after it; by blocks all of them are.
     pub deferred_indexes: bool,
     /// Whether source and shadow are compared before the swap.
     pub verify: bool,
@@ -67,6 +74,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            flow: Flow::KeyRanges,
             workers: 4,
             chunk_ms_target: 400,
             chunk_rows_start: 2000,
@@ -95,6 +103,7 @@ enum Busy {
     Planning,
     Redoing(u32),
     Applying,
+    Settling,
     Indexing,
     Repairing(u32),
     Rechecking(u32),
@@ -156,6 +165,10 @@ pub struct Machine {
     aborting: bool,
     stopped: bool,
     paused: bool,
+    /// The source was emptied: begin again as soon as nothing is in flight.
+    start_over: bool,
+    /// How often this program began again.
+    started_over: u32,
     /// The state has moved on since the last `Save`, in a way that must be durable before we go on.
     unsaved: bool,
     throttle: Throttle,
@@ -227,7 +240,7 @@ impl Machine {
             return Some(format!("waiting for the table's lock: {}", self.lock_why));
         }
         match self.phase {
-            Phase::Copy | Phase::Indexes => self.throttle.reason(now_ms),
+            Phase::Copy | Phase::Settle | Phase::Indexes => self.throttle.reason(now_ms),
             _ => None,
         }
     }
@@ -262,6 +275,11 @@ impl Machine {
                 self.count_applied(now_ms, &applied);
             }
             Event::ApplyRolledBack { why } => self.apply_rolled_back(now_ms, &why),
+            Event::Settled { rows } => {
+                self.expect_busy(Busy::Settling);
+                self.counters.rows_settled += rows;
+                self.enter(Phase::Indexes);
+            }
             Event::IndexesBuilt => {
                 self.expect_busy(Busy::Indexing);
                 self.enter(Phase::CatchUp);
@@ -285,6 +303,9 @@ impl Machine {
             self.decide_stop(now_ms, actions);
             return;
         }
+        if self.start_over && !self.begin_again() {
+            return;
+        }
         if now_ms < self.rest_until_ms {
             return;
         }
@@ -294,10 +315,12 @@ impl Machine {
         match self.phase {
             Phase::Prepare => {
                 if now_ms >= self.lock.next_ms {
+                    self.save_if_needed(actions);
                     self.begin(Busy::Preparing, Action::Prepare, actions);
                 }
             }
             Phase::Copy => self.decide_copy(now_ms, actions),
+            Phase::Settle => self.decide_settle(now_ms, actions),
             Phase::Indexes => self.decide_indexes(now_ms, actions),
             Phase::CatchUp => self.decide_catch_up(now_ms, actions),
             Phase::Verify => self.decide_verify(now_ms, actions),
@@ -395,6 +418,10 @@ impl Machine {
     /// A run that is to be aborted is aborted all the same: otherwise one whose every step fails could
     /// never be removed. Only where the server's state is unclear is nothing removed.
     fn fail(&mut self, failure: Failure) {
+        if failure.kind == FailureKind::Truncated && self.may_begin_again() {
+            self.start_over = true;
+            return;
+        }
         let yields = match &self.stopping {
             None | Some(Stopping::Interrupt) => true,
             Some(Stopping::Abort) => failure.kind == FailureKind::Ambiguous,

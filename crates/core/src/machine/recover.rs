@@ -104,6 +104,8 @@ impl Machine {
             aborting: checkpoint.aborting,
             stopped: false,
             paused: false,
+            start_over: false,
+            started_over: 0,
             unsaved: false,
             throttle,
             sizer,

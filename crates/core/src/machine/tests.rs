@@ -1,5 +1,7 @@
 //! Single steps of the machine that are easier to read here than in a simulated run.
 
+mod blocks;
+
 use super::*;
 use crate::key::{Chunk, Key, KeyRange};
 

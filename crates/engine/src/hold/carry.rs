@@ -22,13 +22,14 @@ impl<D: Database> Hold<'_, D> {
                 self.order(Order::CheckSource(work)).await
             }
             Action::PlanVerify { after, range_rows, ranges_max } => {
-                self.work(Work::Plan { after, rows: range_rows, chunks_max: ranges_max })
+                self.work(Work::PlanRanges { after, rows: range_rows, ranges_max })
             }
             Action::CopyChunk { round, chunk } => self.work(Work::CopyChunk { round, chunk }),
             Action::CopyWithPending { round, chunk, frontier } => {
                 self.work(Work::CopyWithPending { round, chunk, frontier })
             }
             Action::Apply { frontier, keys_max } => self.work(Work::Apply { frontier, keys_max }),
+            Action::Settle => self.work(Work::Settle),
             Action::VerifyRange { range } => self.work(Work::Verify { range }),
             Action::Repair { range } => self.work(Work::Repair { range }),
             Action::BuildIndexes => self.order(Order::BuildIndexes).await,

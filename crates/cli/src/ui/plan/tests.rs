@@ -1,7 +1,7 @@
 //! The page of a plan, word for word.
 
 use underpin_core::mapping::{ColumnPair, KeyColumn, KeyFit, Mapping};
-use underpin_core::plan::Names;
+use underpin_core::plan::{Flow, Names};
 
 use super::*;
 
@@ -17,6 +17,7 @@ fn spec() -> RunSpec {
         table: "orders".into(),
         statement: "ALTER TABLE orders ADD note TEXT".into(),
         fingerprint: "ADD note TEXT".into(),
+        flow: Flow::KeyRanges,
         names: Names {
             shadow: "orders~new".into(),
             log: "orders~log".into(),

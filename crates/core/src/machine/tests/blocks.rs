@@ -1,0 +1,125 @@
+//! The flow by blocks: nothing is applied while copying, then settle, indexes, application.
+
+use super::*;
+use crate::key::Round;
+
+fn settings() -> Settings {
+    Settings { flow: Flow::Blocks, workers: 2, ..Settings::default() }
+}
+
+fn machine_at(checkpoint: Checkpoint) -> Machine {
+    Machine::recover(settings(), checkpoint, &observed(SwapState::NotSwapped))
+}
+
+fn at(phase: Phase) -> Checkpoint {
+    let frontier = if phase > Phase::Copy { Frontier::End } else { Frontier::Start };
+    Checkpoint { phase, frontier, ..Checkpoint::begin() }
+}
+
+fn truncated() -> Failure {
+    failure(FailureKind::Truncated)
+}
+
+#[test]
+fn a_long_log_is_kept_while_copying() {
+    let mut machine = machine_at(at(Phase::Copy));
+    machine.step(0, Event::Started);
+    machine.step(1, Event::RoundPlanned { chunks: chunks(&[Some(10), Some(20)]), last: false });
+    machine.step(2, Event::Backlog { entries: 1_000_000 });
+    machine.step(60_000, copied(1));
+    let actions = machine.step(60_001, copied(0));
+    assert!(
+        matches!(&actions[..], [Action::PlanRound { after: Some(after), .. }] if *after == key(20)),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn the_copy_is_settled_and_indexed_before_anything_is_applied() {
+    let mut machine = machine_at(at(Phase::Copy));
+    machine.step(0, Event::Started);
+    machine.step(1, Event::RoundPlanned { chunks: chunks(&[None]), last: true });
+    assert_eq!(names(&machine.step(2, copied(0))), ["Save", "Settle"]);
+    assert_eq!(names(&machine.step(3, Event::Settled { rows: 4 })), ["Save", "BuildIndexes"]);
+    assert_eq!(names(&machine.step(4, Event::IndexesBuilt)), ["Save", "Apply"]);
+    let actions = machine.step(5, Event::Applied(Applied::default()));
+    assert_eq!(names(&actions), ["Save", "PlanVerify"]);
+    assert_eq!(machine.progress(5).counters.rows_settled, 4);
+}
+
+#[test]
+fn what_was_cut_off_is_settled_again_and_what_was_settled_is_not_applied_before_the_indexes() {
+    assert_eq!(names(&machine_at(at(Phase::Settle)).step(0, Event::Started)), ["Settle"]);
+    assert_eq!(names(&machine_at(at(Phase::Indexes)).step(0, Event::Started)), ["BuildIndexes"]);
+}
+
+#[test]
+fn a_clash_in_a_chunk_cannot_be() {
+    let mut machine = machine_at(at(Phase::Copy));
+    machine.step(0, Event::Started);
+    machine.step(1, Event::RoundPlanned { chunks: chunks(&[None]), last: true });
+    let actions = machine.step(2, Event::ChunkClashed { index: 0 });
+    assert!(matches!(&actions[..], [.., Action::Stop(Ending::Failed(_))]), "{actions:?}");
+}
+
+#[test]
+fn an_emptied_source_is_prepared_and_copied_anew_once_nothing_is_in_flight() {
+    let mut machine = machine_at(Checkpoint { round_next: 7, ..at(Phase::Copy) });
+    machine.step(0, Event::Started);
+    let plan = chunks(&[Some(10), Some(20), Some(30)]);
+    machine.step(1, Event::RoundPlanned { chunks: plan, last: false });
+    let gone = Event::ChunkFailed { index: 0, failure: truncated() };
+    assert!(machine.step(2, gone).is_empty(), "chunk 1 is still in flight");
+    let actions = machine.step(3, copied(1));
+    let [Action::Save(saved), Action::Prepare] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((saved.phase, &saved.frontier), (Phase::Prepare, &Frontier::Start));
+    assert_eq!((saved.round.as_ref(), saved.round_next), (None::<&Round>, 8));
+    let actions = machine.step(4, Event::Prepared);
+    assert!(
+        matches!(&actions[..], [Action::PlanRound { after: None, .. }]),
+        "from the start: {actions:?}"
+    );
+}
+
+#[test]
+fn an_emptied_source_is_noticed_in_every_phase_before_the_swap() {
+    for phase in [Phase::Settle, Phase::Indexes, Phase::CatchUp, Phase::Verify] {
+        let mut machine = machine_at(at(phase));
+        assert!(!machine.step(0, Event::Started).is_empty());
+        let actions = machine.step(1, Event::Failed(truncated()));
+        assert_eq!(names(&actions), ["Save", "Prepare"], "{phase:?}");
+    }
+}
+
+#[test]
+fn a_source_that_is_emptied_for_ever_ends_the_run() {
+    let mut machine = machine_at(at(Phase::Copy));
+    machine.step(0, Event::Started);
+    for times in 0..100 {
+        let actions = machine.step(1, Event::Failed(truncated()));
+        if let [.., Action::Stop(Ending::Failed(why))] = &actions[..] {
+            assert_eq!((why.kind, times), (FailureKind::Truncated, 20));
+            return;
+        }
+        assert_eq!(names(&actions), ["Save", "Prepare"]);
+        assert_eq!(names(&machine.step(2, Event::Prepared)), ["PlanRound"]);
+    }
+    panic!("it must end");
+}
+
+#[test]
+fn an_emptied_source_does_not_hold_up_an_abort() {
+    let mut machine = machine_at(at(Phase::Copy));
+    machine.step(0, Event::Started);
+    machine.step(1, Event::Command(Command::Abort));
+    let actions = machine.step(2, Event::Failed(truncated()));
+    assert_eq!(names(&actions), ["Save", "Abort"]);
+}
+
+#[test]
+fn by_key_ranges_an_emptied_source_ends_the_run() {
+    let mut machine = machine_in_copy(1);
+    machine.step(0, Event::Started);
+    let actions = machine.step(1, Event::Failed(truncated()));
+    assert!(matches!(&actions[..], [.., Action::Stop(Ending::Failed(_))]), "{actions:?}");
+}
