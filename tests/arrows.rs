@@ -6,24 +6,45 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Rooms and the rooms they may know. What is not listed may know nothing of ours.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("underpin-core", &[]),
     ("underpin-dialect", &["underpin-core"]),
     ("underpin-mysql", &["underpin-core", "underpin-dialect"]),
+    ("underpin-postgres", &["underpin-core", "underpin-dialect"]),
     ("underpin-engine", &["underpin-core", "underpin-dialect"]),
     ("underpin-sim", &["underpin-core", "underpin-dialect", "underpin-engine"]),
-    ("underpin", &["underpin-core", "underpin-dialect", "underpin-engine", "underpin-mysql"]),
+    (
+        "underpin",
+        &[
+            "underpin-core",
+            "underpin-dialect",
+            "underpin-engine",
+            "underpin-mysql",
+            "underpin-postgres",
+        ],
+    ),
     ("xtask", &[]),
     (
         "underpin-tests",
-        &["underpin-core", "underpin-dialect", "underpin-engine", "underpin-mysql", "underpin-sim"],
+        &[
+            "underpin-core",
+            "underpin-dialect",
+            "underpin-engine",
+            "underpin-mysql",
+            "underpin-postgres",
+            "underpin-sim",
+        ],
     ),
 ];
 
 /// Crates that only some rooms may name: a driver belongs to its dialect, a runtime not to the core.
-const FENCED: [(&str, &[&str]); 4] = [
+const FENCED: [(&str, &[&str]); 5] = [
     ("mysql_async", &["underpin-mysql", "underpin-tests"]),
-    ("tokio", &["underpin-mysql", "underpin-engine", "underpin", "underpin-tests"]),
+    ("tokio-postgres", &["underpin-postgres", "underpin-tests"]),
+    (
+        "tokio",
+        &["underpin-mysql", "underpin-postgres", "underpin-engine", "underpin", "underpin-tests"],
+    ),
     ("indicatif", &["underpin"]),
     ("anyhow", &["underpin", "underpin-tests", "xtask"]),
 ];

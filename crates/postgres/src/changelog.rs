@@ -1,0 +1,337 @@
+//! The log of changed keys: settling after the copy, applying in one snapshot, draining at the swap.
+//!
+//! Entries are never deleted, and never taken in the order of anything: an entry that commits late is
+//! taken late. What has been taken is told by a snapshot that is kept with the run: pending is what
+//! this transaction sees and that snapshot did not. Under REPEATABLE READ this transaction sees log and
+//! source at one moment, so what it writes is part of one consistent state, and no unique value can
+//! clash that does not clash in the source too.
+//!
+//! Where more is pending than one transaction should write, it deletes the shadow's rows of all
+//! pending keys and notes the keys as "to do"; then they are written in parts, each in a snapshot of
+//! its own that first takes out what became pending since. For everybody else a key that is to do is a
+//! pending one.
+
+use std::time::{Duration, Instant};
+
+use underpin_core::key::Frontier;
+use underpin_core::machine::Applied;
+use underpin_dialect::{ChangeLog, DbError, DbResult, ErrorKind};
+
+use crate::connect::Session;
+use crate::diagnose;
+use crate::query::{cell, first, number, run};
+use crate::shape::Shape;
+use crate::worker::Worker;
+
+impl ChangeLog for Worker {
+    /// The frontier does not matter here: the log is kept until the copy is done.
+    async fn apply(&mut self, _frontier: &Frontier, keys_max: u64) -> DbResult<Applied> {
+        let begun = Instant::now();
+        match self.apply_in_transaction(keys_max).await {
+            Ok(mut applied) => {
+                self.commit().await?;
+                applied.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                Ok(applied)
+            }
+            Err(error) => {
+                self.roll_back(&error).await?;
+                match error.kind {
+                    ErrorKind::DataError => Err(diagnose::pending_value(self, error).await),
+                    ErrorKind::DuplicateKey => {
+                        Err(diagnose::duplicate(&self.session, &self.shape, error).await)
+                    }
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
+    async fn settle(&mut self) -> DbResult<u64> {
+        match self.settle_in_transaction().await {
+            Ok(rows) => {
+                self.commit().await?;
+                Ok(rows)
+            }
+            Err(error) => {
+                self.roll_back(&error).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Worker {
+    async fn apply_in_transaction(&mut self, keys_max: u64) -> DbResult<Applied> {
+        let object = self.shape.table.clone();
+        self.begin_snapshot().await?;
+        // Every statement goes by an index; figures for the log are always out of date.
+        run(&self.session, "SET LOCAL enable_seqscan = off", "setting up for", &object).await?;
+        let pending = Pending::read(&self.session, &self.shape).await?;
+        if pending.entries == 0 && pending.to_do == 0 {
+            return Ok(Applied::default());
+        }
+        write(&self.session, &self.shape, &pending, keys_max).await
+    }
+
+    /// One pass without an index: the shadow's rows of all pending keys go, and the keys are to do.
+    async fn settle_in_transaction(&mut self) -> DbResult<u64> {
+        let object = self.shape.table.clone();
+        self.begin_snapshot().await?;
+        Pending::read(&self.session, &self.shape).await?;
+        let shape = &self.shape;
+        let delete = format!(
+            "DELETE FROM {} AS underpin_n USING {} AS underpin_p WHERE {}",
+            shape.places.shadow,
+            pending_keys(shape),
+            shape.shadow_meets()
+        );
+        let rows = run(&self.session, &delete, "settling the shadow of", &object).await?;
+        let sql = format!("{}; {}", to_do_sql(shape), advance_sql(shape));
+        run(&self.session, &sql, "settling the shadow of", &object).await?;
+        Ok(rows)
+    }
+}
+
+/// What is pending in this transaction's snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pending {
+    /// Log entries that no snapshot has taken.
+    entries: u64,
+    /// Their distinct keys.
+    keys: u64,
+    /// Keys that were taken out of the shadow before and are not written yet.
+    to_do: u64,
+}
+
+impl Pending {
+    /// # Errors
+    /// `Truncated` where the marker is among the entries: keys around it mean nothing any more.
+    async fn read(session: &Session, shape: &Shape) -> DbResult<Self> {
+        let sql = format!(
+            "SELECT coalesce(pg_catalog.sum(times), 0), pg_catalog.count(*), \
+             (SELECT pg_catalog.count(*) FROM {}), coalesce(pg_catalog.bool_or(k0 IS NULL), \
+             false) FROM (SELECT {}, pg_catalog.count(*) AS times FROM {} AS l WHERE {} GROUP BY {}) \
+             AS p",
+            shape.todo,
+            shape.log_key("l."),
+            shape.places.log,
+            is_pending(shape),
+            shape.log_key("l."),
+        )
+        let attempted = "reading the pending changes of";
+        let row = first(session, &sql, attempted, &shape.table).await?;
+        let Some(row) = row else {
+            return Err(DbError::new(ErrorKind::Other, attempted, shape.table.clone()));
+        };
+        if crate::query::flag(&row, 3) {
+            return Err(truncated(shape));
+        }
+        Ok(Self {
+            entries: cell(&row, 0, attempted)?,
+            keys: cell(&row, 1, attempted)?,
+            to_do: cell(&row, 2, attempted)?,
+        })
+    }
+}
+
+/// Makes the shadow's rows of the pending keys equal to the source's, `keys_max` of them at most, and
+/// takes all others out. In one transaction and one snapshot (or under the source's lock).
+async fn write(
+    session: &Session,
+    shape: &Shape,
+    pending: &Pending,
+    keys_max: u64,
+) -> DbResult<Applied> {
+    let object = &shape.table;
+    let attempted = "applying changes to";
+    // All pending keys first, then the rows: never an upsert, which eats other rows on a unique clash.
+    if pending.entries > 0 {
+        run(session, &delete_sql(shape), attempted, object).await?;
+    }
+    let mut applied = Applied { entries: pending.entries, ..Applied::default() };
+    if pending.to_do == 0 && pending.keys <= keys_max {
+        run(session, &insert_sql(shape, &pending_keys(shape), ""), attempted, object).await?;
+        applied.keys = pending.keys;
+    } else {
+        if pending.entries > 0 {
+            run(session, &to_do_sql(shape), attempted, object).await?;
+        }
+        run(session, &write_part_sql(shape, keys_max), attempted, object).await?;
+        let left = format!("SELECT count(*) FROM {}", shape.todo);
+        applied.left = number(session, &left, "counting what is to do for", object).await?;
+        applied.keys =
+            pending.to_do.saturating_add(pending.keys).saturating_sub(applied.left);
+    }
+    if pending.entries > 0 {
+        run(session, &advance_sql(shape), attempted, object).await?;
+    }
+    Ok(applied)
+}
+
+/// Applies everything pending on the swap's own connection, inside its transaction and under the
+/// source's exclusive lock, so that nothing becomes pending meanwhile. Returns the entries applied;
+/// `None` where the budget did not suffice: then the transaction has failed and must be rolled back.
+///
+/// The transaction must be READ COMMITTED: an older snapshot would not see the last entries.
+///
+/// # Errors
+/// `Truncated`; `DuplicateKey` and `DataError` for what the new shape cannot hold: roll back, then ask
+/// [`crate::diagnose`] for the rows.
+pub(crate) async fn drain(
+    session: &Session,
+    shape: &Shape,
+    budget: Duration,
+) -> DbResult<Option<u64>> {
+    let object = &shape.table;
+    let budget_ms = std::cmp::max(budget.as_millis(), 1);
+    let row = first(
+        session,
+        "SELECT current_setting('role'), current_setting('statement_timeout')",
+        "preparing the last drain of",
+        object,
+    )
+    .await?;
+    let (role, statement_timeout) = row
+        .map(|row| (crate::query::text(&row, 0), crate::query::text(&row, 1)))
+        .unwrap_or_default();
+    let sql = format!(
+        "SET LOCAL ROLE {}; SET LOCAL jit = off; SET LOCAL enable_seqscan = off; \
+         SET LOCAL statement_timeout = {budget_ms}",
+        shape.owner
+    );
+    run(session, &sql, "preparing the last drain of", object).await?;
+    let begun = Instant::now();
+    let drained = match drain_all(session, shape).await {
+        Err(error) if error.kind == ErrorKind::Cancelled => return Ok(None),
+        other => other?,
+    };
+    if begun.elapsed() > budget {
+        return Ok(None);
+    }
+    // A deferred constraint would leave events behind, and no table with such can be altered.
+    let sql = format!(
+        "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL enable_seqscan = on; \
+         SET LOCAL statement_timeout = {}; SET LOCAL ROLE {}",
+        crate::query::literal(&statement_timeout)?,
+        crate::query::quote(&role)?
+    );
+    run(session, &sql, "ending the last drain of", object).await?;
+    Ok(Some(drained))
+}
+
+async fn drain_all(session: &Session, shape: &Shape) -> DbResult<u64> {
+    let pending = Pending::read(session, shape).await?;
+    if pending.entries == 0 && pending.to_do == 0 {
+        return Ok(0);
+    }
+    let applied = write(session, shape, &pending, u64::from(u32::MAX)).await?;
+    Ok(applied.entries)
+}
+
+/// Entries waiting and keys to do, at most about `at_most`: for telling how long the log is.
+pub(crate) fn backlog_sql(log: &str, todo: &str, state: &str, at_most: u64) -> String {
+    let pending = is_pending_by(state);
+    format!(
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM {log} AS l WHERE {pending} LIMIT {at_most}) AS p) \
+         + (SELECT count(*) FROM (SELECT 1 FROM {todo} LIMIT {at_most}) AS t)"
+    )
+}
+
+/// Counts the markers of a `TRUNCATE` in the log.
+pub(crate) fn markers_sql(shape: &Shape) -> String {
+    format!("SELECT count(*) FROM {} AS l WHERE l.k0 IS NULL", shape.places.log)
+}
+
+/// The error of a run whose source was emptied.
+pub(crate) fn truncated(shape: &Shape) -> DbError {
+    DbError::new(ErrorKind::Truncated, "following the changes of", shape.table.clone())
+        .said("the table was emptied by TRUNCATE")
+        .help("Abort the run and start it again: the table is small now")
+}
+
+/// Whether the entry `l` is not among those that have been taken.
+///
+/// An entry was not seen by a snapshot if its transaction was in progress then, or had not begun.
+/// Whether it is seen now is the server's own business: this statement reads it, or not. Both ways are
+/// ranges of the log's index, so a long transaction elsewhere does not make reading slow.
+pub(crate) fn is_pending(shape: &Shape) -> String {
+    is_pending_by(&shape.state)
+}
+
+fn is_pending_by(state: &str) -> String {
+    format!(
+        "(l.xid >= (SELECT pg_snapshot_xmax(applied) FROM {state}) OR l.xid = ANY (ARRAY(SELECT \
+         pg_snapshot_xip(applied) FROM {state})))"
+    )
+}
+
+/// The distinct pending keys, as a table expression.
+pub(crate) fn pending_keys(shape: &Shape) -> String {
+    format!(
+        "(SELECT DISTINCT {} FROM {} AS l WHERE {} AND l.k0 IS NOT NULL)",
+        shape.log_key("l."),
+        shape.places.log,
+        is_pending(shape)
+    )
+}
+
+/// Takes the rows of all pending keys out of the shadow. By way of their places, so that the server
+/// goes by the key's index whatever it thinks of the log's length.
+pub(crate) fn delete_sql(shape: &Shape) -> String {
+    let shadow = &shape.places.shadow;
+    format!(
+        "DELETE FROM {shadow} WHERE ctid = ANY (ARRAY(SELECT underpin_n.ctid FROM {} AS underpin_p \
+         CROSS JOIN LATERAL (SELECT underpin_n.ctid FROM {shadow} AS underpin_n WHERE {} LIMIT 1) \
+         AS underpin_n))",
+        pending_keys(shape),
+        shape.shadow_meets()
+    )
+}
+
+/// Writes the source's rows of these keys, where they are present. The limit makes it one look-up by
+/// the key's index for each.
+pub(crate) fn insert_sql(shape: &Shape, keys: &str, with: &str) -> String {
+    format!(
+        "{with}INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT underpin_v.* FROM {keys} AS \
+         underpin_p CROSS JOIN LATERAL (SELECT {} FROM ONLY {} WHERE {} LIMIT 1) AS underpin_v",
+        shape.places.shadow,
+        shape.targets(),
+        shape.values(),
+        shape.places.source,
+        shape.source_meets()
+    )
+}
+
+/// Notes the pending keys as to do, those that are not yet.
+fn to_do_sql(shape: &Shape) -> String {
+    let same: Vec<String> = shape
+        .key
+        .iter()
+        .map(|part| format!("t.{0} {1} underpin_p.{0}", part.log, part.equal))
+        .collect();
+    format!(
+        "INSERT INTO {todo} ({}) SELECT {} FROM {} AS underpin_p WHERE NOT EXISTS (SELECT 1 FROM \
+         {todo} AS t WHERE {})",
+        shape.log_key(""),
+        shape.log_key("underpin_p."),
+        pending_keys(shape),
+        same.join(" AND "),
+        todo = shape.todo
+    )
+}
+
+/// Writes the rows of some keys that are to do.
+fn write_part_sql(shape: &Shape, keys_max: u64) -> String {
+    let with = format!(
+        "WITH taken AS MATERIALIZED (DELETE FROM {todo} WHERE ctid = ANY (ARRAY(SELECT ctid FROM \
+         {todo} LIMIT {keys_max})) RETURNING {}) ",
+        shape.log_key(""),
+        todo = shape.todo
+    );
+    insert_sql(shape, "taken", &with)
+}
+
+/// What this transaction has seen is taken from now on.
+fn advance_sql(shape: &Shape) -> String {
+    format!("UPDATE {} SET applied = pg_current_snapshot()", shape.state)
+}

@@ -1,0 +1,176 @@
+//! What every session of ours is set to, whatever the server's, database's and role's defaults are.
+//!
+//! Owns the list and the check that it took. A setting is here for one of two reasons: another value
+//! would lose or change rows or definitions, or it would let a statement of ours wait or fail without
+//! need. Left to the server on purpose: how durable a commit is (`synchronous_commit`), planner and
+//! memory settings, `default_tablespace` and `default_table_access_method` (definitions name them).
+
+use std::collections::HashMap;
+
+use tokio_postgres::{Client, SimpleQueryMessage};
+use underpin_dialect::{DbError, DbResult, ErrorKind};
+
+use crate::error::Doing;
+use crate::flavor::Capabilities;
+
+/// The settings that callers may want otherwise. All times in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// Bound on waiting for any lock. Everybody queues behind a waiting exclusive request, so this is
+    /// how long the application may stand still.
+    pub lock_timeout_ms: u32,
+    /// When the server ends a transaction of ours that waits for us: a runner that was cut off must
+    /// not hold its locks for ever.
+    pub idle_in_transaction_timeout_ms: u32,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self { lock_timeout_ms: 1000, idle_in_transaction_timeout_ms: 300_000 }
+    }
+}
+
+impl SessionSettings {
+    /// Each setting with the value that it is set to, as `SHOW` gives it back.
+    fn assignments(&self, capabilities: &Capabilities) -> Vec<(&'static str, String)> {
+        let fixed = [
+            // A catalogue read and a regtype print names with their schema unless it is on the path;
+            // nobody's function or operator of another schema is called by mistake.
+            ("search_path", "pg_catalog"),
+            ("default_transaction_isolation", "read committed"),
+            ("default_transaction_read_only", "off"),
+            ("default_transaction_deferrable", "off"),
+            // Statements are bounded by cancelling them from another session, with a proof.
+            ("statement_timeout", "0"),
+            // Values travel as text in places: without loss, and always the same text.
+            ("TimeZone", "UTC"),
+            ("DateStyle", "ISO, MDY"),
+            ("IntervalStyle", "postgres"),
+            ("extra_float_digits", "1"),
+            ("bytea_output", "hex"),
+            ("xmloption", "content"),
+            ("client_encoding", "UTF8"),
+            ("standard_conforming_strings", "on"),
+            ("backslash_quote", "safe_encoding"),
+            ("transform_null_equals", "off"),
+            ("array_nulls", "on"),
+            // A policy that hides rows must be an error, never a copy with rows missing.
+            ("row_security", "off"),
+            ("quote_all_identifiers", "off"),
+            ("check_function_bodies", "off"),
+            ("client_min_messages", "warning"),
+        ];
+        let mut list: Vec<(&'static str, String)> =
+            fixed.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        list.push(("lock_timeout", self.lock_timeout_ms.to_string()));
+        list.push((
+            "idle_in_transaction_session_timeout",
+            self.idle_in_transaction_timeout_ms.to_string(),
+        ));
+        if capabilities.idle_session_timeout {
+            list.push(("idle_session_timeout", "0".to_owned()));
+        }
+        if capabilities.transaction_timeout {
+            list.push(("transaction_timeout", "0".to_owned()));
+        }
+        list
+    }
+
+    /// Sets everything.
+    pub(super) async fn apply(
+        &self,
+        client: &Client,
+        capabilities: &Capabilities,
+        object: &str,
+    ) -> DbResult<()> {
+        client
+            .batch_execute(&self.statements(capabilities))
+            .await
+            .doing("setting up the session", object)
+    }
+
+    /// The statements that set a session up.
+    fn statements(&self, capabilities: &Capabilities) -> String {
+        let set = |(name, value): &(&str, String)| {
+            if *name == "search_path" || *name == "DateStyle" {
+                format!("SET {name} = {value};")
+            } else {
+                format!("SET {name} = '{value}';")
+            }
+        };
+        self.assignments(capabilities).iter().map(set).collect()
+    }
+
+    /// Reads the settings back: a proxy or an extension may have swallowed them.
+    ///
+    /// # Errors
+    /// `Refused`, naming the first setting that did not take.
+    pub(super) async fn check(&self, client: &Client, capabilities: &Capabilities) -> DbResult<()> {
+        let attempted = "checking the session's settings";
+        let mut expected = self.assignments(capabilities);
+        // Only a superuser may set it; under another value triggers and foreign keys would not fire.
+        expected.push(("session_replication_role", "origin".to_owned()));
+        expected.push(("transaction_isolation", "read committed".to_owned()));
+        let names: Vec<String> =
+            expected.iter().map(|(name, _)| format!("'{}'", name.to_ascii_lowercase())).collect();
+        // `setting` is in the setting's own unit, which for all times of ours is milliseconds.
+        let sql = format!(
+            "SELECT pg_catalog.lower(name), setting FROM pg_catalog.pg_settings \
+             WHERE pg_catalog.lower(name) IN ({})",
+            names.join(", ")
+        );
+        let mut actual: HashMap<String, String> = HashMap::new();
+        for message in client.simple_query(&sql).await.doing(attempted, "")? {
+            if let SimpleQueryMessage::Row(row) = message {
+                let cell = |index| row.get(index).unwrap_or_default().to_owned();
+                actual.insert(cell(0), cell(1));
+            }
+        }
+        for (name, value) in expected {
+            let found =
+                actual.get(&name.to_ascii_lowercase()).map(String::as_str).unwrap_or_default();
+            if found != value {
+                return Err(DbError::new(ErrorKind::Refused, attempted, name).help(format!(
+                    "It was set to {value:?} and reads {found:?}: something between here and the \
+                     server (a proxy, a pooler) or an extension changes it. Connect straight to the \
+                     server"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statements(version_num: u32) -> String {
+        let capabilities = Capabilities::new(version_num, "x").unwrap();
+        SessionSettings::default().statements(&capabilities)
+    }
+
+    #[test]
+    fn each_server_gets_only_what_it_knows() {
+        assert!(statements(170_000).contains("SET transaction_timeout = '0'"));
+        assert!(!statements(160_000).contains("transaction_timeout"));
+    }
+
+    #[test]
+    fn what_protects_rows_is_there_and_what_is_not_ours_is_not() {
+        let text = statements(150_000);
+        for part in [
+            "SET search_path = pg_catalog;",
+            "SET row_security = 'off';",
+            "SET TimeZone = 'UTC';",
+            "SET extra_float_digits = '1';",
+            "SET lock_timeout = '1000';",
+            "SET default_transaction_isolation = 'read committed';",
+        ] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+        for part in ["synchronous_commit", "session_replication_role", "default_tablespace"] {
+            assert!(!text.contains(part), "{part} must not be set");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Foreign keys: out of the table, into it, and to itself. They are dropped and made again, NOT
+//! VALID, inside the swap; what was valid is validated afterwards, one by one.
+
+use underpin_core::mapping::Mapping;
+use underpin_dialect::DbResult;
+
+use super::{Subject, mapping_sql, statements};
+use crate::connect::Session;
+use crate::query::{literal, rows, text};
+
+/// What the swap and the steps after it do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ForeignKeys {
+    /// Drops, before the tables move.
+    pub(crate) drops: Vec<String>,
+    /// Adds, when the new table stands in its place.
+    pub(crate) adds: Vec<String>,
+    /// Validations, after the swap.
+    pub(crate) validations: Vec<String>,
+    /// The other tables, quoted, in the order of their OIDs: locked before anything is dropped.
+    pub(crate) tables: Vec<String>,
+}
+
+/// Reads the foreign keys of the source. Those whose columns the change drops go with them; those in
+/// `dropped`, by name, the user's statement drops.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn in_swap(
+    session: &Session,
+    source: &Subject,
+    mapping: &Mapping,
+    dropped: &[String],
+) -> DbResult<ForeignKeys> {
+    let attempted = "reading the foreign keys of";
+    let found = rows(session, &query(source, mapping)?, attempted, &source.object()).await?;
+    let mut keys = ForeignKeys::default();
+    for row in &found {
+        let own = text(row, 4) == "t";
+        keys.drops.push(text(row, 0));
+        if text(row, 3) == "t" || own && dropped.contains(&text(row, 5)) {
+            continue;
+        }
+        keys.adds.push(text(row, 1));
+        let validation = text(row, 2);
+        if !validation.is_empty() {
+            keys.validations.push(validation);
+        }
+    }
+    let sql = format!(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN \
+         pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid <> {oid} AND c.oid IN \
+         (SELECT CASE WHEN conrelid = {oid} THEN confrelid ELSE conrelid END FROM \
+         pg_catalog.pg_constraint WHERE contype = 'f' AND (conrelid = {oid} OR confrelid = {oid})) \
+         ORDER BY c.oid",
+        oid = source.oid
+    );
+    keys.tables = statements(session, &sql, "the foreign keys", source).await?;
+    Ok(keys)
+}
+
+/// Drop, add, validation (NULL where it is not to be made), whether a column of ours in it is dropped,
+/// whether it is a key of the table itself, its name.
+fn query(source: &Subject, mapping: &Mapping) -> DbResult<String> {
+    let mapping = mapping_sql(mapping)?;
+    let oid = source.oid;
+    // The columns of one side, as they are and as they will be.
+    let columns = |name: &str, side: &str, table: &str| {
+        format!(
+            "(SELECT pg_catalog.string_agg(pg_catalog.quote_ident({name}), ', ' ORDER BY u.ord) FROM \
+             pg_catalog.unnest({side}) WITH ORDINALITY AS u(num, ord) JOIN pg_catalog.pg_attribute a \
+             ON a.attrelid = {table} AND a.attnum = u.num LEFT JOIN {mapping} ON m.source = a.attname \
+             AND {table} = {oid})"
+        )
+    };
+    let new_name = "CASE WHEN a.attrelid = OID THEN m.target ELSE a.attname END"
+        .replace("OID", &oid.to_string());
+    let (from_old, from_new) = (
+        columns("a.attname", "k.conkey", "k.conrelid"),
+        columns(&new_name, "k.conkey", "k.conrelid"),
+    );
+    let (to_old, to_new) = (
+        columns("a.attname", "k.confkey", "k.confrelid"),
+        columns(&new_name, "k.confkey", "k.confrelid"),
+    );
+    let valid = if source.version >= 180_000 {
+        "(k.convalidated AND k.conenforced)"
+    } else {
+        "k.convalidated"
+    };
+    let child = "pg_catalog.format('%I.%I', cn.nspname, c.relname)";
+    Ok(format!(
+        "SELECT pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', {child}, k.conname), \
+         pg_catalog.format('ALTER TABLE %s ADD CONSTRAINT %I FOREIGN KEY (%s) REFERENCES \
+         %I.%I(%s)%s%s', {child}, k.conname, x.from_new, pn.nspname, p.relname, x.to_new, \
+         pg_catalog.substr(pg_catalog.pg_get_constraintdef(k.oid), pg_catalog.length(\
+         pg_catalog.format('FOREIGN KEY (%s) REFERENCES %I.%I(%s)', x.from_old, pn.nspname, \
+         p.relname, x.to_old)) + 1), CASE WHEN {valid} THEN ' NOT VALID' ELSE '' END) || \
+         coalesce(pg_catalog.format('; COMMENT ON CONSTRAINT %I ON %s IS ', k.conname, {child}) || \
+         pg_catalog.quote_literal(pg_catalog.obj_description(k.oid, 'pg_constraint')), ''), CASE \
+         WHEN {valid} THEN pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', {child}, \
+         k.conname) END, k.conrelid = {oid} AND EXISTS (SELECT FROM pg_catalog.unnest(k.conkey) AS \
+         u(num) JOIN pg_catalog.pg_attribute a ON a.attrelid = {oid} AND a.attnum = u.num WHERE \
+         a.attname NOT IN (SELECT m.source FROM {mapping} WHERE m.source IS NOT NULL)), k.conrelid = \
+         {oid}, k.conname FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = \
+         k.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace JOIN \
+         pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = \
+         p.relnamespace CROSS JOIN LATERAL (SELECT {from_old} AS from_old, {from_new} AS from_new, \
+         {to_old} AS to_old, {to_new} AS to_new) AS x WHERE k.contype = 'f' AND k.conparentid = 0 AND \
+         (k.conrelid = {oid} OR k.confrelid = {oid}) ORDER BY c.oid, k.conname"
+    ))
+}

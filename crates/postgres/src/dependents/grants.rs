@@ -1,0 +1,85 @@
+//! Grants on the table, its columns and its identity sequences, by their grantors; and what default
+//! privileges gave beyond them is taken away.
+
+use underpin_dialect::DbResult;
+
+use super::{Subject, statements};
+use crate::connect::Session;
+use crate::query::literal;
+
+/// Statements for the twin.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn on_twin(
+    session: &Session,
+    source: &Subject,
+    twin: &Subject,
+) -> DbResult<Vec<String>> {
+    let mut all = level(session, source, twin).await?;
+    let pairs = super::sequences::identity_pairs(session, source, twin).await?;
+    for (from, to) in pairs {
+        all.extend(level(session, &from, &to).await?);
+    }
+    Ok(all)
+}
+
+/// The grants of one relation and of its columns.
+async fn level(session: &Session, from: &Subject, to: &Subject) -> DbResult<Vec<String>> {
+    let kind = "(CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END)";
+    let target = literal(&to.quoted()?)?;
+    // Nothing to do where neither has a list of its own; else begin from nothing.
+    let revokes = format!(
+        "SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', {kind}, {target}, {who}) \
+         FROM pg_catalog.pg_class c CROSS JOIN LATERAL \
+         pg_catalog.aclexplode(coalesce(c.relacl, pg_catalog.acldefault((CASE c.relkind WHEN 'S' THEN \
+         's' ELSE 'r' END)::\"char\", c.relowner))) AS a WHERE c.oid = {to_oid} AND EXISTS (SELECT \
+         FROM pg_catalog.pg_class b WHERE b.oid IN ({to_oid}, {from_oid}) AND b.relacl IS NOT NULL)",
+        who = role("a.grantee"),
+        to_oid = to.oid,
+        from_oid = from.oid,
+    );
+    let owner_again = format!(
+        "SELECT pg_catalog.format('GRANT ALL ON %s %s TO %I', {kind}, {target}, \
+         pg_catalog.pg_get_userbyid(c.relowner)) FROM pg_catalog.pg_class c WHERE c.oid = {} AND \
+         c.relacl IS NULL AND EXISTS (SELECT FROM pg_catalog.pg_class b WHERE b.oid = {} AND \
+         b.relacl IS NOT NULL)",
+        from.oid, to.oid
+    );
+    let mut all = statements(session, &revokes, "the grants", from).await?;
+    all.extend(statements(session, &owner_again, "the grants", from).await?);
+    all.extend(statements(session, &grants_sql(from, to, kind)?, "the grants", from).await?);
+    Ok(all)
+}
+
+/// The grants in an order in which each grantor holds his option already: the owner's first.
+fn grants_sql(from: &Subject, to: &Subject, kind: &str) -> DbResult<String> {
+    let target = literal(&to.quoted()?)?;
+    let schema = literal(&to.schema)?;
+    Ok(format!(
+        "WITH RECURSIVE c AS (SELECT * FROM pg_catalog.pg_class WHERE oid = {oid}), g AS (SELECT \
+         c.relowner, c.relkind, a.*, ''::text AS cols, 0 AS place FROM c CROSS JOIN LATERAL \
+         pg_catalog.aclexplode(c.relacl) AS a UNION ALL SELECT c.relowner, c.relkind, a.*, \
+         pg_catalog.format(' (%I)', t.attname), t.attnum FROM c JOIN pg_catalog.pg_attribute t ON \
+         t.attrelid = c.oid AND NOT t.attisdropped CROSS JOIN LATERAL \
+         pg_catalog.aclexplode(t.attacl) AS a), depth(who, d) AS (SELECT relowner, 0 FROM c UNION \
+         SELECT g.grantee, depth.d + 1 FROM depth JOIN g ON g.grantor = depth.who AND g.is_grantable \
+         WHERE depth.d < 10) SELECT CASE WHEN c.grantor = c.relowner THEN '' ELSE \
+         pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I; SET LOCAL ROLE %I; ', {schema}, \
+         pg_catalog.pg_get_userbyid(c.grantor), pg_catalog.pg_get_userbyid(c.grantor)) END || \
+         pg_catalog.format('GRANT %s%s ON %s %s TO %s%s', c.privilege_type, c.cols, {kind}, {target}, \
+         {who}, CASE WHEN c.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) || CASE WHEN \
+         c.grantor = c.relowner THEN '' ELSE pg_catalog.format('; SET LOCAL ROLE %I', \
+         pg_catalog.pg_get_userbyid(c.relowner)) END FROM g AS c ORDER BY (SELECT pg_catalog.min(d) \
+         FROM depth WHERE who = c.grantor), c.place",
+        oid = from.oid,
+        who = role("c.grantee"),
+    ))
+}
+
+fn role(oid: &str) -> String {
+    format!(
+        "(CASE WHEN {oid} = 0 THEN 'PUBLIC' ELSE \
+         pg_catalog.quote_ident(pg_catalog.pg_get_userbyid({oid})) END)"
+    )
+}

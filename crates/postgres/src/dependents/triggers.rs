@@ -1,0 +1,111 @@
+//! The user's triggers: made on the twin, switched off for the copy, switched on by the swap.
+
+use underpin_dialect::DbResult;
+
+use super::{Subject, statements};
+use crate::connect::Session;
+use crate::query::literal;
+
+/// Statements for the twin. Triggers whose name begins with `ours` are our own.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn on_twin(
+    session: &Session,
+    source: &Subject,
+    twin: &Subject,
+    ours: &str,
+) -> DbResult<Vec<String>> {
+    let sql = format!(
+        "SELECT pg_catalog.overlay(d.def PLACING {to} FROM pg_catalog.strpos(d.def, {from}) FOR \
+         pg_catalog.length({from})) || CASE t.tgenabled WHEN 'O' THEN '' ELSE \
+         pg_catalog.format('; ALTER TABLE %s %s TRIGGER %I', {twin}, CASE t.tgenabled WHEN 'A' THEN \
+         'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'DISABLE' END, t.tgname) END || coalesce((SELECT pg_catalog.string_agg(pg_catalog.format('; ALTER \
+         TRIGGER %I ON %s DEPENDS ON EXTENSION %I', t.tgname, {twin}, e.extname), '') FROM \
+         pg_catalog.pg_depend x JOIN pg_catalog.pg_extension e ON e.oid = x.refobjid WHERE x.classid \
+         = 'pg_catalog.pg_trigger'::regclass AND x.objid = t.oid AND x.refclassid = \
+         'pg_catalog.pg_extension'::regclass AND x.deptype = 'x'), '') FROM pg_catalog.pg_trigger t \
+         CROSS JOIN LATERAL (SELECT pg_catalog.pg_get_triggerdef(t.oid) AS def) AS d WHERE {which} \
+         ORDER BY t.tgname",
+        twin = literal(&twin.quoted()?)?,
+        from = on_table(source)?,
+        to = on_table(twin)?,
+        which = which(source, ours)?,
+    );
+    statements(session, &sql, "the triggers", source).await
+}
+
+/// No trigger fires for the copy; the swap switches them on as they were.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn set_aside(
+    session: &Session,
+    shadow: &Subject,
+    place: &str,
+) -> DbResult<(Vec<String>, Vec<String>)> {
+    let which = format!(
+        "FROM pg_catalog.pg_trigger t WHERE t.tgrelid = {} AND NOT t.tgisinternal AND t.tgenabled <> \
+         'D' ORDER BY t.tgname",
+        shadow.oid
+    );
+    let now = format!(
+        "SELECT pg_catalog.format('ALTER TABLE %s DISABLE TRIGGER %I', {}, t.tgname) {which}",
+        literal(&shadow.quoted()?)?
+    );
+    let later = format!(
+        "SELECT pg_catalog.format('ALTER TABLE %s ENABLE %sTRIGGER %I', {}, CASE t.tgenabled WHEN \
+         'A' THEN 'ALWAYS ' WHEN 'R' THEN 'REPLICA ' ELSE '' END, t.tgname) {which}",
+        literal(place)?
+    );
+    Ok((
+        statements(session, &now, "the triggers", shadow).await?,
+        statements(session, &later, "the triggers", shadow).await?,
+    ))
+}
+
+/// Constraint triggers of other tables that name this one after FROM: made again.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn elsewhere_in_swap(
+    session: &Session,
+    source: &Subject,
+) -> DbResult<(Vec<String>, Vec<String>)> {
+    let which = format!(
+        "FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN \
+         pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE t.tgconstrrelid = {oid} AND \
+         t.tgrelid <> {oid} AND NOT t.tgisinternal ORDER BY t.tgname",
+        oid = source.oid
+    );
+    let drops = format!(
+        "SELECT pg_catalog.format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname) {which}"
+    );
+    let adds = format!(
+        "SELECT pg_catalog.pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' ELSE \
+         pg_catalog.format('; ALTER TABLE %I.%I %s TRIGGER %I', n.nspname, c.relname, CASE \
+         t.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'DISABLE' END, \
+         t.tgname) END || coalesce(pg_catalog.format('; COMMENT ON TRIGGER %I ON %I.%I IS ', \
+         t.tgname, n.nspname, c.relname) || pg_catalog.quote_literal(\
+         pg_catalog.obj_description(t.oid, 'pg_trigger')), '') {which}"
+    );
+    let what = "the triggers elsewhere";
+    Ok((
+        statements(session, &drops, what, source).await?,
+        statements(session, &adds, what, source).await?,
+    ))
+}
+
+fn on_table(table: &Subject) -> DbResult<String> {
+    Ok(format!("pg_catalog.format(' ON %I.%I ', {}, {})", literal(&table.schema)?, literal(&table.name)?))
+}
+
+/// The user's own triggers on the table.
+fn which(source: &Subject, ours: &str) -> DbResult<String> {
+    Ok(format!(
+        "t.tgrelid = {} AND NOT t.tgisinternal AND t.tgparentid = 0 AND NOT \
+         pg_catalog.starts_with(t.tgname, {})",
+        source.oid,
+        literal(ours)?
+    ))
+}

@@ -1,0 +1,279 @@
+//! The shape of a run in SQL: quoted names, column pairs with the expressions that convert them, and
+//! key columns, made once per connection from the run's facts and the catalogues of source and shadow.
+//!
+//! Owns the fragments; the rooms (`trigger`, `copy`, `changelog`, `verify`) put them into statements.
+//! In statements the source is named without an alias, because a `USING` expression of the user's may
+//! name its columns bare or by the table's name; the shadow is `underpin_n`, a set of keys is `underpin_p`: names that no table of a user has.
+
+use underpin_core::key::{Key, KeyRange};
+use underpin_core::mapping::KeyFit;
+use underpin_core::plan::RunSpec;
+use underpin_dialect::{DbError, DbResult, ErrorKind};
+
+use crate::connect::Session;
+use crate::names::{self, Places};
+use crate::query::{first, literal, quote, quote_table, text};
+use crate::types::{self, ColumnType};
+
+/// One column of the key; names and types are ready for statements.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyPart {
+    /// Bare name in the source, for people.
+    pub(crate) name: String,
+    /// Name in the source.
+    pub(crate) source: String,
+    /// Name in the shadow.
+    pub(crate) target: String,
+    /// Name in the log, and wherever else keys are kept.
+    pub(crate) log: String,
+    /// Type in the log, collation included: the source's, below its domains.
+    pub(crate) log_type: String,
+    /// The source's type alone, for literals.
+    pub(crate) bound_type: String,
+    /// The shadow's type, collation included, as a cast: `::bigint`.
+    pub(crate) target_cast: String,
+    /// The operator by which the source's key tells its values apart.
+    pub(crate) equal: String,
+}
+
+/// One copied column.
+#[derive(Debug, Clone)]
+pub(crate) struct Pair {
+    /// Bare name in the source, for people.
+    pub(crate) name: String,
+    /// Name in the shadow.
+    pub(crate) target: String,
+    /// Expression over the source's columns.
+    pub(crate) value: String,
+    /// The shadow's type.
+    pub(crate) target_type: ColumnType,
+}
+
+/// See the module's head.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    /// The table's name for messages.
+    pub(crate) table: String,
+    /// The source's owner, as whom user expressions are evaluated.
+    pub(crate) owner: String,
+    pub(crate) places: Places,
+    /// Keys whose rows have been taken out of the shadow and not been written yet.
+    pub(crate) todo: String,
+    /// One row: where the copy ends, and which snapshot has been applied.
+    pub(crate) state: String,
+    pub(crate) key: Vec<KeyPart>,
+    pub(crate) pairs: Vec<Pair>,
+    /// Whether a stretch of keys covers the same rows in both tables.
+    pub(crate) same_order: bool,
+}
+
+impl Shape {
+    /// Reads the catalogues. Source and shadow must exist.
+    ///
+    /// # Errors
+    /// `SourceChanged` where a column of the run's facts is not there.
+    pub(crate) async fn read(session: &Session, spec: &RunSpec) -> DbResult<Self> {
+        let table = format!("{}.{}", spec.schema, spec.table);
+        let private = names::private_schema(&spec.run_id);
+        let places = names::places(spec)?;
+        let source = types::columns(session, &spec.schema, &spec.table).await?;
+        let shadow = types::columns(session, &private, &spec.names.shadow).await?;
+        let find = |columns: &[(String, ColumnType)], name: &str, place: &str| {
+            columns.iter().find(|(found, _)| found == name).map(|(_, kind)| kind.clone()).ok_or_else(
+                || {
+                    DbError::new(
+                        ErrorKind::SourceChanged,
+                        format!("looking for column {name} of {place}"),
+                        table.clone(),
+                    )
+                },
+            )
+        };
+        let operators = key_operators(session, spec).await?;
+        let mut key = Vec::new();
+        for (position, column) in spec.key.columns.iter().enumerate() {
+            let old = find(&source, &column.source, "the table")?;
+            let new = find(&shadow, &column.target, "the shadow")?;
+            key.push(KeyPart {
+                name: column.source.clone(),
+                source: quote(&column.source)?,
+                target: quote(&column.target)?,
+                log: format!("k{position}"),
+                log_type: format!("{}{}", old.base, old.collate()),
+                target_cast: format!("::{}{}", new.base, new.collate()),
+                equal: match (column.fit, operators.get(position)) {
+                    (KeyFit::Same, Some(operator)) => operator.clone(),
+                    // Two types that share their equality are the server's own.
+                    _ => "OPERATOR(pg_catalog.=)".to_owned(),
+                },
+                bound_type: old.base,
+            });
+        }
+        let conversions = types::conversions(session, spec).await?;
+        let mut pairs = Vec::new();
+        for pair in &spec.mapping.pairs {
+            find(&source, &pair.source, "the table")?;
+            let written = conversions.iter().find(|(column, _)| *column == pair.source);
+            pairs.push(Pair {
+                name: pair.source.clone(),
+                target: quote(&pair.target)?,
+                value: match written {
+                    Some((_, expression)) => format!("({expression})"),
+                    None => quote(&pair.source)?,
+                },
+                target_type: find(&shadow, &pair.target, "the shadow")?,
+            });
+        }
+        let owner = "SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c \
+                     WHERE c.oid = ";
+        let owner = format!("{owner}{}::pg_catalog.regclass", literal(&places.source)?);
+        let owner = first(session, &owner, "reading the owner of", &table).await?;
+        Ok(Self {
+            owner: quote(&owner.map(|row| text(&row, 0)).unwrap_or_default())?,
+            todo: quote_table(&private, "underpin_todo")?,
+            state: quote_table(&private, "underpin_state")?,
+            table,
+            places,
+            key,
+            pairs,
+            same_order: spec.key.same_order,
+        })
+    }
+
+    /// `a, b, c` over a list.
+    pub(crate) fn list<T>(items: &[T], name: impl Fn(&T) -> String) -> String {
+        items.iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Columns that an INSERT into the shadow names.
+    pub(crate) fn targets(&self) -> String {
+        Self::list(&self.pairs, |pair| pair.target.clone())
+    }
+
+    /// What they take, over the source's columns.
+    pub(crate) fn values(&self) -> String {
+        Self::list(&self.pairs, |pair| pair.value.clone())
+    }
+
+    /// The source's key columns.
+    pub(crate) fn source_key(&self) -> String {
+        Self::list(&self.key, |part| part.source.clone())
+    }
+
+    /// Key columns of log and todo, as `l.k0, l.k1` for the prefix `l.`.
+    pub(crate) fn log_key(&self, prefix: &str) -> String {
+        Self::list(&self.key, |part| format!("{prefix}{}", part.log))
+    }
+
+    /// Whether the source's row bears the key of `underpin_p`.
+    pub(crate) fn source_meets(&self) -> String {
+        let parts: Vec<String> = self
+            .key
+            .iter()
+            .map(|part| format!("{}.{} {} underpin_p.{}", self.places.source, part.source, part.equal, part.log))
+            .collect();
+        parts.join(" AND ")
+    }
+
+    /// Whether the shadow's row `underpin_n` bears the key of `underpin_p`, in the shadow's own types, so that its index
+    /// serves.
+    pub(crate) fn shadow_meets(&self) -> String {
+        let parts: Vec<String> = self
+            .key
+            .iter()
+            .map(|part| {
+                format!("underpin_n.{} {} underpin_p.{}{}", part.target, part.equal, part.log, part.target_cast)
+            })
+            .collect();
+        parts.join(" AND ")
+    }
+
+    /// Whether the shadow's row `underpin_n` and the source's row bear the same key.
+    pub(crate) fn shadow_meets_source(&self) -> String {
+        let parts: Vec<String> = self
+            .key
+            .iter()
+            .map(|part| {
+                format!(
+                    "underpin_n.{} {} {}.{}{}",
+                    part.target, part.equal, self.places.source, part.source, part.target_cast
+                )
+            })
+            .collect();
+        parts.join(" AND ")
+    }
+
+    /// Expressions that show the source's key to a person, or take it to a bound: the server's text.
+    pub(crate) fn key_texts(&self) -> String {
+        Self::list(&self.key, |part| format!("{}.{}::text", self.places.source, part.source))
+    }
+
+    /// One text of the source's key for a person: `id=3, b=x`.
+    pub(crate) fn key_shown(&self, column: impl Fn(&KeyPart) -> String) -> DbResult<String> {
+        let mut parts = Vec::new();
+        for (position, part) in self.key.iter().enumerate() {
+            let joint = if position == 0 { "" } else { ", " };
+            let name = literal(&format!("{joint}{}=", part.name))?;
+            parts.push(format!("{name}, {}::text", column(part)));
+        }
+        Ok(format!("pg_catalog.concat({})", parts.join(", ")))
+    }
+
+    /// The predicate of a range of keys over the columns that `name` gives; `true` for the whole table.
+    ///
+    /// # Errors
+    /// A key that is not one of this table.
+    pub(crate) fn range(
+        &self,
+        range: &KeyRange,
+        name: impl Fn(&KeyPart) -> String,
+    ) -> DbResult<String> {
+        let mut parts = Vec::new();
+        let columns = Self::list(&self.key, &name);
+        for (bound, operator) in [(&range.after, ">"), (&range.up_to, "<=")] {
+            if let Some(key) = bound {
+                parts.push(format!("({columns}) {operator} ({})", self.bound(key)?));
+            }
+        }
+        Ok(if parts.is_empty() { "true".to_owned() } else { parts.join(" AND ") })
+    }
+
+    fn bound(&self, key: &Key) -> DbResult<String> {
+        if key.0.len() != self.key.len() {
+            return Err(DbError::new(ErrorKind::Other, "reading a key bound", self.table.clone())
+                .help("The run's record does not fit the table's key; abort the run"));
+        }
+        let mut values = Vec::new();
+        for (part, value) in self.key.iter().zip(&key.0) {
+            values.push(format!("{}::{}", literal(value)?, part.bound_type));
+        }
+        Ok(values.join(", "))
+    }
+}
+
+/// The equality of each column of the source's key, by the operator family of its index.
+async fn key_operators(session: &Session, spec: &RunSpec) -> DbResult<Vec<String>> {
+    let table = format!("{}.{}", spec.schema, spec.table);
+    let mut operators = Vec::new();
+    for column in &spec.key.columns {
+        let sql = format!(
+            "SELECT 'OPERATOR(' || pg_catalog.quote_ident(s.nspname) || '.' || o.oprname || ')' \
+             FROM pg_catalog.pg_index i \
+             JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid AND x.relname = {} \
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attname = {} \
+             CROSS JOIN LATERAL pg_catalog.generate_series(0, i.indnkeyatts - 1) AS place(n) \
+             JOIN pg_catalog.pg_opclass c ON c.oid = i.indclass[place.n] \
+             JOIN pg_catalog.pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3 \
+             AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype \
+             JOIN pg_catalog.pg_operator o ON o.oid = m.amopopr \
+             JOIN pg_catalog.pg_namespace s ON s.oid = o.oprnamespace \
+             WHERE i.indrelid = {}::pg_catalog.regclass AND i.indkey[place.n] = a.attnum",
+            literal(&spec.key.source_index)?,
+            literal(&column.source)?,
+            literal(&quote_table(&spec.schema, &spec.table)?)?
+        );
+        let row = first(session, &sql, "reading the key of", &table).await?;
+        operators.push(row.map_or_else(|| "OPERATOR(pg_catalog.=)".to_owned(), |row| text(&row, 0)));
+    }
+    Ok(operators)
+}

@@ -1,0 +1,350 @@
+//! The proof that source and shadow hold the same rows: sums per range of keys, computed by the server in
+//! one snapshot; only a range that differs is looked at row by row.
+//!
+//! Rows whose keys are pending (in the log or still to do) are left out: everything else must be equal,
+//! column by column, through the change's own conversion.
+
+use underpin_core::key::{Chunk, Key, KeyRange};
+use underpin_dialect::{DbResult, RangeReport, Verify};
+
+use crate::changelog::is_pending;
+use crate::query::{cell, first, literal, number, optional_text, rows, run, text};
+use crate::shape::Shape;
+use crate::worker::Worker;
+
+/// Differing rows that are named, of each kind.
+const SAMPLES_MAX: u32 = 5;
+
+impl Verify for Worker {
+    async fn plan_ranges(
+        &mut self,
+        after: Option<&Key>,
+        range_rows: u64,
+        ranges_max: u32,
+    ) -> DbResult<(Vec<Chunk>, bool)> {
+        let mut ranges = Vec::new();
+        let mut after = after.cloned();
+        for index in 0..ranges_max {
+            let up_to = self.bound(after.as_ref(), range_rows).await?;
+            let last = up_to.is_none();
+            ranges.push(Chunk { index, range: KeyRange { after, up_to: up_to.clone() } });
+            if last {
+                return Ok((ranges, true));
+            }
+            after = up_to;
+        }
+        Ok((ranges, false))
+    }
+
+    async fn verify_range(&mut self, range: &Chunk) -> DbResult<RangeReport> {
+        let result = async {
+            self.begin_snapshot().await?;
+            self.compare(range).await
+        }
+        .await;
+        match result {
+            Ok(report) => {
+                // Nothing was written; the snapshot ends here.
+                self.commit().await?;
+                Ok(report)
+            }
+            Err(error) => {
+                self.roll_back(&error).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn repair(&mut self, range: &Chunk) -> DbResult<(u64, u64)> {
+        let result = async {
+            self.begin_snapshot().await?;
+            self.log_differences(range).await
+        }
+        .await;
+        match result {
+            Ok(answer) => {
+                self.commit().await?;
+                Ok(answer)
+            }
+            Err(error) => {
+                self.roll_back(&error).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// The key of the row `rows` places behind `after`; `None` where the table ends before.
+    async fn bound(&mut self, after: Option<&Key>, range_rows: u64) -> DbResult<Option<Key>> {
+        let shape = &self.shape;
+        let range = KeyRange { after: after.cloned(), up_to: None };
+        let sql = format!(
+            "BEGIN; {}; SET LOCAL enable_seqscan = off; \
+             SELECT {} FROM ONLY {} WHERE {} ORDER BY {} LIMIT 1 OFFSET {}; COMMIT",
+            self.as_owner(),
+            shape.key_texts(),
+            shape.places.source,
+            shape.range(&range, |part| part.source.clone())?,
+            shape.source_key(),
+            std::cmp::max(range_rows, 1) - 1
+        );
+        let object = shape.table.clone();
+        match first(&self.session, &sql, "finding the bounds of a range of", &object).await {
+            Ok(row) => Ok(row.map(|row| {
+                let values = 0..self.shape.key.len();
+                Key(values.map(|index| optional_text(&row, index).unwrap_or_default()).collect())
+            })),
+            Err(error) => {
+                self.roll_back(&error).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn compare(&mut self, range: &Chunk) -> DbResult<RangeReport> {
+        self.refuse_truncated_since().await?;
+        let object = self.shape.table.clone();
+        let pending = number(&self.session, &pending_probe_sql(&self.shape), "probing the log of", &object)
+            .await?
+            > 0;
+        if self.shape.same_order {
+            let (source, shadow) = sum_sql(&self.shape, range, pending)?;
+            let old = self.sum(&source).await?;
+            let new = self.sum(&shadow).await?;
+            if old == new {
+                return Ok(RangeReport { rows: old.0, ..RangeReport::default() });
+            }
+            return self.differences(range, old.0, pending).await;
+        }
+        // The two tables order their keys differently: each source row is looked up in the shadow, and
+        // at the end the numbers of rows must agree.
+        let count = count_sql(&self.shape, range)?;
+        let counted = number(&self.session, &count, "counting rows of", &object).await?;
+        let mut report = self.differences(range, counted, pending).await?;
+        if range.range.up_to.is_none() {
+            self.compare_totals(&mut report).await?;
+        }
+        Ok(report)
+    }
+
+    /// # Errors
+    /// `Truncated` where the marker is pending: the tables differ then, and comparing them is no use.
+    async fn refuse_truncated_since(&mut self) -> DbResult<()> {
+        let sql = format!(
+            "SELECT count(*) FROM {} AS l WHERE {} AND l.k0 IS NULL",
+            self.shape.places.log,
+            is_pending(&self.shape)
+        );
+        let object = self.shape.table.clone();
+        let found = number(&self.session, &sql, "looking for a TRUNCATE of", &object).await?;
+        if found == 0 { Ok(()) } else { Err(crate::changelog::truncated(&self.shape)) }
+    }
+
+    async fn sum(&mut self, sql: &str) -> DbResult<(u64, String)> {
+        let object = self.shape.table.clone();
+        let row = first(&self.session, sql, "summing a range of", &object).await?;
+        match row {
+            None => Ok((0, String::new())),
+            Some(row) => Ok((cell(&row, 0, "summing a range")?, text(&row, 1))),
+        }
+    }
+
+    async fn differences(
+        &mut self,
+        range: &Chunk,
+        counted: u64,
+        pending: bool,
+    ) -> DbResult<RangeReport> {
+        let object = self.shape.table.clone();
+        let mut report = RangeReport { rows: counted, ..RangeReport::default() };
+        for difference in differences(&self.shape, range, pending)? {
+            let count = format!("SELECT count(*) FROM ({}) AS d", difference.keys);
+            let found = number(&self.session, &count, "counting differences of", &object).await?;
+            report.differences += found;
+            if found > 0 {
+                let sql = format!("{} LIMIT {SAMPLES_MAX}", difference.shown);
+                let named = rows(&self.session, &sql, "naming rows of", &object).await?;
+                report.samples.extend(named.iter().map(|row| text(row, 0)));
+            }
+        }
+        Ok(report)
+    }
+
+    /// Rows that only the shadow has show as a surplus of its number of rows.
+    async fn compare_totals(&mut self, report: &mut RangeReport) -> DbResult<()> {
+        let object = self.shape.table.clone();
+        let shape = &self.shape;
+        let counts = [
+            format!("SELECT count(*) FROM ONLY {} WHERE {}", shape.places.source, not_pending(shape, true, &shape.source_meets())),
+            format!(
+                "SELECT count(*) FROM {} AS underpin_n WHERE {}",
+                shape.places.shadow,
+                not_pending(shape, true, &shape.shadow_meets())
+            ),
+        ];
+        let old = number(&self.session, &counts[0], "counting rows of", &object).await?;
+        let new = number(&self.session, &counts[1], "counting rows of", &object).await?;
+        if new != old {
+            report.differences += old.abs_diff(new);
+            report.samples.push(format!("{old} rows in the source, {new} in the shadow"));
+        }
+        Ok(())
+    }
+
+    async fn log_differences(&mut self, range: &Chunk) -> DbResult<(u64, u64)> {
+        let object = self.shape.table.clone();
+        let mut logged = 0;
+        for difference in differences(&self.shape, range, true)? {
+            let sql = format!(
+                "INSERT INTO {} ({}) {}",
+                self.shape.places.log,
+                self.shape.log_key(""),
+                difference.keys
+            );
+            logged += run(&self.session, &sql, "logging differing rows of", &object).await?;
+        }
+        let shape = &self.shape;
+        let sql = crate::changelog::backlog_sql(
+            &shape.places.log,
+            &shape.todo,
+            &shape.state,
+            u64::from(u32::MAX),
+        );
+        let backlog = number(&self.session, &sql, "counting the log of", &object).await?;
+        Ok((logged, std::cmp::max(backlog, logged)))
+    }
+}
+
+/// Whether anything is pending; otherwise no range need leave anything out.
+fn pending_probe_sql(shape: &Shape) -> String {
+    crate::changelog::backlog_sql(&shape.places.log, &shape.todo, &shape.state, 1)
+}
+
+/// Whether the row that `meets` compares with `underpin_p` has no pending key.
+fn not_pending(shape: &Shape, pending: bool, meets: &str) -> String {
+    if !pending {
+        return "true".to_owned();
+    }
+    let keys = format!(
+        "(SELECT {} FROM {} AS l WHERE {} AND l.k0 IS NOT NULL UNION SELECT {} FROM {} AS l)",
+        shape.log_key("l."),
+        shape.places.log,
+        is_pending(shape),
+        shape.log_key("l."),
+        shape.todo
+    );
+    format!("NOT EXISTS (SELECT 1 FROM {keys} AS underpin_p WHERE {meets})")
+}
+
+/// Number of rows and sum of their hashes over a range, for the source and for the shadow.
+///
+/// The hash is one of the whole row, so that values which changed places between two rows show.
+fn sum_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<(String, String)> {
+    let source = format!(
+        "SELECT count(*), sum({}) FROM ONLY {} WHERE {} AND {}",
+        source_hash(shape),
+        shape.places.source,
+        shape.range(&range.range, |part| format!("{}.{}", shape.places.source, part.source))?,
+        not_pending(shape, pending, &shape.source_meets())
+    );
+    let shadow = format!(
+        "SELECT count(*), sum({}) FROM {} AS underpin_n WHERE {} AND {}",
+        shadow_hash(shape),
+        shape.places.shadow,
+        shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?,
+        not_pending(shape, pending, &shape.shadow_meets())
+    );
+    Ok((source, shadow))
+}
+
+fn count_sql(shape: &Shape, range: &Chunk) -> DbResult<String> {
+    Ok(format!(
+        "SELECT count(*) FROM ONLY {} WHERE {}",
+        shape.places.source,
+        shape.range(&range.range, |part| format!("{}.{}", shape.places.source, part.source))?
+    ))
+}
+
+/// The rows that differ in one way.
+struct Difference {
+    /// SELECT of their keys as the log holds them.
+    keys: String,
+    /// SELECT of a text for a person.
+    shown: String,
+}
+
+/// Source rows that the shadow lacks or has otherwise, and, where ranges agree, shadow rows that the
+/// source lacks.
+fn differences(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<Vec<Difference>> {
+    let qualified = |column: &str| format!("{}.{column}", shape.places.source);
+    let source_keys = Shape::list(&shape.key, |part| qualified(&part.source));
+    let source_shown = shape.key_shown(|part| qualified(&part.source))?;
+    let from = format!(
+        "FROM ONLY {} LEFT JOIN {} AS underpin_n ON {} WHERE {} AND {} AND \
+         (underpin_n.ctid IS NULL OR {} <> {})",
+        shape.places.source,
+        shape.places.shadow,
+        shape.shadow_meets_source(),
+        shape.range(&range.range, |part| qualified(&part.source))?,
+        not_pending(shape, pending, &shape.source_meets()),
+        source_hash(shape),
+        shadow_hash(shape),
+    );
+    let mut list = vec![Difference {
+        keys: format!("SELECT {source_keys} {from}"),
+        shown: format!("SELECT concat({source_shown}, {}) {from}", differing(shape)?),
+    }];
+    if shape.same_order {
+        let back = Shape::list(&shape.key, |part| {
+            format!("underpin_n.{}::{}", part.target, part.log_type)
+        });
+        let shown = shape.key_shown(|part| format!("underpin_n.{}", part.target))?;
+        let from = format!(
+            "FROM {} AS underpin_n WHERE {} AND {} AND NOT EXISTS (SELECT 1 FROM ONLY {} WHERE {})",
+            shape.places.shadow,
+            shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?,
+            not_pending(shape, pending, &shape.shadow_meets()),
+            shape.places.source,
+            shape.shadow_meets_source(),
+        );
+        list.push(Difference {
+            keys: format!("SELECT {back} {from}"),
+            shown: format!("SELECT concat({shown}, ' (only in the shadow)') {from}"),
+        });
+    }
+    Ok(list)
+}
+
+/// The expression that names the columns in which a row differs.
+fn differing(shape: &Shape) -> DbResult<String> {
+    let names: Vec<String> = shape
+        .pairs
+        .iter()
+        .map(|pair| {
+            let name = literal(&pair.name)?;
+            let old = pair.target_type.hashed(&format!("({})::{}", pair.value, pair.target_type.full));
+            let new = pair.target_type.hashed(&format!("underpin_n.{}", pair.target));
+            Ok(format!("CASE WHEN ({old}) IS DISTINCT FROM ({new}) THEN {name} END"))
+        })
+        .collect::<DbResult<_>>()?;
+    Ok(format!(
+        "CASE WHEN underpin_n.ctid IS NULL THEN ' (missing in the shadow)' ELSE concat(' (differs in ', \
+         concat_ws(', ', {}), ')') END",
+        names.join(", ")
+    ))
+}
+
+/// The hash of a source row as the shadow should hold it.
+fn source_hash(shape: &Shape) -> String {
+    row_hash(shape, |pair| format!("({})::{}", pair.value, pair.target_type.full))
+}
+
+fn shadow_hash(shape: &Shape) -> String {
+    row_hash(shape, |pair| format!("underpin_n.{}", pair.target))
+}
+
+fn row_hash(shape: &Shape, value: impl Fn(&crate::shape::Pair) -> String) -> String {
+    let values = Shape::list(&shape.pairs, |pair| pair.target_type.hashed(&value(pair)));
+    format!("hash_record_extended(ROW({values}), 0)")
+}

@@ -1,0 +1,104 @@
+//! A worker's session: its shape, its grip, and the transaction around everything it writes.
+//!
+//! Everything a worker does to source, shadow and log it does as the source's owner, so that no
+//! expression of a user is ever evaluated with more rights than its author has. What belongs to the
+//! run's record is done as the account that connected.
+
+use std::sync::Arc;
+
+use underpin_core::plan::RunSpec;
+use underpin_dialect::{DbError, DbResult, Grip};
+
+use crate::connect::Session;
+use crate::query::{number, run};
+use crate::shape::Shape;
+use crate::store;
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Worker {
+    pub(crate) session: Session,
+    pub(crate) spec: Arc<RunSpec>,
+    pub(crate) shape: Shape,
+    pub(crate) grip: Grip,
+    pub(crate) state_schema: String,
+}
+
+impl underpin_dialect::Worker for Worker {
+    fn session(&self) -> u64 {
+        self.session.id.number()
+    }
+}
+
+impl Worker {
+    /// A worker on this session. Shadow, log and triggers must stand.
+    ///
+    /// # Errors
+    /// As [`Shape::read`].
+    pub(crate) async fn open(
+        session: Session,
+        spec: Arc<RunSpec>,
+        grip: Grip,
+        state_schema: String,
+    ) -> DbResult<Self> {
+        let shape = Shape::read(&session, &spec).await?;
+        Ok(Self { session, spec, shape, grip, state_schema })
+    }
+
+    /// Begins a transaction in which each statement sees what is committed when it begins, and proves
+    /// that the grip is not stale.
+    ///
+    /// The fence row is read with a shared lock that lasts until the transaction ends: a take-over,
+    /// which writes the row, waits for us, and we can never commit behind its back.
+    pub(crate) async fn begin(&mut self) -> DbResult<()> {
+        self.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await
+    }
+
+    /// Begins a transaction of one snapshot and proves that the grip is not stale.
+    ///
+    /// The source is locked against `TRUNCATE` and rewrites before the snapshot is taken: those do not
+    /// keep old rows for old snapshots.
+    pub(crate) async fn begin_snapshot(&mut self) -> DbResult<()> {
+        let shape = &self.shape;
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL ROLE {}; \
+             LOCK TABLE ONLY {} IN ACCESS SHARE MODE; SET LOCAL ROLE NONE",
+            shape.owner, shape.places.source
+        );
+        self.begin_with(&begin).await
+    }
+
+    async fn begin_with(&mut self, begin: &str) -> DbResult<()> {
+        let object = self.shape.table.clone();
+        let fence = store::fence_sql(&self.state_schema, &self.grip.run_id)?;
+        let sql = format!("{begin}; {fence}; {}", self.as_owner());
+        let epoch =
+            number(&self.session, &sql, "beginning a transaction on", &object).await;
+        match epoch {
+            Ok(epoch) if epoch == self.grip.epoch => Ok(()),
+            Ok(_) => Err(store::fenced(&object)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The statement from which on, until the transaction ends, we are the source's owner.
+    pub(crate) fn as_owner(&self) -> String {
+        // Compiling costs more than any statement of ours that is short, and estimates of a log are wild.
+        format!("SET LOCAL ROLE {}; SET LOCAL jit = off", self.shape.owner)
+    }
+
+    /// Commits. A lost answer is a lost connection: the engine looks at the server before it goes on.
+    pub(crate) async fn commit(&mut self) -> DbResult<()> {
+        let object = self.shape.table.clone();
+        run(&self.session, "COMMIT", "committing on", &object).await.map(|_| ())
+    }
+
+    /// Rolls back after `error`. Where the connection is gone the server does it by itself.
+    pub(crate) async fn roll_back(&mut self, error: &DbError) -> DbResult<()> {
+        if error.is_ambiguous() {
+            return Err(error.clone());
+        }
+        let object = self.shape.table.clone();
+        run(&self.session, "ROLLBACK", "rolling back on", &object).await.map(|_| ())
+    }
+}
