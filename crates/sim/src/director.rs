@@ -96,9 +96,10 @@ fn next_start(ctx: &Ctx, ending: &Ending, may_begin_again: &mut bool) -> Option<
                 world.counts.source_changes += 1;
                 Some(Some(Command::Abort))
             }
-            FailureKind::Different | FailureKind::Ambiguous | FailureKind::Other => {
-                Some(Some(Command::Abort))
-            }
+            FailureKind::Truncated
+            | FailureKind::Different
+            | FailureKind::Ambiguous
+            | FailureKind::Other => Some(Some(Command::Abort)),
         },
     }
 }

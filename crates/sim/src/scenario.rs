@@ -3,6 +3,7 @@
 //! Small on purpose: a table of sixty rows with chunks of a few meets every edge in every run.
 
 use underpin_core::machine::{Command, Settings};
+use underpin_core::plan::Flow;
 
 use crate::db::{AppRow, Row, Rows, Rules};
 use crate::dice::Dice;
@@ -134,6 +135,7 @@ fn settings(dice: &mut Dice) -> Settings {
     let rows_min = dice.between(1, 4);
     let applies_often = dice.percent(60);
     Settings {
+        flow: Flow::KeyRanges,
         workers: u32::try_from(dice.between(1, 4)).unwrap_or(1),
         chunk_ms_target: dice.between(5, 60),
         chunk_rows_start: dice.between(1, 10),

@@ -34,7 +34,7 @@ impl Checker {
                 FailureKind::Violation => self.violations > 0,
                 FailureKind::SourceChanged | FailureKind::Different => self.is_tampered,
                 FailureKind::LockNotHad => met.lock_not_had,
-                FailureKind::Ambiguous | FailureKind::Other => false,
+                FailureKind::Truncated | FailureKind::Ambiguous | FailureKind::Other => false,
             },
         };
         if !is_right {
