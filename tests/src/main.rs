@@ -40,7 +40,8 @@ const USAGE: &str = "usage:
   underpin-lab bench [DB] [--rows N] [--rounds N] [--rate N]
                                               against other tools, on a table of 2,000,000 rows
   underpin-lab check-clean                    fail if a server was left behind
-DB is mysql, mariadb or mariadb118";
+DB is mysql, mariadb, mariadb118, postgres (the distribution's), postgres14, postgres16, postgres17
+or postgres18";
 
 fn main() -> ExitCode {
     run().unwrap_or_else(|error| {
@@ -76,7 +77,11 @@ fn up(words: &[String]) -> Result<()> {
     let pair = Pair::start(&spec)?;
     println!("primary {}", pair.primary.url());
     println!("replica {}", pair.replica.url());
-    println!("primary socket {}", pair.primary.data_dir().join("server.sock").display());
+    let (port, data_dir) = (pair.primary.port(), pair.primary.data_dir());
+    match pair.flavor().is_postgres() {
+        true => println!("primary socket {}", data_dir.join(format!(".s.PGSQL.{port}")).display()),
+        false => println!("primary socket {}", data_dir.join("server.sock").display()),
+    }
     eprintln!("press Enter, or close standard input, to stop both");
     let mut byte = [0_u8; 1];
     let _enter_or_end = std::io::stdin().read(&mut byte).context("reading standard input")?;
@@ -86,6 +91,16 @@ fn up(words: &[String]) -> Result<()> {
 /// There is no client program beside the servers; this is enough to look at a table.
 fn sql(words: &[String]) -> Result<()> {
     let [url, statement] = words else { bail!("{USAGE}") };
+    if servers::sql::is_postgres(url) {
+        return block_on(async {
+            let client = servers::pg::connect(url).await?;
+            for row in servers::pg::text_rows(&client, statement).await? {
+                let cells = row.into_iter().map(|cell| cell.unwrap_or_else(|| "NULL".to_owned()));
+                println!("{}", cells.collect::<Vec<String>>().join("\t"));
+            }
+            Ok(())
+        });
+    }
     block_on(async {
         let mut conn = servers::sql::connect(url).await?;
         let rows: Vec<mysql_async::Row> = conn.query(statement).await?;
@@ -225,7 +240,7 @@ fn with_servers(words: &[String]) -> Result<ExitCode> {
     }
     if !missing.is_empty() {
         // each test process would try in vain to start it once more
-        let had = Flavor::ALL.into_iter().filter(|flavor| !missing.contains(flavor));
+        let had = Flavor::MATRIX.into_iter().filter(|flavor| !missing.contains(flavor));
         let names: Vec<&str> = had.map(Flavor::name).collect();
         child.env("UNDERPIN_TEST_SERVERS", names.join(","));
     }

@@ -67,6 +67,6 @@ impl Options {
     pub(crate) fn flavors(&self) -> Result<Vec<Flavor>> {
         let named: Result<Vec<Flavor>> =
             self.all("--db").into_iter().map(Flavor::from_name).collect();
-        named.map(|named| if named.is_empty() { Flavor::ALL.to_vec() } else { named })
+        named.map(|named| if named.is_empty() { Flavor::MATRIX.to_vec() } else { named })
     }
 }

@@ -181,6 +181,7 @@ impl Compose {
             Flavor::MySql97 => ("mysql84", 13384),
             Flavor::MariaDbDistro => ("mariadb10", 13310),
             Flavor::MariaDb118 => ("mariadb11", 13311),
+            other => bail!("docker-compose.yml has no {}", other.name()),
         };
         let replica = format!("{service}-replica");
         let compose = Self;

@@ -1,22 +1,28 @@
 //! Real database servers for tests: fetched, started as primary and replica, stopped for certain.
 //!
 //! Owns which servers exist ([`Flavor`]) and how one is asked for ([`ServerSpec`]). The work is in
-//! the rooms below: `apt` unpacks packages, `program` knows each server's command line, `process`
-//! keeps it alive no longer than us, `server` and `pair` are handles, `shared` serves the tests.
+//! the rooms below: `apt` and `npm` unpack packages, `program` and `postgres` know each server's
+//! command line, `process` keeps it alive no longer than us, `server` and `pair` are handles,
+//! `shared` serves the tests, `sql` and `pg` talk.
 
 mod apt;
+mod npm;
 mod pair;
 mod paths;
+pub mod pg;
+mod postgres;
 mod process;
 mod program;
 mod server;
 mod shared;
 pub mod sql;
+mod standby;
 #[cfg(test)]
 mod tests;
 
 pub use pair::Pair;
 pub use paths::{leftovers, servers_dir};
+pub use postgres::postgres_tool;
 pub use server::Server;
 pub use shared::{Endpoints, TestDb, env_names, shared, wanted};
 
@@ -31,11 +37,44 @@ pub enum Flavor {
     MariaDbDistro,
     /// MariaDB 11.8, the long-term release of Debian 13.
     MariaDb118,
+    /// The PostgreSQL of this machine's own distribution (15 on Debian 12).
+    PostgresDistro,
+    /// PostgreSQL 14, the oldest that is supported.
+    Postgres14,
+    /// PostgreSQL 16.
+    Postgres16,
+    /// PostgreSQL 17.
+    Postgres17,
+    /// PostgreSQL 18, the newest that Debian carries.
+    Postgres18,
 }
 
 impl Flavor {
-    /// Every server of the matrix, in the order in which tests report them.
+    /// Every MySQL and MariaDB of the matrix, in the order in which tests report them.
     pub const ALL: [Self; 3] = [Self::MySql97, Self::MariaDbDistro, Self::MariaDb118];
+
+    /// Every PostgreSQL that can be had, the oldest first.
+    pub const POSTGRES: [Self; 5] = [
+        Self::Postgres14,
+        Self::PostgresDistro,
+        Self::Postgres16,
+        Self::Postgres17,
+        Self::Postgres18,
+    ];
+
+    /// The PostgreSQL versions of a full test run: the oldest, the distribution's, the newest.
+    pub const POSTGRES_MATRIX: [Self; 3] =
+        [Self::Postgres14, Self::PostgresDistro, Self::Postgres18];
+
+    /// Every server of a full test run.
+    pub const MATRIX: [Self; 6] = [
+        Self::MySql97,
+        Self::MariaDbDistro,
+        Self::MariaDb118,
+        Self::Postgres14,
+        Self::PostgresDistro,
+        Self::Postgres18,
+    ];
 
     /// The name used on command lines, in environment variables and in directory names.
     #[must_use]
@@ -44,13 +83,24 @@ impl Flavor {
             Self::MySql97 => "mysql",
             Self::MariaDbDistro => "mariadb",
             Self::MariaDb118 => "mariadb118",
+            Self::PostgresDistro => "postgres",
+            Self::Postgres14 => "postgres14",
+            Self::Postgres16 => "postgres16",
+            Self::Postgres17 => "postgres17",
+            Self::Postgres18 => "postgres18",
         }
     }
 
     /// Whether the server speaks MariaDB's dialect.
     #[must_use]
     pub const fn is_mariadb(self) -> bool {
-        !matches!(self, Self::MySql97)
+        matches!(self, Self::MariaDbDistro | Self::MariaDb118)
+    }
+
+    /// Whether the server is a PostgreSQL.
+    #[must_use]
+    pub const fn is_postgres(self) -> bool {
+        !matches!(self, Self::MySql97 | Self::MariaDbDistro | Self::MariaDb118)
     }
 
     /// Finds the flavour that a command line names.
@@ -58,9 +108,13 @@ impl Flavor {
     /// # Errors
     /// Names the known flavours when `name` is none of them.
     pub fn from_name(name: &str) -> Result<Self> {
-        match Self::ALL.into_iter().find(|flavor| flavor.name() == name) {
+        let mut known = Self::ALL.into_iter().chain(Self::POSTGRES);
+        match known.find(|flavor| flavor.name() == name) {
             Some(flavor) => Ok(flavor),
-            None => bail!("no server is called {name:?}; known: mysql, mariadb, mariadb118"),
+            None => bail!(
+                "no server is called {name:?}; known: mysql, mariadb, mariadb118, postgres, \
+                 postgres14, postgres16, postgres17, postgres18"
+            ),
         }
     }
 }
@@ -70,8 +124,9 @@ impl Flavor {
 pub struct ServerSpec {
     /// Which server.
     pub flavor: Flavor,
-    /// More options for primary and replica, `name=value` without leading dashes; they come last
-    /// on the command line and so win over the harness's own.
+    /// More options for primary and replica, `name=value` without leading dashes, in the server's
+    /// own spelling (`innodb-buffer-pool-size=1G`, `shared_buffers=1GB`); they come last on the
+    /// command line and so win over the harness's own.
     pub options: Vec<String>,
     /// Whether each commit is forced to disk. Off by default: tests never survive a power cut.
     pub durable: bool,

@@ -8,14 +8,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use mysql_async::Row;
 
-use super::{Flavor, Server, ServerSpec, sql};
+use super::{Flavor, Server, ServerSpec, sql, standby};
 
-/// A primary and its replica, row-based binary log, GTID.
+/// A primary and its replica: row-based binary log and GTID, or streaming and a slot.
 #[derive(Debug)]
 pub struct Pair {
     /// Takes the writes.
     pub primary: Server,
-    /// Read-only (root may still write), known to the primary by host and port.
+    /// Read-only (MySQL's root may still write), known to the primary by host and port, or by the
+    /// name `replica`.
     pub replica: Server,
 }
 
@@ -25,6 +26,9 @@ impl Pair {
     /// # Errors
     /// When a server cannot be fetched or does not come up, or replication does not run.
     pub fn start(spec: &ServerSpec) -> Result<Self> {
+        if spec.flavor.is_postgres() {
+            return Self::start_postgres(spec);
+        }
         let replica_spec = spec.clone();
         let replica = thread::spawn(move || Server::start(&replica_spec, true));
         let primary = Server::start(spec, false);
@@ -32,6 +36,14 @@ impl Pair {
         let pair = Self { primary: primary?, replica: replica? };
         pair.follow().context("starting replication")?;
         Ok(pair)
+    }
+
+    fn start_postgres(spec: &ServerSpec) -> Result<Self> {
+        let primary = Server::start(spec, false)?;
+        standby::prepare(&primary.url()).context("preparing replication")?;
+        let replica = Server::start_standby(spec, primary.port())?;
+        standby::wait_streaming(&primary.url()).context("starting replication")?;
+        Ok(Self { primary, replica })
     }
 
     /// Waits until the replica has carried out all that the primary logged up to now.
@@ -47,6 +59,9 @@ impl Pair {
     /// # Errors
     /// The server's words.
     pub fn stop_applying(&self) -> Result<()> {
+        if self.flavor().is_postgres() {
+            return standby::pause(&self.replica.url());
+        }
         let sql =
             if self.is_mariadb() { "STOP SLAVE SQL_THREAD" } else { "STOP REPLICA SQL_THREAD" };
         sql::execute(&self.replica.url(), vec![sql.to_owned()])
@@ -57,6 +72,9 @@ impl Pair {
     /// # Errors
     /// The server's words.
     pub fn start_applying(&self) -> Result<()> {
+        if self.flavor().is_postgres() {
+            return standby::resume(&self.replica.url(), self.primary.port());
+        }
         let sql = if self.is_mariadb() { "START SLAVE" } else { "START REPLICA" };
         sql::execute(&self.replica.url(), vec![sql.to_owned()])
     }
@@ -66,6 +84,9 @@ impl Pair {
     /// # Errors
     /// The server's words.
     pub fn stop_replica(&self) -> Result<()> {
+        if self.flavor().is_postgres() {
+            return standby::cut_off(&self.replica.url());
+        }
         let sql = if self.is_mariadb() { "STOP SLAVE" } else { "STOP REPLICA" };
         sql::execute(&self.replica.url(), vec![sql.to_owned()])
     }
@@ -75,6 +96,9 @@ impl Pair {
     /// # Errors
     /// The server's words.
     pub fn delay_replica(&self, seconds: u32) -> Result<()> {
+        if self.flavor().is_postgres() {
+            return standby::delay(&self.replica.url(), seconds);
+        }
         let statements = if self.is_mariadb() {
             ["STOP SLAVE", &format!("CHANGE MASTER TO MASTER_DELAY={seconds}"), "START SLAVE"]
                 .map(str::to_owned)
@@ -159,6 +183,9 @@ pub(super) fn wait_caught_up(
     replica_url: &str,
     limit: Duration,
 ) -> Result<()> {
+    if flavor.is_postgres() {
+        return standby::wait_caught_up(primary_url, replica_url, limit);
+    }
     let position =
         if flavor.is_mariadb() { "SELECT @@gtid_binlog_pos" } else { "SELECT @@gtid_executed" };
     let row = sql::first_row(primary_url, position)?.context("the primary has no position")?;

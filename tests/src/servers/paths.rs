@@ -40,13 +40,16 @@ pub fn leftovers() -> Result<Vec<String>> {
             found.push(format!("data directory {}", dir.display()));
         }
     }
-    let marker = format!("--datadir={}/", run_dir.display());
+    let marker = format!("{}/", run_dir.display());
     for entry in fs::read_dir("/proc").context("listing processes")?.flatten() {
         // a process may end while we look: that is no error
         let Ok(bytes) = fs::read(entry.path().join("cmdline")) else { continue };
         let line = String::from_utf8_lossy(&bytes);
         let words: Vec<&str> = line.split('\0').collect();
-        let server = words.iter().find_map(|word| word.strip_prefix(marker.as_str()));
+        let server = words.iter().find_map(|word| {
+            // PostgreSQL has it as a word of its own
+            word.strip_prefix("--datadir=").unwrap_or(word).strip_prefix(marker.as_str())
+        });
         if let Some(name) = server.and_then(|rest| rest.split('/').next())
             && is_orphan(&run_dir.join(name))
         {

@@ -13,22 +13,44 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// `$1` is the directory to remove at the end; the rest is the server's command line. Every word
-/// read is answered by one line, so that the caller knows it was carried out.
+/// `$1` is the directory to remove at the end, `$2` the signal that asks the server to end, `$3`
+/// whether it has children (`family`) or is one process (`alone`); the rest is the server's command
+/// line. Every word read is answered by one line, so that the caller knows it was carried out.
+///
+/// Children are looked for while their parent stands still: it can make no more of them.
 const SUPERVISOR: &str = r#"
-dir=$1; shift
+dir=$1; quit=$2; kin=$3; shift 3
 pid=
+children() {
+  if [ "$kin" = family ]; then
+    kill -STOP "$pid"
+    for stat in /proc/[0-9]*/stat; do
+      read -r line <"$stat" || continue
+      rest=${line##*) }; rest=${rest#* }
+      if [ "${rest%% *}" = "$pid" ]; then echo "${line%% *}"; fi
+    done
+  fi
+}
+end() {
+  young=$(children)
+  kill -KILL "$pid" $young
+  wait "$pid"
+  for child in $young; do
+    tries=0
+    while kill -0 "$child" && [ $tries -lt 100 ]; do sleep 0.01; tries=$((tries + 1)); done
+  done
+} 2>/dev/null
 while read -r word; do
   case $word in
     start) "$@" >>"$dir/server.log" 2>&1 </dev/null & pid=$! ;;
-    kill) kill -KILL "$pid" 2>/dev/null; wait "$pid" 2>/dev/null ;;
-    terminate) kill -TERM "$pid" 2>/dev/null; wait "$pid" 2>/dev/null ;;
-    freeze) kill -STOP "$pid" ;;
-    thaw) kill -CONT "$pid" ;;
+    kill) end ;;
+    terminate) kill "-$quit" "$pid" 2>/dev/null; wait "$pid" 2>/dev/null ;;
+    freeze) kill -STOP "$pid" $(children) ;;
+    thaw) kill -CONT $(children) "$pid" ;;
   esac
   echo "$pid"
 done
-if [ -n "$pid" ]; then kill -KILL "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; fi
+if [ -n "$pid" ]; then end; fi
 rm -rf "$dir"
 "#;
 
@@ -42,6 +64,15 @@ pub(super) enum Word {
     Thaw,
 }
 
+/// What kind of process a server is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// The signal that asks it to end without waiting for its clients, such as `TERM`.
+    pub(super) quit: &'static str,
+    /// Whether it works in child processes; those are killed and frozen with it.
+    pub(super) family: bool,
+}
+
 /// The supervisor of one server. Dropping it ends the server and removes `dir`.
 #[derive(Debug)]
 pub(super) struct Supervisor {
@@ -53,10 +84,11 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// Starts the supervisor; the server itself starts at [`Word::Start`].
-    pub(super) fn new(dir: &Path, command_line: &[OsString]) -> Result<Self> {
+    pub(super) fn new(dir: &Path, manner: Manner, command_line: &[OsString]) -> Result<Self> {
         let mut child = Command::new("sh")
             .args(["-c", SUPERVISOR, "supervisor"])
             .arg(dir)
+            .args([manner.quit, if manner.family { "family" } else { "alone" }])
             .args(command_line)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,6 +1,7 @@
 //! Each server's program: where it lies, how it is called, how a data directory is made.
 //!
-//! Owns the command lines. Does not start long-lived processes; `process` does.
+//! Owns the command lines, those of PostgreSQL excepted (`postgres`). Does not start long-lived
+//! processes; `process` does.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -11,7 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::apt::{self, Recipe};
-use super::{Flavor, ServerSpec, paths};
+use super::{Flavor, ServerSpec, paths, postgres};
 
 /// Raise it when the way in which data directories are made changes: old ones are then made anew.
 const TEMPLATE_VERSION: &str = "1\n";
@@ -41,7 +42,8 @@ pub(super) struct Program {
     flavor: Flavor,
     /// The executable and the words that come before the server's own options.
     launch: Vec<OsString>,
-    /// `usr` of the place where the server was unpacked, or `/usr`.
+    /// `usr` of the place where the server was unpacked, or `/usr`; of PostgreSQL the folder of its
+    /// programs.
     base: PathBuf,
     /// An initialised data directory that no server ever ran on.
     pub(super) template: PathBuf,
@@ -64,7 +66,8 @@ pub(super) fn template(flavor: Flavor) -> Result<Program> {
     }
     eprintln!("initialising a data directory for {}", flavor.name());
     fs::create_dir_all(&program.template).context("making the template directory")?;
-    if flavor.is_mariadb() { program.init_mariadb() } else { program.init_mysql() }
+    program
+        .init()
         .with_context(|| format!("initialising a data directory for {}", flavor.name()))?;
     fs::write(program.template.join(".template"), TEMPLATE_VERSION)
         .context("marking the template complete")?;
@@ -78,6 +81,10 @@ fn locate(flavor: Flavor) -> Result<Program> {
         Flavor::MySql97 => MYSQL,
         Flavor::MariaDbDistro => MARIADB_DISTRO,
         Flavor::MariaDb118 => MARIADB_118,
+        _ => {
+            let (base, template) = postgres::locate(flavor)?;
+            return Ok(Program { flavor, launch: Vec::new(), base, template });
+        }
     };
     let template = paths::servers_dir()?.join(format!("template-{}", recipe.prefix));
     let installed = apt::which("mariadbd").filter(|_| flavor == Flavor::MariaDbDistro);
@@ -95,6 +102,21 @@ fn locate(flavor: Flavor) -> Result<Program> {
 /// The unpacked program runs on the C library that was unpacked beside it, started by that
 /// library's own loader: the host's may be years older.
 fn own_loader(prefix: &Path, name: &str) -> Result<Vec<OsString>> {
+    let (loader, mut libraries) = own_libraries(prefix)?;
+    libraries.push(prefix.join("usr/lib/mysql/private"));
+    let libraries = std::env::join_paths(libraries).context("joining library directories")?;
+    Ok(vec![
+        loader.into_os_string(),
+        "--library-path".into(),
+        libraries,
+        "--argv0".into(),
+        name.into(),
+        prefix.join("usr/sbin").join(name).into_os_string(),
+    ])
+}
+
+/// The loader that was unpacked, and the directories of the libraries beside it.
+pub(super) fn own_libraries(prefix: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     let mut libraries = Vec::new();
     let mut loader = None;
     for parent in ["usr/lib", "lib"] {
@@ -112,19 +134,10 @@ fn own_loader(prefix: &Path, name: &str) -> Result<Vec<OsString>> {
             libraries.push(dir);
         }
     }
-    libraries.push(prefix.join("usr/lib/mysql/private"));
     let Some(loader) = loader else {
         bail!("no loader found in {}; remove that directory and try again", prefix.display());
     };
-    let libraries = std::env::join_paths(libraries).context("joining library directories")?;
-    Ok(vec![
-        loader.into_os_string(),
-        "--library-path".into(),
-        libraries,
-        "--argv0".into(),
-        name.into(),
-        prefix.join("usr/sbin").join(name).into_os_string(),
-    ])
+    Ok((loader, libraries))
 }
 
 /// What a running server is told apart from the spec.
@@ -133,6 +146,8 @@ pub(super) struct Place<'a> {
     pub(super) port: u16,
     pub(super) server_id: u32,
     pub(super) replica: bool,
+    /// The port of the primary, where a replica must know it from its start (PostgreSQL).
+    pub(super) follows: Option<u16>,
 }
 
 impl Program {
@@ -142,6 +157,9 @@ impl Program {
         spec: &ServerSpec,
         place: &Place<'_>,
     ) -> Result<Vec<OsString>> {
+        if self.flavor.is_postgres() {
+            return postgres::command_line(&self.base, spec, place);
+        }
         let mut words = self.launch.clone();
         words.extend(self.common(place.data_dir)?);
         let (commit, sync) = if spec.durable { (1, 1) } else { (2, 0) };
@@ -209,6 +227,16 @@ impl Program {
         let newer = self.base.join("share/mariadb");
         let wanted = self.flavor.is_mariadb() && newer.join("charsets").is_dir();
         if wanted { newer } else { self.base.join("share/mysql") }
+    }
+
+    fn init(&self) -> Result<()> {
+        if self.flavor.is_postgres() {
+            postgres::init(&self.base, &self.template)
+        } else if self.flavor.is_mariadb() {
+            self.init_mariadb()
+        } else {
+            self.init_mysql()
+        }
     }
 
     fn init_mysql(&self) -> Result<()> {

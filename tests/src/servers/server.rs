@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::process::{Supervisor, Word};
+use super::process::{Manner, Supervisor, Word};
 use super::program::{self, Place};
-use super::{Flavor, ServerSpec, paths, sql};
+use super::{Flavor, ServerSpec, paths, pg, postgres, sql};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const PORT_TRIES: u32 = 5;
@@ -35,6 +35,15 @@ impl Server {
     /// # Errors
     /// When it cannot be fetched or does not come up; the error ends with the server's log.
     pub fn start(spec: &ServerSpec, replica: bool) -> Result<Self> {
+        Self::start_as(spec, replica, None)
+    }
+
+    /// Starts a PostgreSQL server as a replica of the one at `primary_port`, which must be as new.
+    pub(super) fn start_standby(spec: &ServerSpec, primary_port: u16) -> Result<Self> {
+        Self::start_as(spec, true, Some(primary_port))
+    }
+
+    fn start_as(spec: &ServerSpec, replica: bool, follows: Option<u16>) -> Result<Self> {
         let program = program::template(spec.flavor)?;
         let mut last = anyhow!("no port tried");
         for _ in 0..PORT_TRIES {
@@ -43,8 +52,12 @@ impl Server {
             let data_dir = dir.join("data");
             program::copy_template(&program.template, &data_dir)?;
             let server_id = u32::from(port);
-            let place = Place { data_dir: &data_dir, port, server_id, replica };
-            let mut supervisor = Supervisor::new(&dir, &program.command_line(spec, &place)?)?;
+            let place = Place { data_dir: &data_dir, port, server_id, replica, follows };
+            if let Some(primary_port) = follows {
+                postgres::follow(&data_dir, primary_port)?;
+            }
+            let command_line = program.command_line(spec, &place)?;
+            let mut supervisor = Supervisor::new(&dir, manner(spec.flavor), &command_line)?;
             let pid = supervisor.say(Word::Start)?;
             let supervisor = Mutex::new((supervisor, pid));
             let server = Self { flavor: spec.flavor, port, dir, supervisor };
@@ -64,10 +77,12 @@ impl Server {
         self.flavor
     }
 
-    /// `mysql://root@127.0.0.1:PORT/`: root, no password, no database.
+    /// `mysql://root@127.0.0.1:PORT/` or `postgres://postgres@127.0.0.1:PORT/`: the superuser, no
+    /// password, no database.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("mysql://root@127.0.0.1:{}/", self.port)
+        let who = if self.flavor.is_postgres() { "postgres://postgres" } else { "mysql://root" };
+        format!("{who}@127.0.0.1:{}/", self.port)
     }
 
     /// The TCP port.
@@ -76,7 +91,7 @@ impl Server {
         self.port
     }
 
-    /// The server's data directory; its socket is `server.sock` in it.
+    /// The server's data directory; its socket is in it, `server.sock` or `.s.PGSQL.PORT`.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
@@ -156,12 +171,20 @@ impl Server {
             if !alive.exists() {
                 bail!("the server ended by itself");
             }
-            let row = sql::first_row(&self.url(), "SELECT @@datadir");
             // a stranger on our port is not our server
-            let answer: Option<String> = row.ok().flatten().and_then(|row| row.get(0));
+            let answer = self.ask_data_dir();
             Ok(answer.is_some_and(|dir| Path::new(&dir) == data_dir))
         })
         .with_context(|| self.explain())
+    }
+
+    /// The data directory of whoever answers on our port.
+    fn ask_data_dir(&self) -> Option<String> {
+        if self.flavor.is_postgres() {
+            return pg::first_value(&self.url(), "SHOW data_directory").ok().flatten();
+        }
+        let row = sql::first_row(&self.url(), "SELECT @@datadir");
+        row.ok().flatten().and_then(|row| row.get(0))
     }
 
     fn explain(&self) -> String {
@@ -171,6 +194,12 @@ impl Server {
         let name = self.flavor.name();
         format!("starting {name} on port {}; its log ends:\n{}", self.port, tail.join("\n"))
     }
+}
+
+/// PostgreSQL works in many processes, and takes SIGTERM for a wish to wait for its clients.
+const fn manner(flavor: Flavor) -> Manner {
+    let family = flavor.is_postgres();
+    Manner { quit: if family { "INT" } else { "TERM" }, family }
 }
 
 /// A directory of its own for one server's data and log.

@@ -10,14 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use mysql_async::Conn;
 
-use super::{Flavor, Pair, ServerSpec, pair, sql};
+use super::{Flavor, Pair, ServerSpec, pair, pg, sql};
 
 /// The addresses of a primary and its replica.
 #[derive(Clone, Debug)]
 pub struct Endpoints {
     /// Which server.
     pub flavor: Flavor,
-    /// `mysql://user[:password]@host:port/`, without a database.
+    /// `mysql://user[:password]@host:port/` or `postgres://…`, without a database.
     pub primary: String,
     /// The same for its replica; absent when only a primary was named from outside.
     pub replica: Option<String>,
@@ -68,8 +68,9 @@ pub fn shared(flavor: Flavor) -> Option<&'static Endpoints> {
     if !wanted(flavor) {
         return None;
     }
-    static SLOTS: [OnceLock<Option<Shared>>; 3] = [const { OnceLock::new() }; 3];
-    let index = Flavor::ALL.iter().position(|&known| known == flavor)?;
+    static SLOTS: [OnceLock<Option<Shared>>; 8] = [const { OnceLock::new() }; 8];
+    let mut known = Flavor::ALL.into_iter().chain(Flavor::POSTGRES);
+    let index = known.position(|known| known == flavor)?;
     let slot = SLOTS.get(index)?.get_or_init(|| match find_or_start(flavor) {
         Ok(found) => Some(found),
         Err(error) => {
@@ -94,7 +95,7 @@ struct Shared {
 fn find_or_start(flavor: Flavor) -> Result<Shared> {
     let (primary_name, replica_name) = env_names(flavor);
     if let Ok(primary) = std::env::var(&primary_name).map(|url| server_only(&url)) {
-        let answer = sql::first_row(&primary, "SELECT 1");
+        let answer = sql::execute(&primary, vec!["SELECT 1".to_owned()]);
         answer.with_context(|| format!("asking the server that {primary_name} names"))?;
         let replica = std::env::var(&replica_name).ok().map(|url| server_only(&url));
         return Ok(Shared { endpoints: Endpoints { flavor, primary, replica }, _pair: None });
@@ -161,20 +162,53 @@ impl TestDb {
         self.endpoints.replica.as_ref().map(|replica| format!("{replica}{}", self.name))
     }
 
-    /// A new connection to the primary, this database selected.
+    /// A new connection to the primary, this database selected (MySQL and MariaDB).
     ///
     /// # Errors
     /// When the server does not let us in.
     pub async fn conn(&self) -> Result<Conn> {
         sql::connect(&self.url()).await
     }
+
+    /// A new connection to the primary, this database selected (PostgreSQL).
+    ///
+    /// # Errors
+    /// When the server does not let us in.
+    pub async fn client(&self) -> Result<tokio_postgres::Client> {
+        pg::connect(&self.url()).await
+    }
+
+    /// What stands in the way of dropping a PostgreSQL database, best effort: what a test that
+    /// failed has left.
+    fn clear_postgres(&self) {
+        let asks = [
+            "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts
+             WHERE database = current_database()",
+            "SELECT format('SELECT pg_drop_replication_slot(%L)', slot_name)
+             FROM pg_replication_slots WHERE database = current_database() AND NOT active",
+        ];
+        let url = self.url();
+        let _best_effort = sql::block_on(async move {
+            let client = pg::connect(&url).await?;
+            for ask in asks {
+                for row in client.query(ask, &[]).await? {
+                    client.batch_execute(row.try_get(0)?).await?;
+                }
+            }
+            Ok(())
+        });
+    }
 }
 
 impl Drop for TestDb {
     fn drop(&mut self) {
         // best effort, and not for long: a test that failed may have left a lock on a table
-        let statements =
-            vec!["SET lock_wait_timeout = 3".to_owned(), format!("DROP DATABASE {}", self.name)];
+        let statements = if self.endpoints.flavor.is_postgres() {
+            self.clear_postgres();
+            vec![format!("DROP DATABASE {} WITH (FORCE)", self.name)]
+        } else {
+            vec!["SET lock_wait_timeout = 3".to_owned(), format!("DROP DATABASE {}", self.name)]
+        };
         if let Err(error) = sql::execute(&self.endpoints.primary, statements) {
             eprintln!("the database {} stays behind: {error:#}", self.name);
         }

@@ -1,6 +1,8 @@
-//! Talking to the servers: connections for tests, and SQL run to its end from plain code.
+//! Talking to MySQL and MariaDB: connections for tests, and SQL run to its end from plain code.
 //!
-//! Owns how the harness connects (TCP only, one way for all servers). Holds no test's SQL.
+//! Owns how the harness connects (TCP only, one way for all servers), and what is the same for
+//! every server: [`block_on`], [`wait_until`], [`execute`]. For more of PostgreSQL see `pg`. Holds
+//! no test's SQL.
 
 use std::time::{Duration, Instant};
 
@@ -38,11 +40,20 @@ where
     thread.join().map_err(|_| anyhow!("the thread that ran SQL panicked"))?
 }
 
-/// Runs statements one after the other on one new connection.
+/// Whether the URL is one of a PostgreSQL server.
+#[must_use]
+pub fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// Runs statements one after the other on one new connection, to whichever server.
 ///
 /// # Errors
 /// The server's words, with the statement.
 pub fn execute(url: &str, statements: Vec<String>) -> Result<()> {
+    if is_postgres(url) {
+        return super::pg::execute(url, statements);
+    }
     let url = url.to_owned();
     block_on(async move {
         let mut conn = connect(&url).await?;
