@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use underpin_core::key::Frontier;
 use underpin_core::machine::Applied;
+use underpin_core::plan::RunSpec;
 use underpin_dialect::{ChangeLog, DbError, DbResult, ErrorKind};
 
 use crate::connect::Session;
-use crate::diagnose;
 use crate::query::{cell, first, number, run};
-use crate::shape::Shape;
+use crate::shape::{self, Shape};
 use crate::worker::Worker;
+use crate::{diagnose, names};
 
 impl ChangeLog for Worker {
     /// The frontier does not matter here: the log is kept until the copy is done.
@@ -108,16 +109,16 @@ impl Pending {
     /// `Truncated` where the marker is among the entries: keys around it mean nothing any more.
     async fn read(session: &Session, shape: &Shape) -> DbResult<Self> {
         let sql = format!(
-            "SELECT coalesce(pg_catalog.sum(times), 0), pg_catalog.count(*), \
-             (SELECT pg_catalog.count(*) FROM {}), coalesce(pg_catalog.bool_or(k0 IS NULL), \
-             false) FROM (SELECT {}, pg_catalog.count(*) AS times FROM {} AS l WHERE {} GROUP BY {}) \
+            "SELECT coalesce(sum(times), 0), count(*), \
+             (SELECT count(*) FROM {}), coalesce(bool_or(k0 IS NULL), \
+             false) FROM (SELECT {}, count(*) AS times FROM {} AS l WHERE {} GROUP BY {}) \
              AS p",
             shape.todo,
             shape.log_key("l."),
             shape.places.log,
             is_pending(shape),
             shape.log_key("l."),
-        )
+        );
         let attempted = "reading the pending changes of";
         let row = first(session, &sql, attempted, &shape.table).await?;
         let Some(row) = row else {
@@ -159,8 +160,7 @@ async fn write(
         run(session, &write_part_sql(shape, keys_max), attempted, object).await?;
         let left = format!("SELECT count(*) FROM {}", shape.todo);
         applied.left = number(session, &left, "counting what is to do for", object).await?;
-        applied.keys =
-            pending.to_do.saturating_add(pending.keys).saturating_sub(applied.left);
+        applied.keys = pending.to_do.saturating_add(pending.keys).saturating_sub(applied.left);
     }
     if pending.entries > 0 {
         run(session, &advance_sql(shape), attempted, object).await?;
@@ -228,13 +228,19 @@ async fn drain_all(session: &Session, shape: &Shape) -> DbResult<u64> {
     Ok(applied.entries)
 }
 
-/// Entries waiting and keys to do, at most about `at_most`: for telling how long the log is.
-pub(crate) fn backlog_sql(log: &str, todo: &str, state: &str, at_most: u64) -> String {
-    let pending = is_pending_by(state);
-    format!(
+/// The statement that counts entries waiting and keys to do, each up to `at_most`: for telling how long
+/// the log is, by an account that may read the run's schema.
+///
+/// # Errors
+/// A name that no identifier can have.
+pub(crate) fn backlog_sql(spec: &RunSpec, at_most: u64) -> DbResult<String> {
+    let log = names::places(spec)?.log;
+    let (todo, state) = (shape::todo_place(&spec.run_id)?, shape::state_place(&spec.run_id)?);
+    let pending = is_pending_by(&state);
+    Ok(format!(
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM {log} AS l WHERE {pending} LIMIT {at_most}) AS p) \
          + (SELECT count(*) FROM (SELECT 1 FROM {todo} LIMIT {at_most}) AS t)"
-    )
+    ))
 }
 
 /// Counts the markers of a `TRUNCATE` in the log.

@@ -122,10 +122,13 @@ impl Worker {
     /// call, which comes when the triggers stand.
     async fn extent(&mut self) -> DbResult<(u64, u64)> {
         let object = self.shape.table.clone();
+        if let Err(error) = self.begin().await {
+            self.roll_back(&error).await?;
+            return Err(error);
+        }
         let shape = &self.shape;
         let source = literal(&shape.places.source)?;
-        self.begin().await?;
-        let shape_sql = format!(
+        let sql = format!(
             "UPDATE {state} SET filenode = pg_catalog.pg_relation_filenode({source}::pg_catalog.regclass), \
              blocks = pg_catalog.pg_relation_size({source}::pg_catalog.regclass) / \
              pg_catalog.current_setting('block_size')::bigint WHERE blocks IS NULL; \
@@ -134,7 +137,7 @@ impl Worker {
              FROM {state} s, pg_catalog.pg_class c WHERE c.oid = {source}::pg_catalog.regclass",
             state = shape.state
         );
-        let read = first(&self.session, &shape_sql, "finding the end of", &object).await;
+        let read = first(&self.session, &sql, "finding the end of", &object).await;
         let row = match read {
             Ok(Some(row)) => row,
             Ok(None) => {

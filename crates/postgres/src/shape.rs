@@ -79,15 +79,17 @@ impl Shape {
         let source = types::columns(session, &spec.schema, &spec.table).await?;
         let shadow = types::columns(session, &private, &spec.names.shadow).await?;
         let find = |columns: &[(String, ColumnType)], name: &str, place: &str| {
-            columns.iter().find(|(found, _)| found == name).map(|(_, kind)| kind.clone()).ok_or_else(
-                || {
+            columns
+                .iter()
+                .find(|(found, _)| found == name)
+                .map(|(_, kind)| kind.clone())
+                .ok_or_else(|| {
                     DbError::new(
                         ErrorKind::SourceChanged,
                         format!("looking for column {name} of {place}"),
                         table.clone(),
                     )
-                },
-            )
+                })
         };
         let operators = key_operators(session, spec).await?;
         let mut key = Vec::new();
@@ -119,7 +121,7 @@ impl Shape {
                 target: quote(&pair.target)?,
                 value: match written {
                     Some((_, expression)) => format!("({expression})"),
-                    None => quote(&pair.source)?,
+                    None => format!("{}.{}", places.source, quote(&pair.source)?),
                 },
                 target_type: find(&shadow, &pair.target, "the shadow")?,
             });
@@ -130,8 +132,8 @@ impl Shape {
         let owner = first(session, &owner, "reading the owner of", &table).await?;
         Ok(Self {
             owner: quote(&owner.map(|row| text(&row, 0)).unwrap_or_default())?,
-            todo: quote_table(&private, "underpin_todo")?,
-            state: quote_table(&private, "underpin_state")?,
+            todo: todo_place(&spec.run_id)?,
+            state: state_place(&spec.run_id)?,
             table,
             places,
             key,
@@ -170,7 +172,12 @@ impl Shape {
         let parts: Vec<String> = self
             .key
             .iter()
-            .map(|part| format!("{}.{} {} underpin_p.{}", self.places.source, part.source, part.equal, part.log))
+            .map(|part| {
+                format!(
+                    "{}.{} {} underpin_p.{}",
+                    self.places.source, part.source, part.equal, part.log
+                )
+            })
             .collect();
         parts.join(" AND ")
     }
@@ -182,7 +189,10 @@ impl Shape {
             .key
             .iter()
             .map(|part| {
-                format!("underpin_n.{} {} underpin_p.{}{}", part.target, part.equal, part.log, part.target_cast)
+                format!(
+                    "underpin_n.{} {} underpin_p.{}{}",
+                    part.target, part.equal, part.log, part.target_cast
+                )
             })
             .collect();
         parts.join(" AND ")
@@ -251,6 +261,16 @@ impl Shape {
     }
 }
 
+/// The table of keys that are to do, quoted.
+pub(crate) fn todo_place(run_id: &str) -> DbResult<String> {
+    quote_table(&names::private_schema(run_id), "underpin_todo")
+}
+
+/// The table of the run's own marks, quoted.
+pub(crate) fn state_place(run_id: &str) -> DbResult<String> {
+    quote_table(&names::private_schema(run_id), "underpin_state")
+}
+
 /// The equality of each column of the source's key, by the operator family of its index.
 async fn key_operators(session: &Session, spec: &RunSpec) -> DbResult<Vec<String>> {
     let table = format!("{}.{}", spec.schema, spec.table);
@@ -273,7 +293,8 @@ async fn key_operators(session: &Session, spec: &RunSpec) -> DbResult<Vec<String
             literal(&quote_table(&spec.schema, &spec.table)?)?
         );
         let row = first(session, &sql, "reading the key of", &table).await?;
-        operators.push(row.map_or_else(|| "OPERATOR(pg_catalog.=)".to_owned(), |row| text(&row, 0)));
+        operators
+            .push(row.map_or_else(|| "OPERATOR(pg_catalog.=)".to_owned(), |row| text(&row, 0)));
     }
     Ok(operators)
 }

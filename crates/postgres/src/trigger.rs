@@ -60,7 +60,11 @@ pub(crate) fn log_sql(shape: &Shape, run_id: &str) -> DbResult<Vec<String>> {
 ///
 /// # Errors
 /// A name that no identifier can have.
-pub(crate) fn capture_sql(shape: &Shape, spec: &RunSpec, capture: Capture) -> DbResult<Vec<String>> {
+pub(crate) fn capture_sql(
+    shape: &Shape,
+    spec: &RunSpec,
+    capture: Capture,
+) -> DbResult<Vec<String>> {
     let mut statements = Vec::new();
     for trigger in triggers(shape, spec, capture) {
         let function = quote_table(&names::private_schema(&spec.run_id), &trigger.name)?;
@@ -72,8 +76,10 @@ pub(crate) fn capture_sql(shape: &Shape, spec: &RunSpec, capture: Capture) -> Db
                  SECURITY DEFINER AS {}",
                 literal(&format!("BEGIN {} RETURN NULL; END", trigger.body))?
             ),
-            format!("CREATE TRIGGER {name} {} ON {source} {} EXECUTE FUNCTION {function}()",
-                trigger.when, trigger.each),
+            format!(
+                "CREATE TRIGGER {name} {} ON {source} {} EXECUTE FUNCTION {function}()",
+                trigger.when, trigger.each
+            ),
             format!("ALTER TABLE {source} ENABLE ALWAYS TRIGGER {name}"),
         ]);
     }
@@ -138,7 +144,8 @@ fn triggers(shape: &Shape, spec: &RunSpec, capture: Capture) -> Vec<Trigger> {
         });
         return list;
     }
-    let append = |table: &str| format!("INSERT INTO {log} ({key}) SELECT {} FROM {table};", of(table));
+    let append =
+        |table: &str| format!("INSERT INTO {log} ({key}) SELECT {} FROM {table};", of(table));
     let [insert, update, delete] = &spec.names.triggers;
     list.push(Trigger {
         name: insert.clone(),

@@ -140,7 +140,7 @@ fn using_expression(clause: &str) -> Option<String> {
 }
 
 /// The expression as the server prints it with nothing on the search path: by way of a view that is
-/// rolled back.
+/// rolled back. It reads from two tables, so that every column is printed with its table's name.
 async fn qualified(session: &Session, spec: &RunSpec, expression: &str) -> DbResult<String> {
     let attempted = "reading a USING expression for";
     let object = format!("{}.{}", spec.schema, spec.table);
@@ -148,7 +148,8 @@ async fn qualified(session: &Session, spec: &RunSpec, expression: &str) -> DbRes
     let source = quote_table(&spec.schema, &spec.table)?;
     let sql = format!(
         "BEGIN; SET LOCAL search_path TO DEFAULT; \
-         CREATE VIEW {view} AS SELECT ({expression}\n) AS {VIEW} FROM {source}; \
+         CREATE VIEW {view} AS SELECT ({expression}\n) AS {VIEW} FROM {source}, \
+         (VALUES (1)) AS underpin_one (underpin_one); \
          SET LOCAL search_path = pg_catalog; \
          SELECT pg_catalog.pg_get_viewdef({}::pg_catalog.regclass); ROLLBACK",
         literal(&view)?
@@ -178,7 +179,10 @@ mod tests {
     fn the_users_expression_is_what_follows_using_outside_of_brackets() {
         let cut = |clause: &str| using_expression(clause);
         assert_eq!(cut("ALTER a TYPE int USING a::int"), Some("a::int".to_owned()));
-        assert_eq!(cut("ALTER a TYPE int using (f(a, 'USING'))"), Some("(f(a, 'USING'))".to_owned()));
+        assert_eq!(
+            cut("ALTER a TYPE int using (f(a, 'USING'))"),
+            Some("(f(a, 'USING'))".to_owned())
+        );
         assert_eq!(cut("ALTER a TYPE int"), None);
         assert_eq!(cut("ALTER \"USING\" TYPE int"), None);
     }

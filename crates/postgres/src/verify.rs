@@ -7,7 +7,7 @@
 use underpin_core::key::{Chunk, Key, KeyRange};
 use underpin_dialect::{DbResult, RangeReport, Verify};
 
-use crate::changelog::is_pending;
+use crate::changelog::{backlog_sql, is_pending, truncated};
 use crate::query::{cell, first, literal, number, optional_text, rows, run, text};
 use crate::shape::Shape;
 use crate::worker::Worker;
@@ -105,9 +105,10 @@ impl Worker {
     async fn compare(&mut self, range: &Chunk) -> DbResult<RangeReport> {
         self.refuse_truncated_since().await?;
         let object = self.shape.table.clone();
-        let pending = number(&self.session, &pending_probe_sql(&self.shape), "probing the log of", &object)
-            .await?
-            > 0;
+        let pending =
+            number(&self.session, &backlog_sql(&self.spec, 1)?, "probing the log of", &object)
+                .await?
+                > 0;
         if self.shape.same_order {
             let (source, shadow) = sum_sql(&self.shape, range, pending)?;
             let old = self.sum(&source).await?;
@@ -138,7 +139,7 @@ impl Worker {
         );
         let object = self.shape.table.clone();
         let found = number(&self.session, &sql, "looking for a TRUNCATE of", &object).await?;
-        if found == 0 { Ok(()) } else { Err(crate::changelog::truncated(&self.shape)) }
+        if found == 0 { Ok(()) } else { Err(truncated(&self.shape)) }
     }
 
     async fn sum(&mut self, sql: &str) -> DbResult<(u64, String)> {
@@ -176,7 +177,11 @@ impl Worker {
         let object = self.shape.table.clone();
         let shape = &self.shape;
         let counts = [
-            format!("SELECT count(*) FROM ONLY {} WHERE {}", shape.places.source, not_pending(shape, true, &shape.source_meets())),
+            format!(
+                "SELECT count(*) FROM ONLY {} WHERE {}",
+                shape.places.source,
+                not_pending(shape, true, &shape.source_meets())
+            ),
             format!(
                 "SELECT count(*) FROM {} AS underpin_n WHERE {}",
                 shape.places.shadow,
@@ -204,21 +209,10 @@ impl Worker {
             );
             logged += run(&self.session, &sql, "logging differing rows of", &object).await?;
         }
-        let shape = &self.shape;
-        let sql = crate::changelog::backlog_sql(
-            &shape.places.log,
-            &shape.todo,
-            &shape.state,
-            u64::from(u32::MAX),
-        );
+        let sql = backlog_sql(&self.spec, u64::from(u32::MAX))?;
         let backlog = number(&self.session, &sql, "counting the log of", &object).await?;
         Ok((logged, std::cmp::max(backlog, logged)))
     }
-}
-
-/// Whether anything is pending; otherwise no range need leave anything out.
-fn pending_probe_sql(shape: &Shape) -> String {
-    crate::changelog::backlog_sql(&shape.places.log, &shape.todo, &shape.state, 1)
 }
 
 /// Whether the row that `meets` compares with `underpin_p` has no pending key.
@@ -323,7 +317,8 @@ fn differing(shape: &Shape) -> DbResult<String> {
         .iter()
         .map(|pair| {
             let name = literal(&pair.name)?;
-            let old = pair.target_type.hashed(&format!("({})::{}", pair.value, pair.target_type.full));
+            let old =
+                pair.target_type.hashed(&format!("({})::{}", pair.value, pair.target_type.full));
             let new = pair.target_type.hashed(&format!("underpin_n.{}", pair.target));
             Ok(format!("CASE WHEN ({old}) IS DISTINCT FROM ({new}) THEN {name} END"))
         })

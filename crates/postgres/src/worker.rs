@@ -10,6 +10,7 @@ use underpin_core::plan::RunSpec;
 use underpin_dialect::{DbError, DbResult, Grip};
 
 use crate::connect::Session;
+use crate::database::Postgres;
 use crate::query::{number, run};
 use crate::shape::Shape;
 use crate::store;
@@ -26,23 +27,24 @@ pub struct Worker {
 
 impl underpin_dialect::Worker for Worker {
     fn session(&self) -> u64 {
-        self.session.id.number()
+        u64::from(self.session.id.pid)
     }
 }
 
 impl Worker {
-    /// A worker on this session. Shadow, log and triggers must stand.
+    /// A worker on a session of its own. Shadow, log and triggers must stand.
     ///
     /// # Errors
-    /// As [`Shape::read`].
+    /// As `connect` and [`Shape::read`].
     pub(crate) async fn open(
-        session: Session,
-        spec: Arc<RunSpec>,
-        grip: Grip,
-        state_schema: String,
+        server: &Postgres,
+        spec: &Arc<RunSpec>,
+        grip: &Grip,
     ) -> DbResult<Self> {
-        let shape = Shape::read(&session, &spec).await?;
-        Ok(Self { session, spec, shape, grip, state_schema })
+        let session = server.session().await?;
+        let shape = Shape::read(&session, spec).await?;
+        let state_schema = server.state_schema.clone();
+        Ok(Self { session, spec: Arc::clone(spec), shape, grip: grip.clone(), state_schema })
     }
 
     /// Begins a transaction in which each statement sees what is committed when it begins, and proves
@@ -72,8 +74,7 @@ impl Worker {
         let object = self.shape.table.clone();
         let fence = store::fence_sql(&self.state_schema, &self.grip.run_id)?;
         let sql = format!("{begin}; {fence}; {}", self.as_owner());
-        let epoch =
-            number(&self.session, &sql, "beginning a transaction on", &object).await;
+        let epoch = number(&self.session, &sql, "beginning a transaction on", &object).await;
         match epoch {
             Ok(epoch) if epoch == self.grip.epoch => Ok(()),
             Ok(_) => Err(store::fenced(&object)),

@@ -1,0 +1,211 @@
+//! From "invalid input syntax for type integer" to the row a person can look at.
+//!
+//! Runs only after a failure, outside any lock on the live table, with bounded statements: it tries
+//! smaller and smaller parts of what failed and rolls each back. What it cannot find out it leaves out;
+//! the server's own words always stay.
+
+use std::time::{Duration, Instant};
+
+use underpin_core::key::KeyRange;
+use underpin_dialect::{DbError, ErrorKind};
+
+use crate::changelog::pending_keys;
+use crate::connect::Session;
+use crate::copy::{blocks_predicate, copy_sql};
+use crate::query::{cell, first, rows, run, text};
+use crate::shape::Shape;
+use crate::worker::Worker;
+
+/// Time that a search for the culprit may take.
+const SEARCH_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Tries of a search by halves: enough for 2^32 blocks and the rows of one.
+const TRIES_MAX: u32 = 48;
+
+/// Rows that a block may hold at most: its bytes over those of the smallest row, for blocks of 32 kB.
+const PLACES_A_BLOCK: u64 = 2048;
+
+/// Groups of duplicates that are named.
+const GROUPS_MAX: u32 = 3;
+
+/// Names the row of a chunk whose value the new shape cannot hold.
+pub(crate) async fn chunk_value(worker: &mut Worker, range: &KeyRange, error: DbError) -> DbError {
+    let error = with_help(error);
+    let Ok(predicate) = blocks_predicate(&worker.shape, range) else { return error };
+    name_culprit(worker, &predicate, error).await
+}
+
+/// Names the row of a pending key whose value the new shape cannot hold.
+pub(crate) async fn pending_value(worker: &mut Worker, error: DbError) -> DbError {
+    let error = with_help(error);
+    let shape = &worker.shape;
+    // Keys that are to do are looked at as well: they fail in the same way.
+    let predicate = format!(
+        "EXISTS (SELECT 1 FROM (SELECT {} FROM {} AS l UNION ALL SELECT * FROM {} AS l) AS underpin_p \
+         WHERE {})",
+        shape.log_key("l."),
+        shape.todo,
+        pending_keys(shape),
+        shape.source_meets()
+    );
+    name_culprit(worker, &predicate, error).await
+}
+
+/// Names rows of the source that are duplicates under the violated index.
+///
+/// The server names the index's columns in its detail, as SQL text over the shadow's columns; the
+/// search groups the source by them, converted as they would be.
+pub(crate) async fn duplicate(session: &Session, shape: &Shape, mut error: DbError) -> DbError {
+    error.help = Some(
+        "Two rows of the table are equal under a unique index of the new shape. Mend the rows or the \
+         statement; the source is untouched"
+            .to_owned(),
+    );
+    let said = error.server.clone().unwrap_or_default();
+    let Some(columns) = columns_of_detail(&said) else { return error };
+    let Ok(sql) = duplicates_sql(shape, &columns) else { return error };
+    let object = shape.table.clone();
+    let bounded = format!(
+        "BEGIN READ ONLY; SET LOCAL ROLE {}; SET LOCAL statement_timeout = {}; {sql}; ROLLBACK",
+        shape.owner,
+        SEARCH_TIME_MAX.as_millis()
+    );
+    match rows(session, &bounded, "naming duplicates of", &object).await {
+        Ok(found) if !found.is_empty() => {
+            let groups: Vec<String> = found.iter().map(|row| text(row, 0)).collect();
+            error.object = format!("{object}; rows that share a value: {}", groups.join("; "));
+        }
+        Ok(_) => {}
+        Err(_) => {
+            let _ = run(session, "ROLLBACK", "rolling back on", &object).await;
+        }
+    }
+    error
+}
+
+/// SELECT of one text per group of rows that agree in `columns`, which are SQL over the shadow's names.
+fn duplicates_sql(shape: &Shape, columns: &str) -> underpin_dialect::DbResult<String> {
+    let converted = Shape::list(&shape.pairs, |pair| {
+        format!("({})::{} AS {}", pair.value, pair.target_type.full, pair.target)
+    });
+    let shown = shape.key_shown(|part| format!("{}.{}", shape.places.source, part.source))?;
+    Ok(format!(
+        "SELECT left(string_agg(underpin_key, ' and '), 200) FROM (SELECT {shown} AS underpin_key, \
+         {converted} FROM ONLY {}) AS underpin_v GROUP BY {columns} HAVING count(*) > 1 AND \
+         NOT (ROW({columns}) IS NULL) LIMIT {GROUPS_MAX}",
+        shape.places.source
+    ))
+}
+
+/// `a, lower(b)` of `Key (a, lower(b))=(1, x) already exists`.
+fn columns_of_detail(said: &str) -> Option<String> {
+    let rest = said.split_once("Key (")?.1;
+    let end = rest.find(")=(")?;
+    rest.get(..end).map(str::to_owned)
+}
+
+fn with_help(mut error: DbError) -> DbError {
+    error.help = Some(
+        "The new shape cannot hold this value. Mend the row or the statement; the source is untouched"
+            .to_owned(),
+    );
+    error
+}
+
+async fn name_culprit(worker: &mut Worker, predicate: &str, mut error: DbError) -> DbError {
+    if let Some(row) = culprit(worker, predicate).await {
+        error.object = format!("{}; row {row}", worker.shape.table);
+    }
+    error
+}
+
+/// The key of the first row, in the order of the file, that cannot be copied.
+async fn culprit(worker: &mut Worker, predicate: &str) -> Option<String> {
+    let begun = Instant::now();
+    let ctid = format!("{}.ctid", worker.shape.places.source);
+    let (mut low, mut high) = (0, blocks(worker).await?);
+    let within = |from: u64, until: u64| {
+        format!("{predicate} AND {ctid} >= '({from},0)'::tid AND {ctid} < '({until},0)'::tid")
+    };
+    let mut tries = 0;
+    // First the block, then the place in it.
+    while high > low + 1 && tries < TRIES_MAX && begun.elapsed() < SEARCH_TIME_MAX {
+        let middle = low + (high - low) / 2;
+        if copies_badly(worker, &within(low, middle)).await? {
+            high = middle;
+        } else {
+            low = middle;
+        }
+        tries += 1;
+    }
+    let block = low;
+    let within = |from: u64, until: u64| {
+        format!(
+            "{predicate} AND {ctid} >= '({block},{from})'::tid AND {ctid} < '({block},{until})'::tid"
+        )
+    };
+    (low, high) = (0, PLACES_A_BLOCK);
+    while high > low + 1 && tries < TRIES_MAX && begun.elapsed() < SEARCH_TIME_MAX {
+        let middle = low + (high - low) / 2;
+        if copies_badly(worker, &within(low, middle)).await? {
+            high = middle;
+        } else {
+            low = middle;
+        }
+        tries += 1;
+    }
+    if !copies_badly(worker, &within(low, high)).await? {
+        return None;
+    }
+    let shape = &worker.shape;
+    let shown = shape.key_shown(|part| format!("{}.{}", shape.places.source, part.source)).ok()?;
+    let sql = format!(
+        "BEGIN READ ONLY; {}; SELECT {shown} FROM ONLY {} WHERE {} LIMIT 1; ROLLBACK",
+        worker.as_owner(),
+        shape.places.source,
+        within(low, high)
+    );
+    let row = first(&worker.session, &sql, "naming the row of", &shape.table).await.ok()??;
+    Some(text(&row, 0))
+}
+
+/// Blocks of the source as it is now.
+async fn blocks(worker: &mut Worker) -> Option<u64> {
+    let sql = format!(
+        "SELECT pg_relation_size({}::regclass) / current_setting('block_size')::bigint",
+        crate::query::literal(&worker.shape.places.source).ok()?
+    );
+    let row = first(&worker.session, &sql, "measuring", &worker.shape.table).await.ok()??;
+    cell(&row, 0, "measuring").ok()
+}
+
+/// Whether copying these rows fails on a value; rolled back. `None` where that cannot be told.
+async fn copies_badly(worker: &mut Worker, predicate: &str) -> Option<bool> {
+    let sql = format!(
+        "BEGIN; {}; SET LOCAL statement_timeout = {}; {}; ROLLBACK",
+        worker.as_owner(),
+        SEARCH_TIME_MAX.as_millis(),
+        copy_sql(&worker.shape, predicate)
+    );
+    let object = worker.shape.table.clone();
+    match run(&worker.session, &sql, "trying rows of", &object).await {
+        Ok(_) => Some(false),
+        Err(error) => {
+            run(&worker.session, "ROLLBACK", "rolling back on", &object).await.ok()?;
+            (error.kind == ErrorKind::DataError).then_some(true)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_detail_tells_the_columns_of_the_index() {
+        let said = "could not create unique index \"t_email_key\"; detail: Key (lower(email))=(a@b) is \
+                    duplicated.";
+        assert_eq!(columns_of_detail(said), Some("lower(email)".to_owned()));
+        assert_eq!(columns_of_detail("something else"), None);
+    }
+}
