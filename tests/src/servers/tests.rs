@@ -1,5 +1,7 @@
 //! The harness itself: servers follow each other, come back, and never outlive the test process.
 
+mod postgres;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,20 +12,25 @@ use mysql_async::prelude::Queryable;
 use super::{Flavor, Pair, Server, ServerSpec, TestDb, sql, wanted};
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// Names the server of the process that is killed.
+const HELD: &str = "UNDERPIN_TEST_HELD";
 
 /// Not a test of its own: the process that `a_killed_test_takes_its_server_along` kills.
 #[test]
 #[ignore = "run by another test, in a process of its own"]
 fn holds_a_server_until_killed() {
-    let server = Server::start(&ServerSpec::new(Flavor::MariaDbDistro), false).unwrap();
+    let name = std::env::var(HELD).unwrap_or_else(|_| "mariadb".to_owned());
+    let flavor = Flavor::from_name(&name).unwrap();
+    let server = Server::start(&ServerSpec::new(flavor), false).unwrap();
     println!("\nSERVER {} {}", server.pid(), server.data_dir().display());
     std::thread::sleep(Duration::from_secs(120));
 }
 
-fn start_holder() -> (Child, u32, PathBuf) {
+fn start_holder(flavor: Flavor) -> (Child, u32, PathBuf) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "servers::tests::holds_a_server_until_killed"])
         .args(["--ignored", "--nocapture"])
+        .env(HELD, flavor.name())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -39,12 +46,15 @@ fn start_holder() -> (Child, u32, PathBuf) {
 
 #[test]
 fn a_killed_test_takes_its_server_along() {
-    if !wanted(Flavor::MariaDbDistro) {
-        return;
+    if wanted(Flavor::MariaDbDistro) {
+        end_of_a_holder(Flavor::MariaDbDistro);
     }
+}
+
+fn end_of_a_holder(flavor: Flavor) {
     // SIGINT is what Ctrl-C sends; SIGKILL leaves no chance to clean up
     for signal in ["-INT", "-KILL"] {
-        let (mut child, pid, dir) = start_holder();
+        let (mut child, pid, dir) = start_holder(flavor);
         let process = PathBuf::from(format!("/proc/{pid}"));
         assert!(process.exists() && dir.exists(), "the server runs before the {signal}");
         let id = child.id().to_string();
