@@ -17,8 +17,11 @@ use crate::shape::Shape;
 use crate::worker::Worker;
 use crate::{diagnose, store};
 
-/// Rows a block holds where the server has no figures yet.
-const ROWS_A_BLOCK: u64 = 60;
+/// Bytes of a block that rows fill, by the server's usual block size.
+const BLOCK_BYTES: u64 = 8000;
+
+/// Bytes that the server keeps with each row, and what a row has at least.
+const ROW_HEAD_BYTES: u64 = 28;
 
 impl Copy for Worker {
     async fn plan_chunks(
@@ -129,12 +132,14 @@ impl Worker {
         let shape = &self.shape;
         let source = literal(&shape.places.source)?;
         let sql = format!(
-            "UPDATE {state} SET filenode = pg_catalog.pg_relation_filenode({source}::pg_catalog.regclass), \
+            // Size and file of one table: nobody rewrites it between the two looks.
+            "LOCK TABLE ONLY {} IN ACCESS SHARE MODE; UPDATE {state} SET filenode = pg_catalog.pg_relation_filenode({source}::pg_catalog.regclass), \
              blocks = pg_catalog.pg_relation_size({source}::pg_catalog.regclass) / \
              pg_catalog.current_setting('block_size')::bigint WHERE blocks IS NULL; \
              SELECT s.blocks, CASE WHEN c.reltuples > 0 AND c.relpages > 0 \
              THEN pg_catalog.ceil(c.reltuples / c.relpages)::bigint END \
              FROM {state} s, pg_catalog.pg_class c WHERE c.oid = {source}::pg_catalog.regclass",
+            shape.places.source,
             state = shape.state
         );
         let read = first(&self.session, &sql, "finding the end of", &object).await;
@@ -152,7 +157,8 @@ impl Worker {
         };
         self.commit().await?;
         let attempted = "finding the end of the table";
-        let density = optional_cell(&row, 1, attempted)?.unwrap_or(ROWS_A_BLOCK);
+        let by_size = BLOCK_BYTES / self.spec.row_bytes.saturating_add(ROW_HEAD_BYTES);
+        let density = optional_cell(&row, 1, attempted)?.unwrap_or(by_size);
         Ok((cell(&row, 0, attempted)?, density))
     }
 }

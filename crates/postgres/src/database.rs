@@ -1,9 +1,16 @@
 //! A PostgreSQL database behind the seam: opens the three kinds of sessions.
 
-use underpin_dialect::DbResult;
+use std::sync::Arc;
 
+use underpin_core::plan::RunSpec;
+use underpin_dialect::{Database, DbResult, Grip};
+
+use crate::cancel::{CancelLimits, Canceller};
 use crate::connect::{ServerIdentity, Session, SessionSettings, connect, connect_to};
+use crate::control::Control;
+use crate::health::Probe;
 use crate::options::ConnectOptions;
+use crate::worker::Worker;
 
 /// See the module's head.
 #[derive(Debug, Clone)]
@@ -16,6 +23,8 @@ pub struct Postgres {
     pub(crate) identity: ServerIdentity,
     /// Replicas that the user named, as URLs; one `none` switches the watch off.
     pub(crate) replicas: Vec<String>,
+    /// Opened early: when it is needed the server may have no free connection.
+    canceller: Arc<Canceller>,
 }
 
 impl Postgres {
@@ -33,11 +42,49 @@ impl Postgres {
         let identity = session.identity.clone();
         session.close().await;
         identity.ensure_primary()?;
-        Ok(Self { options, settings, state_schema, identity, replicas })
+        let canceller = Canceller::open(&options, &settings, CancelLimits::default()).await?;
+        // The second connection is the first proof that the address leads to one server.
+        identity.ensure_same(canceller.identity())?;
+        let canceller = Arc::new(canceller);
+        Ok(Self { options, settings, state_schema, identity, replicas, canceller })
     }
 
     /// A new session that reaches the same server.
     pub(crate) async fn session(&self) -> DbResult<Session> {
-        connect_to(&self.identity, &self.options, &self.settings).await
+        let session = connect_to(&self.identity, &self.options, &self.settings).await?;
+        self.canceller.register(&session.id);
+        Ok(session)
+    }
+}
+
+// Until the control connection has all its rooms.
+#[cfg(any())]
+impl Database for Postgres {
+    type Control = Control;
+    type Worker = Worker;
+    type Probe = Probe;
+
+    async fn control(&self) -> DbResult<Control> {
+        Ok(Control {
+            session: self.session().await?,
+            state_schema: self.state_schema.clone(),
+            server: self.clone(),
+        })
+    }
+
+    async fn worker(&self, spec: &Arc<RunSpec>, grip: &Grip) -> DbResult<Worker> {
+        Worker::open(self, spec, grip).await
+    }
+
+    async fn probe(&self, spec: &Arc<RunSpec>) -> DbResult<Probe> {
+        Probe::open(self, spec).await
+    }
+
+    async fn cancel(&self, session: u64) -> DbResult<()> {
+        self.canceller.cancel_pid(session).await.map(drop)
+    }
+
+    async fn end(&self, session: u64) -> DbResult<()> {
+        self.canceller.end_pid(session).await
     }
 }

@@ -130,16 +130,32 @@ fn shortened(statement: &str) -> String {
     format!("{head}…")
 }
 
-/// The columns that survive, as rows of a query: `(source name, shadow name)`.
+/// The columns of `source` that survive, as rows of a query: `m(source, target)`.
 ///
 /// # Errors
 /// A name that no literal can hold.
-pub(crate) fn mapping_sql(mapping: &Mapping) -> DbResult<String> {
-    let mut pairs = vec!["(NULL::name, NULL::name)".to_owned()];
-    for pair in &mapping.pairs {
-        pairs.push(format!("({}::name, {}::name)", literal(&pair.source)?, literal(&pair.target)?));
+pub(crate) fn mapping_sql(source: &Subject, mapping: &Mapping) -> DbResult<String> {
+    let mut renamed = vec!["(NULL::name, NULL::name)".to_owned()];
+    for pair in mapping.pairs.iter().filter(|pair| pair.source != pair.target) {
+        renamed.push(format!(
+            "({}::name, {}::name)",
+            literal(&pair.source)?,
+            literal(&pair.target)?
+        ));
     }
-    Ok(format!("(VALUES {}) AS m(source, target)", pairs.join(", ")))
+    let mut dropped = vec!["''".to_owned()];
+    for name in &mapping.dropped {
+        dropped.push(literal(name)?);
+    }
+    // Generated columns survive too, although nothing is copied into them.
+    Ok(format!(
+        "(SELECT o.attname AS source, coalesce(v.target, o.attname) AS target FROM \
+         pg_catalog.pg_attribute o LEFT JOIN (VALUES {}) AS v(source, target) ON v.source = o.attname \
+         WHERE o.attrelid = {} AND o.attnum > 0 AND NOT o.attisdropped AND o.attname NOT IN ({})) AS m",
+        renamed.join(", "),
+        source.oid,
+        dropped.join(", ")
+    ))
 }
 
 /// Makes the twin: an empty table of the same name in the private schema that has everything a table
@@ -164,8 +180,11 @@ pub(crate) async fn on_twin(
     run_all(session, &columns::on_twin(session, source, &twin).await?, doing, &object).await?;
     run_all(session, &constraints::on_twin(session, source, &twin).await?, doing, &object).await?;
     for index in indexes::read(session, source, &twin.schema).await? {
-        run(session, &index.script, &format!("{doing} (index {})", index.name), &object).await?;
+        let parts: Vec<&str> =
+            [&index.build, &index.attach].map(String::as_str).into_iter().filter(|s| !s.is_empty()).collect();
+        run(session, &parts.join("; "), &format!("{doing} (index {})", index.name), &object).await?;
     }
+    run(session, "SET LOCAL default_tablespace = ''", doing, &object).await?;
     run_all(session, &statistics::on_twin(session, source, &twin).await?, doing, &object).await?;
     run_all(session, &policies::on_twin(session, source, &twin).await?, doing, &object).await?;
     let triggers = triggers::on_twin(session, source, &twin, ours).await?;

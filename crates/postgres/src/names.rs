@@ -8,7 +8,7 @@
 use underpin_core::plan::{Names, RunSpec};
 
 /// The change log's name in the private schema.
-const LOG: &str = "log";
+const LOG: &str = "underpin_log";
 
 /// The schema of the shadow and the log. A run's id is of lower-case letters and digits, so this
 /// fits into 63 bytes and needs no shortening.

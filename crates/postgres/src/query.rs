@@ -169,6 +169,21 @@ pub(crate) fn optional_text(row: &Row, index: usize) -> Option<String> {
     row.try_get(index).ok().flatten().map(str::to_owned)
 }
 
+/// Ends the transaction that a failed piece of work left open: until then the session does nothing
+/// else. Where the connection is gone the server does it by itself.
+///
+/// # Errors
+/// The work's own; the rollback's where that fails too.
+pub(crate) async fn undo<T>(session: &Session, done: DbResult<T>) -> DbResult<T> {
+    match done {
+        Err(error) if !error.is_ambiguous() => {
+            run(session, "ROLLBACK", "rolling back", &error.object).await?;
+            Err(error)
+        }
+        other => other,
+    }
+}
+
 async fn ask(
     session: &Session,
     sql: &str,

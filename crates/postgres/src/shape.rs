@@ -15,6 +15,9 @@ use crate::names::{self, Places};
 use crate::query::{first, literal, quote, quote_table, text};
 use crate::types::{self, ColumnType};
 
+/// Where the server keeps its own types and operators.
+const SERVERS_OWN: &str = "pg_catalog";
+
 /// One column of the key; names and types are ready for statements.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyPart {
@@ -34,6 +37,8 @@ pub(crate) struct KeyPart {
     pub(crate) target_cast: String,
     /// The operator by which the source's key tells its values apart.
     pub(crate) equal: String,
+    /// Where its type's operators stand, quoted.
+    operators: String,
 }
 
 /// One copied column.
@@ -104,10 +109,13 @@ impl Shape {
                 log_type: format!("{}{}", old.base, old.collate()),
                 target_cast: format!("::{}{}", new.base, new.collate()),
                 equal: match (column.fit, operators.get(position)) {
-                    (KeyFit::Same, Some(operator)) => operator.clone(),
+                    (KeyFit::Same, Some((_, operator))) => operator.clone(),
                     // Two types that share their equality are the server's own.
                     _ => "OPERATOR(pg_catalog.=)".to_owned(),
                 },
+                operators: operators
+                    .get(position)
+                    .map_or_else(|| SERVERS_OWN.to_owned(), |(schema, _)| schema.clone()),
                 bound_type: old.base,
             });
         }
@@ -239,25 +247,49 @@ impl Shape {
         name: impl Fn(&KeyPart) -> String,
     ) -> DbResult<String> {
         let mut parts = Vec::new();
-        let columns = Self::list(&self.key, &name);
         for (bound, operator) in [(&range.after, ">"), (&range.up_to, "<=")] {
             if let Some(key) = bound {
-                parts.push(format!("({columns}) {operator} ({})", self.bound(key)?));
+                parts.push(self.beside(key, operator, &name)?);
             }
         }
         Ok(if parts.is_empty() { "true".to_owned() } else { parts.join(" AND ") })
     }
 
-    fn bound(&self, key: &Key) -> DbResult<String> {
+    /// Whether the columns lie beyond the bound (`>`), or up to it (`<=`).
+    fn beside(
+        &self,
+        key: &Key,
+        operator: &str,
+        name: &impl Fn(&KeyPart) -> String,
+    ) -> DbResult<String> {
         if key.0.len() != self.key.len() {
             return Err(DbError::new(ErrorKind::Other, "reading a key bound", self.table.clone())
                 .help("The run's record does not fit the table's key; abort the run"));
         }
-        let mut values = Vec::new();
+        let mut bounds = Vec::new();
         for (part, value) in self.key.iter().zip(&key.0) {
-            values.push(format!("{}::{}", literal(value)?, part.bound_type));
+            bounds.push(format!("{}::{}", literal(value)?, part.bound_type));
         }
-        Ok(values.join(", "))
+        if self.key.iter().all(|part| part.operators == SERVERS_OWN) {
+            let columns = Self::list(&self.key, name);
+            return Ok(format!("({columns}) {operator} ({})", bounds.join(", ")));
+        }
+        // Operators of several schemas do not fit into one comparison of rows.
+        let mut alternatives = Vec::new();
+        for last in 0..self.key.len() {
+            let mut terms = Vec::new();
+            for (place, (part, bound)) in self.key.iter().zip(&bounds).take(last + 1).enumerate() {
+                let operator = match (place < last, last + 1 == self.key.len()) {
+                    (true, _) => "=",
+                    (false, true) => operator,
+                    (false, false) => operator.trim_end_matches('='),
+                };
+                let column = name(part);
+                terms.push(format!("{column} OPERATOR({}.{operator}) {bound}", part.operators));
+            }
+            alternatives.push(format!("({})", terms.join(" AND ")));
+        }
+        Ok(format!("({})", alternatives.join(" OR ")))
     }
 }
 
@@ -271,13 +303,14 @@ pub(crate) fn state_place(run_id: &str) -> DbResult<String> {
     quote_table(&names::private_schema(run_id), "underpin_state")
 }
 
-/// The equality of each column of the source's key, by the operator family of its index.
-async fn key_operators(session: &Session, spec: &RunSpec) -> DbResult<Vec<String>> {
+/// The equality of each column of the source's key, by the operator family of its index, and its schema.
+async fn key_operators(session: &Session, spec: &RunSpec) -> DbResult<Vec<(String, String)>> {
     let table = format!("{}.{}", spec.schema, spec.table);
     let mut operators = Vec::new();
     for column in &spec.key.columns {
         let sql = format!(
-            "SELECT 'OPERATOR(' || pg_catalog.quote_ident(s.nspname) || '.' || o.oprname || ')' \
+            "SELECT pg_catalog.quote_ident(s.nspname), \
+             'OPERATOR(' || pg_catalog.quote_ident(s.nspname) || '.' || o.oprname || ')' \
              FROM pg_catalog.pg_index i \
              JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid AND x.relname = {} \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attname = {} \
@@ -293,8 +326,10 @@ async fn key_operators(session: &Session, spec: &RunSpec) -> DbResult<Vec<String
             literal(&quote_table(&spec.schema, &spec.table)?)?
         );
         let row = first(session, &sql, "reading the key of", &table).await?;
-        operators
-            .push(row.map_or_else(|| "OPERATOR(pg_catalog.=)".to_owned(), |row| text(&row, 0)));
+        operators.push(row.map_or_else(
+            || (SERVERS_OWN.to_owned(), "OPERATOR(pg_catalog.=)".to_owned()),
+            |row| (text(&row, 0), text(&row, 1)),
+        ));
     }
     Ok(operators)
 }

@@ -62,7 +62,7 @@ pub(crate) async fn in_swap(
 /// Drop, add, validation (NULL where it is not to be made), whether a column of ours in it is dropped,
 /// whether it is a key of the table itself, its name.
 fn query(source: &Subject, mapping: &Mapping) -> DbResult<String> {
-    let mapping = mapping_sql(mapping)?;
+    let mapping = mapping_sql(source, mapping)?;
     let oid = source.oid;
     // The columns of one side, as they are and as they will be.
     let columns = |name: &str, side: &str, table: &str| {
@@ -101,7 +101,7 @@ fn query(source: &Subject, mapping: &Mapping) -> DbResult<String> {
          WHEN {valid} THEN pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', {child}, \
          k.conname) END, k.conrelid = {oid} AND EXISTS (SELECT FROM pg_catalog.unnest(k.conkey) AS \
          u(num) JOIN pg_catalog.pg_attribute a ON a.attrelid = {oid} AND a.attnum = u.num WHERE \
-         a.attname NOT IN (SELECT m.source FROM {mapping} WHERE m.source IS NOT NULL)), k.conrelid = \
+         a.attname NOT IN (SELECT m.source FROM {mapping})), k.conrelid = \
          {oid}, k.conname FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = \
          k.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace JOIN \
          pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = \

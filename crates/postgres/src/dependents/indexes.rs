@@ -12,9 +12,11 @@ use crate::query::{literal, quote, rows, text};
 pub(crate) struct IndexScript {
     /// Its name, unquoted.
     pub(crate) name: String,
-    /// What builds it in the target schema: the index, its constraint, comments, statistics targets,
-    /// replica identity and cluster mark.
-    pub(crate) script: String,
+    /// What builds it in the target schema; empty for constraints that build their own.
+    pub(crate) build: String,
+    /// What follows, under the table's exclusive lock: its constraint, comments, statistics targets,
+    /// replica identity and cluster mark; may be empty.
+    pub(crate) attach: String,
     /// What drops it from the target schema.
     pub(crate) drop: String,
 }
@@ -37,17 +39,17 @@ pub(crate) async fn read(
         .map(|row| {
             let name = text(row, 0);
             let quoted = quote(&name)?;
-            let drop = if text(row, 2) == "t" {
+            let drop = if text(row, 3) == "t" {
                 format!("ALTER TABLE {target}.{} DROP CONSTRAINT {quoted}", quote(&table.name)?)
             } else {
                 format!("DROP INDEX {target}.{quoted}")
             };
-            Ok(IndexScript { name, script: text(row, 1), drop })
+            Ok(IndexScript { name, build: text(row, 1), attach: text(row, 2), drop })
         })
         .collect()
 }
 
-/// Name, script, whether a constraint stands on it.
+/// Name, build, attachment, whether a constraint stands on it.
 fn query(table: &Subject, target: &str) -> DbResult<String> {
     let target_table = literal(&super::quote_table(target, &table.name)?)?;
     let target = literal(target)?;
@@ -59,17 +61,17 @@ fn query(table: &Subject, target: &str) -> DbResult<String> {
          THEN 'UNIQUE ' ELSE '' END, c.relname, tn.nspname, t.relname)) + 1))"
     );
     let period = if table.version >= 180_000 { "coalesce(k.conperiod, false)" } else { "false" };
+    let builds_itself = format!("(k.oid IS NOT NULL AND (k.contype = 'x' OR {period}))");
     let constraint = format!(
-        "CASE WHEN k.oid IS NULL THEN {definition} WHEN k.contype = 'x' OR {period} THEN \
-         pg_catalog.format('ALTER TABLE %s ADD CONSTRAINT %I %s', {target_table}, k.conname, \
-         pg_catalog.pg_get_constraintdef(k.oid)) ELSE {definition} || pg_catalog.format('; ALTER \
-         TABLE %s ADD CONSTRAINT %I %s USING INDEX %I%s%s', {target_table}, k.conname, CASE \
-         k.contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END, c.relname, CASE WHEN \
-         k.condeferrable THEN ' DEFERRABLE' ELSE '' END, CASE WHEN k.condeferred THEN ' INITIALLY \
-         DEFERRED' ELSE '' END) END"
+        "CASE WHEN k.oid IS NULL THEN '' WHEN {builds_itself} THEN pg_catalog.format('; ALTER TABLE \
+         %s ADD CONSTRAINT %I %s', {target_table}, k.conname, \
+         pg_catalog.pg_get_constraintdef(k.oid)) ELSE pg_catalog.format('; ALTER TABLE %s ADD \
+         CONSTRAINT %I %s USING INDEX %I%s%s', {target_table}, k.conname, CASE k.contype WHEN 'p' \
+         THEN 'PRIMARY KEY' ELSE 'UNIQUE' END, c.relname, CASE WHEN k.condeferrable THEN ' \
+         DEFERRABLE' ELSE '' END, CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' ELSE '' END) END"
     );
     let options = format!(
-        "CASE WHEN (k.contype = 'x' OR {period}) AND c.reloptions IS NOT NULL THEN \
+        "CASE WHEN {builds_itself} AND c.reloptions IS NOT NULL THEN \
          pg_catalog.format('; ALTER INDEX %I.%I SET (%s)', {target}, c.relname, \
          pg_catalog.array_to_string(c.reloptions, ', ')) ELSE '' END"
     );
@@ -90,10 +92,12 @@ fn query(table: &Subject, target: &str) -> DbResult<String> {
          = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.refclassid = \
          'pg_catalog.pg_extension'::regclass AND d.deptype = 'x'), '')"
     );
+    let place = "'SET LOCAL default_tablespace = ' || \
+                 coalesce(pg_catalog.quote_literal(s.spcname), ) || '; '";
     Ok(format!(
-        "SELECT c.relname, 'SET LOCAL default_tablespace = ' || coalesce(pg_catalog.quote_literal(\
-         pg_catalog.quote_ident(s.spcname)), '''''') || '; ' || {constraint} || {extras} || '; SET LOCAL \
-         default_tablespace = ''''', k.oid IS NOT NULL \
+        "SELECT c.relname, CASE WHEN {builds_itself} THEN '' ELSE {place} || {definition} END, CASE \
+         WHEN {builds_itself} THEN {place} ELSE '' END || pg_catalog.ltrim({constraint} || {extras}, \
+         '; '), k.oid IS NOT NULL \
          FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN \
          pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace tn ON tn.oid = \
          t.relnamespace LEFT JOIN pg_catalog.pg_tablespace s ON s.oid = c.reltablespace LEFT JOIN \

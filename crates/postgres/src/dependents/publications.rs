@@ -32,7 +32,7 @@ pub(crate) async fn in_swap(
              ORDER BY a.attnum) FROM pg_catalog.pg_attribute a JOIN {} ON m.source = a.attname WHERE \
              a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs)) || ')', '') || coalesce(' WHERE \
              (' || pg_catalog.pg_get_expr(r.prqual, r.prrelid) || ')', '')",
-            mapping_sql(mapping)?
+            mapping_sql(source, mapping)?
         )
     } else {
         "''".to_owned()

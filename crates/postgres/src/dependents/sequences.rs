@@ -119,7 +119,7 @@ pub(crate) async fn in_swap(
          ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid JOIN {} ON m.source = a.attname \
          WHERE d.deptype = 'a' AND d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = \
          'pg_catalog.pg_class'::regclass AND d.refobjid = {}",
-        mapping_sql(mapping)?,
+        mapping_sql(source, mapping)?,
         source.oid
     );
     let identity = identity_from(source, shadow, mapping)?;
@@ -148,7 +148,7 @@ fn identity_from(source: &Subject, shadow: &Subject, mapping: &Mapping) -> DbRes
             "FROM pg_catalog.pg_attribute a ",
             &format!(
                 "FROM pg_catalog.pg_attribute a JOIN {} ON m.source = a.attname ",
-                mapping_sql(mapping)?
+                mapping_sql(source, mapping)?
             ),
             1,
         )

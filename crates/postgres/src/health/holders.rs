@@ -1,0 +1,85 @@
+//! Who holds a table, in words: for messages and for waiting with reason.
+
+use underpin_dialect::DbResult;
+
+use crate::connect::Session;
+use crate::query::{first, literal, rows, text};
+
+/// Holders that a message names.
+const NAMED_MAX: u32 = 3;
+
+/// Sessions and prepared transactions with a lock on a table, ours left out, the oldest first: process
+/// (empty for a prepared transaction), user, application, lock, age of the transaction in seconds, what
+/// it does, and `t` for an autovacuum.
+fn holders_sql(schema: &str, table: &str) -> DbResult<String> {
+    let (schema, table) = (literal(schema)?, literal(table)?);
+    Ok(format!(
+        "WITH wanted AS (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = {schema} AND c.relname = {table}), \
+         held AS (SELECT l.pid, l.virtualtransaction, string_agg(DISTINCT l.mode, ', ') AS modes \
+         FROM pg_locks l JOIN wanted w ON w.oid = l.relation \
+         WHERE l.locktype = 'relation' AND l.granted AND l.database = \
+         (SELECT oid FROM pg_database WHERE datname = current_database()) \
+         AND l.pid IS DISTINCT FROM pg_backend_pid() GROUP BY 1, 2) \
+         SELECT held.pid, coalesce(a.usename, p.owner, '?'), coalesce(nullif(a.application_name, ''), \
+         a.backend_type, ''), held.modes, \
+         coalesce(floor(extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))), 0) \
+         AS age_s, CASE WHEN held.pid IS NULL THEN 'prepared transaction ' || coalesce(p.gid, '?') \
+         WHEN a.state = 'active' THEN left(regexp_replace(a.query, '\\s+', ' ', 'g'), 80) \
+         ELSE coalesce(a.state || ', last: ' || left(regexp_replace(a.query, '\\s+', ' ', 'g'), 60), \
+         'what it does cannot be seen') END, a.backend_type = 'autovacuum worker' \
+         FROM held LEFT JOIN pg_stat_activity a ON a.pid = held.pid \
+         LEFT JOIN pg_prepared_xacts p ON held.pid IS NULL \
+         AND '-1/' || p.transaction = held.virtualtransaction ORDER BY age_s DESC"
+    ))
+}
+
+/// Who holds a table, in words; for messages only.
+pub(crate) async fn holders(session: &Session, schema: &str, table: &str) -> String {
+    let listed = match holders_sql(schema, table) {
+        Ok(sql) => {
+            let sql = format!("{sql} LIMIT {NAMED_MAX}");
+            rows(session, &sql, "looking for lock holders of", table).await
+        }
+        Err(error) => Err(error),
+    };
+    match listed {
+        Ok(found) if !found.is_empty() => {
+            let lines: Vec<String> = found.iter().map(words).collect();
+            format!("It is held by {}", lines.join("; "))
+        }
+        _ => "Who holds it could not be seen".to_owned(),
+    }
+}
+
+/// A transaction that has been open on the table for longer than `limit_s`, in words; `None` where there
+/// is none. An autovacuum is none: it gives way.
+pub(crate) async fn old_holder(
+    session: &Session,
+    schema: &str,
+    table: &str,
+    limit_s: u32,
+) -> DbResult<Option<String>> {
+    let sql = format!(
+        "SELECT * FROM ({}) AS h(pid, usename, application, modes, age_s, doing, autovacuum) \
+         WHERE age_s > {limit_s} AND autovacuum IS NOT TRUE LIMIT 1",
+        holders_sql(schema, table)?
+    );
+    let row = first(session, &sql, "looking for old holders of", table).await?;
+    Ok(row.as_ref().map(words))
+}
+
+fn words(row: &crate::query::Row) -> String {
+    let (pid, user, application) = (text(row, 0), text(row, 1), text(row, 2));
+    let (modes, age_s, doing) = (text(row, 3), text(row, 4), text(row, 5));
+    if pid.is_empty() {
+        return format!(
+            "a {doing} of {user} ({modes}, {age_s} s old; COMMIT PREPARED or ROLLBACK PREPARED ends it)"
+        );
+    }
+    let application =
+        if application.is_empty() { String::new() } else { format!(", {application}") };
+    format!(
+        "session {pid} of {user}{application} ({modes}, in a transaction for {age_s} s: {doing})"
+    )
+}
