@@ -12,3 +12,5 @@ pub struct Control {
     /// For the extra sessions that index builds and the swap open.
     pub(crate) server: Postgres,
 }
+
+impl underpin_dialect::Control for Control {}

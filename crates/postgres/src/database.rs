@@ -57,8 +57,6 @@ impl Postgres {
     }
 }
 
-// Until the control connection has all its rooms.
-#[cfg(any())]
 impl Database for Postgres {
     type Control = Control;
     type Worker = Worker;

@@ -60,11 +60,12 @@ impl Subject {
             literal(schema)?,
             literal(name)?
         );
-        let row = first(session, &sql, "looking for the table", &object).await?.ok_or_else(|| {
-            DbError::new(ErrorKind::NotFound, "looking for the table", object.clone()).help(
+        let row =
+            first(session, &sql, "looking for the table", &object).await?.ok_or_else(|| {
+                DbError::new(ErrorKind::NotFound, "looking for the table", object.clone()).help(
                 "There is no such table in this database; names without quotes are in lower case",
             )
-        })?;
+            })?;
         Ok(Self {
             oid: cell(&row, 0, "looking for the table")?,
             schema: schema.to_owned(),
@@ -180,9 +181,13 @@ pub(crate) async fn on_twin(
     run_all(session, &columns::on_twin(session, source, &twin).await?, doing, &object).await?;
     run_all(session, &constraints::on_twin(session, source, &twin).await?, doing, &object).await?;
     for index in indexes::read(session, source, &twin.schema).await? {
-        let parts: Vec<&str> =
-            [&index.build, &index.attach].map(String::as_str).into_iter().filter(|s| !s.is_empty()).collect();
-        run(session, &parts.join("; "), &format!("{doing} (index {})", index.name), &object).await?;
+        let parts: Vec<&str> = [&index.build, &index.attach]
+            .map(String::as_str)
+            .into_iter()
+            .filter(|s| !s.is_empty())
+            .collect();
+        run(session, &parts.join("; "), &format!("{doing} (index {})", index.name), &object)
+            .await?;
     }
     run(session, "SET LOCAL default_tablespace = ''", doing, &object).await?;
     run_all(session, &statistics::on_twin(session, source, &twin).await?, doing, &object).await?;

@@ -3,25 +3,36 @@
 //! One of the two rooms that name a driver and hold SQL. The same file names stand in the other one, so
 //! a reader who knows this crate knows that one.
 
+mod build;
 pub mod cancel;
 mod changelog;
 pub mod connect;
 mod control;
 mod copy;
 mod database;
+mod dependents;
 mod diagnose;
 pub mod error;
+mod fingerprint;
 pub mod flavor;
 mod health;
+mod inspect;
+mod keys;
 mod names;
 pub mod options;
 mod pgpass;
+mod preflight;
+mod privileges;
 mod query;
 mod service;
+mod shadow;
 mod shape;
+mod steps;
 mod store;
+mod swap;
 pub mod tls;
 mod trigger;
+mod twin;
 mod types;
 mod verify;
 mod worker;

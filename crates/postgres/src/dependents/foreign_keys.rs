@@ -6,7 +6,7 @@ use underpin_dialect::DbResult;
 
 use super::{Subject, mapping_sql, statements};
 use crate::connect::Session;
-use crate::query::{literal, rows, text};
+use crate::query::{rows, text};
 
 /// What the swap and the steps after it do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -50,8 +50,8 @@ pub(crate) async fn set_aside(
             shadow.oid
         ))
     };
-    let now = statements(session, &sql(&shadow.quoted()?, "NO FORCE")?, "row security", shadow);
-    let now = now.await?;
+    let switch_off = sql(&shadow.quoted()?, "NO FORCE")?;
+    let now = statements(session, &switch_off, "row security", shadow).await?;
     let later = statements(session, &sql(place, "FORCE")?, "row security", shadow).await?;
     Ok((now, later))
 }

@@ -17,8 +17,7 @@ pub(crate) async fn in_swap(session: &Session, source: &Subject) -> DbResult<Vec
     let comment = "coalesce(pg_catalog.format('; COMMENT ON RULE %I ON %I.%I IS ', r.rulename, \
                    n.nspname, c.relname) || \
                    pg_catalog.quote_literal(pg_catalog.obj_description(r.oid, 'pg_rewrite')), '')";
-    let definition =
-        "pg_catalog.rtrim(pg_catalog.rtrim(pg_catalog.pg_get_ruledef(r.oid)), ';')";
+    let definition = "pg_catalog.rtrim(pg_catalog.rtrim(pg_catalog.pg_get_ruledef(r.oid)), ';')";
     let joins = "JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n ON \
                  n.oid = c.relnamespace";
     let sql = format!(

@@ -72,8 +72,7 @@ pub(crate) async fn identity_pairs(
                 name: text(row, 2),
                 ..source.clone()
             };
-            let to =
-                Subject { oid: cell(row, 3, attempted)?, name: text(row, 4), ..twin.clone() };
+            let to = Subject { oid: cell(row, 3, attempted)?, name: text(row, 4), ..twin.clone() };
             Ok((from, to))
         })
         .collect()

@@ -97,7 +97,11 @@ pub(crate) async fn elsewhere_in_swap(
 }
 
 fn on_table(table: &Subject) -> DbResult<String> {
-    Ok(format!("pg_catalog.format(' ON %I.%I ', {}, {})", literal(&table.schema)?, literal(&table.name)?))
+    Ok(format!(
+        "pg_catalog.format(' ON %I.%I ', {}, {})",
+        literal(&table.schema)?,
+        literal(&table.name)?
+    ))
 }
 
 /// The user's own triggers on the table.

@@ -1,0 +1,267 @@
+//! The swap, in one transaction: under the source's lock drain what is left, look once more, move
+//! everything that hangs on the table, exchange the schemas of the two, prove that nothing points at
+//! the old one any more, commit.
+//!
+//! The weaker lock comes first: a request for it makes autovacuum give way while writers go on, and
+//! under it everything that the strong lock is needed for is read and spelled out. The strong lock is
+//! asked for with the short time-out; the other tables' locks follow in the order of their OIDs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use underpin_core::alter::ClauseKind;
+use underpin_core::plan::RunSpec;
+use underpin_dialect::{DbError, DbResult, ErrorKind, Grip, Swap, SwapOutcome};
+
+use crate::connect::Session;
+use crate::control::Control;
+use crate::dependents::{
+    Subject, foreign_keys, functions, policies, publications, rules, sequences, statistics,
+    triggers, views,
+};
+use crate::fingerprint::Fingerprint;
+use crate::inspect::alter_of;
+use crate::names::{self, places};
+use crate::query::{number, quote, run};
+use crate::shadow::{begin_on_live, source_of};
+use crate::shape::Shape;
+use crate::steps::{self, Stage};
+use crate::{changelog, diagnose, health, store, trigger};
+
+/// The server ends a transaction of ours that holds the lock and falls silent after so long.
+const LOCKED_SILENCE_MS: u32 = 3000;
+
+impl Swap for Control {
+    async fn try_swap(
+        &mut self,
+        spec: &Arc<RunSpec>,
+        grip: &Grip,
+        budget_ms: u64,
+    ) -> DbResult<SwapOutcome> {
+        let session = self.server.session().await?;
+        let pid = u64::from(session.id.pid);
+        let shape = Shape::read(&session, spec).await?;
+        let kept = self.load_identity(&spec.run_id).await?;
+        let attempt = Attempt {
+            spec,
+            shape,
+            kept,
+            fence: store::fence_sql(&self.state_schema, &grip.run_id)?,
+            epoch: grip.epoch,
+            lock_timeout_ms: self.server.settings.lock_timeout_ms,
+            budget: Duration::from_millis(budget_ms),
+            session,
+        };
+        let outcome = attempt.make().await;
+        let outcome = self.settled(attempt, outcome).await;
+        if outcome.as_ref().is_err_and(DbError::is_ambiguous) {
+            // It may still hold the lock, with everybody waiting behind it: the server may not know yet
+            // that its client is gone.
+            use underpin_dialect::Database as _;
+            if let Err(error) = self.server.end(pid).await {
+                tracing::warn!(pid, %error, "a session of the swap could not be ended");
+            }
+        }
+        match outcome {
+            Err(mut error) if error.is_retryable() => {
+                error.kind = ErrorKind::LockNotHad;
+                let names = health::holders(&self.session, &spec.schema, &spec.table).await;
+                error.help = Some(names);
+                Err(error)
+            }
+            other => other,
+        }
+    }
+}
+
+impl Control {
+    /// Lets everybody through where the swap was not made, then explains.
+    async fn settled(
+        &self,
+        attempt: Attempt<'_>,
+        outcome: DbResult<SwapOutcome>,
+    ) -> DbResult<SwapOutcome> {
+        let object = attempt.shape.table.clone();
+        let outcome = match outcome {
+            Ok(SwapOutcome::Swapped { .. }) => outcome,
+            Err(error) if error.is_ambiguous() => Err(error),
+            other => match run(&attempt.session, "ROLLBACK", "letting go of", &object).await {
+                Ok(_) => other,
+                Err(lost) => Err(lost),
+            },
+        };
+        let outcome = match outcome {
+            // Who stands still under the lock does not wait for a search.
+            Err(error) if error.kind == ErrorKind::DuplicateKey => {
+                Err(diagnose::duplicate(&attempt.session, &attempt.shape, error).await)
+            }
+            other => other,
+        };
+        attempt.session.close().await;
+        outcome
+    }
+}
+
+/// One try of the swap.
+struct Attempt<'a> {
+    spec: &'a Arc<RunSpec>,
+    shape: Shape,
+    kept: String,
+    fence: String,
+    epoch: u64,
+    lock_timeout_ms: u32,
+    budget: Duration,
+    session: Session,
+}
+
+/// Everything that runs under the lock, spelled out before.
+#[derive(Debug, Default)]
+struct Script {
+    /// Other tables that are locked too.
+    tables: Vec<String>,
+    /// One statement after the other, joined.
+    moves: String,
+}
+
+impl Attempt<'_> {
+    async fn make(&self) -> DbResult<SwapOutcome> {
+        let object = &self.shape.table;
+        begin_on_live(&self.session, &self.shape.places.source, object).await?;
+        let sql = format!(
+            "SET LOCAL idle_in_transaction_session_timeout = {LOCKED_SILENCE_MS}; {}",
+            self.fence
+        );
+        if number(&self.session, &sql, "reading the fence of", object).await? != self.epoch {
+            return Err(store::fenced(object));
+        }
+        self.ensure_same().await?;
+        let script = self.script().await?;
+        let begun = Instant::now();
+        self.lock(&script.tables, begun).await?;
+        // The wait for the locks has a bound of its own.
+        let locked = Instant::now();
+        let Some(drained) = changelog::drain(&self.session, &self.shape, self.budget).await? else {
+            return Ok(SwapOutcome::DrainTooSlow { drained: 0 });
+        };
+        self.ensure_same().await?;
+        run(&self.session, &script.moves, "swapping", object).await?;
+        self.prove().await?;
+        if locked.elapsed() >= self.budget {
+            return Ok(SwapOutcome::DrainTooSlow { drained });
+        }
+        run(&self.session, "COMMIT", "committing the swap of", object).await?;
+        let stall_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(SwapOutcome::Swapped { stall_ms, drained })
+    }
+
+    async fn ensure_same(&self) -> DbResult<()> {
+        let now = Fingerprint::read(&self.session, self.spec).await?;
+        now.ensure_same(&self.kept, &self.shape.table)
+    }
+
+    /// The source first, the others in one order for all; less time for each that follows.
+    async fn lock(&self, others: &[String], begun: Instant) -> DbResult<()> {
+        let object = &self.shape.table;
+        let places = &self.shape.places;
+        let whole = Duration::from_millis(self.lock_timeout_ms.into());
+        let mut locks = vec![format!("{}, {}", places.source, places.shadow)];
+        locks.extend_from_slice(others);
+        for tables in locks {
+            let left_ms = whole.saturating_sub(begun.elapsed()).as_millis();
+            let sql = format!(
+                "SET LOCAL lock_timeout = {}; LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE",
+                std::cmp::max(left_ms, 1),
+                tables.replace(", ", ", ONLY ")
+            );
+            run(&self.session, &sql, "locking for the swap of", object).await?;
+        }
+        Ok(())
+    }
+
+    async fn script(&self) -> DbResult<Script> {
+        let session = &self.session;
+        let spec = self.spec;
+        let source = source_of(session, spec).await?;
+        let private = names::private_schema(&spec.run_id);
+        let shadow = Subject::read(session, &private, &spec.names.shadow).await?;
+        let dropped = dropped_constraints(spec)?;
+        let keys = foreign_keys::in_swap(session, &source, &spec.mapping, &dropped).await?;
+        let (sequences_before, sequences_behind) =
+            sequences::in_swap(session, &source, &shadow, &spec.mapping).await?;
+        let (statistics_before, statistics_behind) =
+            statistics::in_swap(session, &source, &shadow).await?;
+        let (publications_before, publications_behind) =
+            publications::in_swap(session, &source, &spec.mapping).await?;
+        let (triggers_before, triggers_behind) =
+            triggers::elsewhere_in_swap(session, &source).await?;
+        let set_aside = steps::pending(session, spec, Stage::Swap).await?;
+        let mut moves = vec![format!(
+            "SET LOCAL statement_timeout = {}",
+            std::cmp::max(self.budget.as_millis(), 1)
+        )];
+        moves.extend(keys.drops);
+        moves.extend(triggers_before);
+        moves.extend(sequences_before);
+        moves.extend(statistics_before);
+        moves.extend(publications_before);
+        moves.extend(trigger::drop_sql(&self.shape.places.source, spec)?);
+        moves.push(self.exchange_sql()?);
+        moves.extend(statistics_behind);
+        moves.extend(sequences_behind);
+        moves.extend(set_aside.into_iter().map(|step| step.sql));
+        moves.extend(rules::in_swap(session, &source).await?);
+        moves.extend(keys.adds);
+        moves.extend(triggers_behind);
+        moves.extend(views::in_swap(session, &source).await?);
+        moves.extend(policies::elsewhere_in_swap(session, &source).await?);
+        moves.extend(functions::in_swap(session, &source).await?);
+        moves.extend(publications_behind);
+        let after: Vec<_> =
+            keys.validations.into_iter().map(|sql| (String::new(), sql, String::new())).collect();
+        moves.push(steps::record_sql(spec, Stage::After, &after)?);
+        Ok(Script { tables: keys.tables, moves: moves.join(";\n") })
+    }
+
+    /// Indexes, constraints, sequences and types move with their tables.
+    fn exchange_sql(&self) -> DbResult<String> {
+        let spec = self.spec;
+        let places = places(spec)?;
+        Ok(format!(
+            "ALTER TABLE {} SET SCHEMA {};\nALTER TABLE {} SET SCHEMA {}",
+            places.source,
+            quote(&names::retired_schema(&spec.run_id))?,
+            places.shadow,
+            quote(&spec.schema)?
+        ))
+    }
+
+    /// Nothing may point at the old table any more: it could be dropped, and is not.
+    async fn prove(&self) -> DbResult<()> {
+        let object = &self.shape.table;
+        let sql = format!(
+            "SAVEPOINT underpin_proof; DROP TABLE {} RESTRICT; ROLLBACK TO SAVEPOINT underpin_proof; \
+             RELEASE SAVEPOINT underpin_proof",
+            self.shape.places.retired
+        );
+        match run(&self.session, &sql, "proving that nothing points at", object).await {
+            Ok(_) => Ok(()),
+            // Whatever it is was made since the script was written: the next try carries it, or names it.
+            Err(error) if crate::error::has_state(&error, "2BP01") => {
+                let mut error = error.help("Something still points at the old table");
+                error.kind = ErrorKind::Retryable;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Constraints that the user's statement drops by name.
+fn dropped_constraints(spec: &RunSpec) -> DbResult<Vec<String>> {
+    let alter = alter_of(&spec.statement)?;
+    let names = alter.clauses.into_iter().filter_map(|clause| match clause.kind {
+        ClauseKind::DropConstraint { name } => Some(name),
+        _ => None,
+    });
+    Ok(names.collect())
+}
