@@ -34,6 +34,8 @@ impl SessionSettings {
     /// Each setting with the value that it is set to, as `SHOW` gives it back.
     fn assignments(&self, capabilities: &Capabilities) -> Vec<(&'static str, String)> {
         let fixed = [
+            // First: under `on` the search path would be noted with quotes.
+            ("quote_all_identifiers", "off"),
             // A catalogue read and a regtype print names with their schema unless it is on the path;
             // nobody's function or operator of another schema is called by mistake.
             ("search_path", "pg_catalog"),
@@ -56,7 +58,6 @@ impl SessionSettings {
             ("array_nulls", "on"),
             // A policy that hides rows must be an error, never a copy with rows missing.
             ("row_security", "off"),
-            ("quote_all_identifiers", "off"),
             ("check_function_bodies", "off"),
             ("client_min_messages", "warning"),
         ];
