@@ -1,20 +1,25 @@
 //! The one place that knows which databases there are: chosen once, by the URL's scheme.
 //!
 //! Owns the way from a URL and its flags to a [`Database`]. What is done with one is generic and lives
-//! in `command`; a [`Task`] carries it here.
+//! in `command`; a [`Task`] carries it here. How the settings of each family come together is `mysql`'s
+//! and `postgres`'.
+
+mod mysql;
+mod postgres;
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use underpin_core::alter::Syntax;
 use underpin_dialect::Database;
 use underpin_mysql::MySql;
-use underpin_mysql::connect::SessionSettings;
-use underpin_mysql::mycnf::FileSearch;
-use underpin_mysql::options::{self, ConnectOptions, process_environment};
+use underpin_postgres::Postgres;
 
-use crate::args::{ConnectionArgs, GlobalArgs};
+use crate::args::GlobalArgs;
 use crate::exit::Problem;
+use mysql::MySqlServer;
+use postgres::PostgresServer;
 
 /// The word that switches the watch over replicas off.
 pub(crate) const NO_REPLICAS: &str = "none";
@@ -41,14 +46,20 @@ pub(crate) struct Backend {
 #[derive(Debug)]
 enum Family {
     MySql(Box<MySqlServer>),
+    Postgres(Box<PostgresServer>),
 }
 
-#[derive(Debug)]
-struct MySqlServer {
-    options: ConnectOptions,
-    settings: SessionSettings,
-    state_schema: String,
-    replicas: Vec<String>,
+/// Whether the first argument means PostgreSQL: by its scheme, or as `host=… dbname=…`.
+fn is_postgres(url: &str) -> bool {
+    match url.split_once("://") {
+        Some((scheme, _)) => matches!(scheme, "postgres" | "postgresql"),
+        None => url.contains('='),
+    }
+}
+
+/// By whose rules a statement for this URL is read.
+pub(crate) fn syntax_of(url: &str) -> Syntax {
+    if is_postgres(url) { Syntax::postgres() } else { Syntax::mysql() }
 }
 
 /// Something to do with a database, whichever it is.
@@ -71,15 +82,17 @@ impl Backend {
         wishes: SessionWishes,
         replicas: &[String],
     ) -> Result<Self, Problem> {
+        if replicas.len() > 1 && replicas.iter().any(|replica| replica == NO_REPLICAS) {
+            let next = "give either URLs, or `none` alone";
+            return Err(Problem::usage("--replica none excludes every other --replica", next));
+        }
         match url.split_once("://").map(|(scheme, _)| scheme) {
-            Some("mysql" | "mariadb") => mysql(url, global, wishes, replicas),
-            Some("postgres" | "postgresql") => Err(Problem::usage(
-                "PostgreSQL is not supported by this version",
-                "use a mysql:// or mariadb:// URL",
-            )),
+            Some("mysql" | "mariadb") => mysql::resolve(url, global, wishes, replicas),
+            _ if is_postgres(url) => postgres::resolve(url, global, wishes, replicas),
             _ => Err(Problem::usage(
                 "the first argument is no database URL",
-                "write mysql://USER@HOST:PORT/DATABASE, or mysql:// for the server of ~/.my.cnf",
+                "write mysql://USER@HOST:PORT/DATABASE (mysql:// alone is the server of ~/.my.cnf) or \
+                 postgres://USER@HOST:PORT/DATABASE",
             )),
         }
     }
@@ -88,6 +101,8 @@ impl Backend {
     pub(crate) fn default_schema(&self) -> Option<String> {
         match &self.family {
             Family::MySql(server) => server.options.database.clone(),
+            // As the server itself: nothing of ours is found through a search path.
+            Family::Postgres(_) => Some("public".to_owned()),
         }
     }
 
@@ -96,9 +111,13 @@ impl Backend {
         &self.url
     }
 
-    /// The same with this database, for commands that are shown.
-    pub(crate) fn url_of(&self, database: &str) -> String {
-        with_database(&self.url, database)
+    /// URL and table by which a table of this schema is named in a command that is shown. On PostgreSQL
+    /// a URL leads to a database, and schemas are in it.
+    pub(crate) fn place_of(&self, schema: &str, table: &str) -> (String, String) {
+        match &self.family {
+            Family::MySql(_) => (with_database(&self.url, schema), table.to_owned()),
+            Family::Postgres(_) => (self.url.clone(), format!("{schema}.{table}")),
+        }
     }
 
     /// What was ignored in the settings, and why.
@@ -128,86 +147,19 @@ impl Backend {
                 .await?;
                 task.on(Arc::new(db)).await
             }
+            Family::Postgres(server) => {
+                let PostgresServer { options, settings, state_schema, replicas } = &**server;
+                let db = Postgres::open(
+                    options.clone(),
+                    settings.clone(),
+                    state_schema.clone(),
+                    replicas.clone(),
+                )
+                .await?;
+                task.on(Arc::new(db)).await
+            }
         }
     }
-}
-
-fn mysql(
-    url: &str,
-    global: &GlobalArgs,
-    wishes: SessionWishes,
-    replicas: &[String],
-) -> Result<Backend, Problem> {
-    let with_flags = url_with_flags(url, &global.connection)?;
-    let search = file_search(&global.connection, process_environment("HOME").map(PathBuf::from));
-    let resolved = options::resolve(&with_flags, &search, &process_environment)
-        .map_err(|error| Problem::settings(&error))?;
-    let options = resolved.options;
-    if replicas.len() > 1 && replicas.iter().any(|replica| replica == NO_REPLICAS) {
-        let next = "give either URLs, or `none` alone";
-        return Err(Problem::usage("--replica none excludes every other --replica", next));
-    }
-    for replica in replicas.iter().filter(|replica| *replica != NO_REPLICAS) {
-        options::replica(replica, &options).map_err(|error| {
-            let problem = Problem::settings(&error);
-            Problem { message: format!("--replica {}: {problem}", shown(replica)), ..problem }
-        })?;
-    }
-    let mut settings = SessionSettings::default();
-    if let Some(lock_timeout_ms) = wishes.lock_timeout_ms {
-        settings.lock_wait_timeout_s = u32::try_from(lock_timeout_ms / 1000).unwrap_or(u32::MAX);
-    }
-    let mut remarks =
-        vec![format!("connecting to {options}, ssl-mode={}", options.tls.mode.name())];
-    if has_password(url) {
-        remarks.push(
-            "the password in the URL can be seen by other users of this machine: MYSQL_PWD and \
-             option files cannot"
-                .to_owned(),
-        );
-    }
-    let server = MySqlServer {
-        options,
-        settings,
-        state_schema: global.state_schema.clone(),
-        replicas: replicas.to_vec(),
-    };
-    Ok(Backend {
-        family: Family::MySql(Box::new(server)),
-        url: shown(url),
-        warnings: resolved.warnings,
-        remarks,
-    })
-}
-
-/// The flags as parameters of the URL: one layer, checked in one place. A setting may stand in one of
-/// the two only, for otherwise one of them would be ignored in silence.
-fn url_with_flags(url: &str, flags: &ConnectionArgs) -> Result<String, Problem> {
-    let path = |path: &Option<PathBuf>| path.as_deref().map(encoded_path).transpose();
-    let settings = [
-        ("ssl-mode", flags.ssl_mode.map(|mode| mode.name().to_owned())),
-        ("ssl-ca", path(&flags.ssl_ca)?),
-        ("ssl-cert", path(&flags.ssl_cert)?),
-        ("ssl-key", path(&flags.ssl_key)?),
-    ];
-    let query = url.split_once('?').map(|(_, query)| query);
-    let mut out = url.to_owned();
-    for (name, value) in settings {
-        let Some(value) = value else { continue };
-        let in_url = query.into_iter().flat_map(|query| query.split('&')).any(|pair| {
-            pair.split('=').next().is_some_and(|written| written.replace('_', "-") == name)
-        });
-        if in_url {
-            let next = "keep one of the two";
-            return Err(Problem::usage(
-                format!("--{name} and the URL's {name} exclude each other"),
-                next,
-            ));
-        }
-        let joint = if out.contains('?') { '&' } else { '?' };
-        out.push_str(&format!("{joint}{name}={value}"));
-    }
-    Ok(out)
 }
 
 /// A path as the value of a parameter.
@@ -229,14 +181,6 @@ fn encoded(text: &str) -> String {
         }
     }
     out
-}
-
-fn file_search(flags: &ConnectionArgs, home: Option<PathBuf>) -> FileSearch {
-    FileSearch {
-        defaults_file: flags.defaults_file.clone(),
-        group_suffix: flags.defaults_group_suffix.clone(),
-        ..FileSearch::standard(home.as_deref())
-    }
 }
 
 /// Where user and password end: at the last '@', because a password may hold one by mistake, and half a

@@ -8,7 +8,8 @@ use std::io;
 use tracing_subscriber::EnvFilter;
 
 /// The crates whose words are ours.
-const OURS: [&str; 4] = ["underpin", "underpin_engine", "underpin_mysql", "underpin_core"];
+const OURS: [&str; 5] =
+    ["underpin", "underpin_engine", "underpin_mysql", "underpin_postgres", "underpin_core"];
 
 /// Begins to log to standard error: once `-v` is debug, twice is everything.
 pub(crate) fn begin(verbose: u8) {

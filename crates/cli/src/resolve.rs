@@ -17,7 +17,7 @@ use underpin_engine::RunOptions;
 use crate::args::{
     GlobalArgs, Indexes, PlanArgs, RunArgs, ShapeArgs, Source, StatementArgs, Strategy, Verify,
 };
-use crate::backend::{Backend, SessionWishes};
+use crate::backend::{Backend, SessionWishes, syntax_of};
 use crate::exit::Problem;
 
 /// A longer statement is a mistake, such as the wrong file.
@@ -97,7 +97,7 @@ fn change(
     input: &mut dyn Read,
 ) -> anyhow::Result<Change> {
     let statement = read_statement(statement, input)?;
-    let alter = parse_statement(&statement)?;
+    let alter = parse_statement(&statement, syntax_of(url))?;
     let backend = Backend::resolve(url, global, wishes, &shape.replicas)?;
     let request = Request {
         run_id: new_run_id(),
@@ -160,8 +160,8 @@ fn read_bounded(reader: impl Read, origin: &str) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse_statement(statement: &str) -> anyhow::Result<Alter> {
-    Alter::parse(statement, Syntax::mysql())
+fn parse_statement(statement: &str, syntax: Syntax) -> anyhow::Result<Alter> {
+    Alter::parse(statement, syntax)
         .map_err(|error| problem_of(&error))
         .context("reading the statement")
 }
@@ -174,7 +174,8 @@ fn problem_of(error: &AlterError) -> Problem {
     Problem::usage(format!("{} at {}{near}", error.what, error.at), error.help.clone())
 }
 
-/// A table as `abort` and `status` take it: `orders`, `shop.orders`, or with names in backticks.
+/// A table as `abort` and `status` take it: `orders`, `shop.orders`, or with names in backticks or double
+/// quotes. Names are as the catalogue spells them: case counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TableArg {
     /// The schema or database, where one was written.
@@ -223,18 +224,21 @@ impl TableArg {
 
 /// A name from the front of a text, and what follows it.
 fn one_name(text: &str) -> Option<(String, &str)> {
-    let Some(quoted) = text.strip_prefix('`') else {
+    let quotes = ['`', '"'];
+    let Some(quote) = text.chars().next().filter(|first| quotes.contains(first)) else {
         let end = text.find('.').unwrap_or(text.len());
         let name = &text[..end];
-        return (!name.is_empty() && !name.contains('`')).then(|| (name.to_owned(), &text[end..]));
+        return (!name.is_empty() && !name.contains(quotes))
+            .then(|| (name.to_owned(), &text[end..]));
     };
+    let quoted = &text[quote.len_utf8()..];
     let mut name = String::new();
     let mut chars = quoted.char_indices();
     while let Some((at, c)) = chars.next() {
-        if c != '`' {
+        if c != quote {
             name.push(c);
-        } else if quoted[at + 1..].starts_with('`') {
-            name.push('`');
+        } else if quoted[at + 1..].starts_with(quote) {
+            name.push(quote);
             chars.next();
         } else {
             return (!name.is_empty()).then(|| (name, &quoted[at + 1..]));
@@ -246,7 +250,8 @@ fn one_name(text: &str) -> Option<(String, &str)> {
 fn bad_table(text: &str) -> Problem {
     Problem::usage(
         format!("{text:?} is no table name"),
-        "write table or database.table; names that hold a dot stand in `backticks`",
+        "write table or schema.table (on MySQL database.table); names that hold a dot stand in `backticks` \
+         or \"double quotes\"",
     )
 }
 

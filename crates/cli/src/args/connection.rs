@@ -10,14 +10,14 @@ use clap::{Args, ValueEnum};
 /// Where the connection comes from, besides the URL.
 #[derive(Debug, Default, Clone, Args)]
 pub(crate) struct ConnectionArgs {
-    /// Read this option file instead of the usual ones
+    /// MySQL: read this option file instead of the usual ones
     ///
     /// Usual are /etc/my.cnf, /etc/mysql/my.cnf and ~/.my.cnf, in which the groups [client],
     /// [client-mariadb] and [underpin] count. ~/.mylogin.cnf is not read.
     #[arg(long, global = true, value_name = "PATH", help_heading = "Connection")]
     pub(crate) defaults_file: Option<PathBuf>,
 
-    /// Read option-file groups with this suffix too, as [client-prod] for -prod
+    /// MySQL: read option-file groups with this suffix too, as [client-prod] for -prod
     #[arg(long, global = true, value_name = "SUFFIX", help_heading = "Connection")]
     pub(crate) defaults_group_suffix: Option<String>,
 
@@ -42,19 +42,23 @@ pub(crate) struct ConnectionArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SslMode {
     /// Never encrypt
+    #[value(alias = "disable")]
     Disabled,
     /// Encrypt where the server offers it
+    #[value(alias = "prefer")]
     Preferred,
     /// Encrypt or fail; look at no certificate
+    #[value(alias = "require")]
     Required,
     /// Encrypt, and check that --ssl-ca signed the certificate
     VerifyCa,
     /// As verify-ca, and the certificate must bear the host's name
+    #[value(alias = "verify-full")]
     VerifyIdentity,
 }
 
 impl SslMode {
-    /// The name as it is written in URLs and option files.
+    /// The name as it is written in MySQL's URLs and option files.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",

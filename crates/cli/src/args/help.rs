@@ -5,7 +5,7 @@
 
 /// What the program is.
 pub(super) const TOP_ABOUT: &str = "\
-Change a MySQL or MariaDB table while it is in use.
+Change a MySQL, MariaDB or PostgreSQL table while it is in use.
 
 underpin copies the table into a shadow in the new shape, keeps the two equal while the \
 application goes on writing, compares them, and swaps them at one moment. The original is not \
@@ -23,11 +23,14 @@ Examples:
     underpin plan mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL AUTO_INCREMENT'
   Do it:
     underpin run mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL AUTO_INCREMENT'
+    underpin run postgres://admin@db2/shop 'ALTER TABLE sales.orders ALTER id TYPE bigint'
   What is going on, and how to end it:
     underpin status mysql://admin@db1
     underpin abort mysql://admin@db1/shop orders
+    underpin abort postgres://admin@db2/shop sales.orders
 
-Password: in MYSQL_PWD or an option file; in the URL other users of this machine can see it.
+Password: in MYSQL_PWD or an option file, in PGPASSWORD or ~/.pgpass; in the URL other users of this
+machine can see it.
 
 Standard output holds what was asked for (plan, list, JSON events, result); standard error holds \
 progress, questions and errors.
@@ -45,15 +48,20 @@ Exit codes:
 
 /// What a URL is.
 pub(super) const URL: &str = "\
-The database: mysql://USER@HOST:PORT/DATABASE (mariadb:// is the same)
+The database: mysql://USER@HOST:PORT/DATABASE (mariadb:// is the same) or \
+postgres://USER@HOST:PORT/DATABASE (postgresql:// is the same, and so is 'host=… dbname=…')
 
-Every part may be left out and comes from the option files then: mysql:// alone is the server of \
+MySQL, MariaDB: every part may be left out and comes from the option files then: mysql:// alone is the server of \
 ~/.my.cnf. Parameters follow a question mark: \
 mysql://admin@db1/shop?ssl-mode=verify-ca&ssl-ca=/etc/ssl/db.pem, ?socket=/run/mysqld/mysqld.sock, \
 ?connect-timeout-ms=5000.
 
-Better leave the password out: other users of this machine can see the command line. MYSQL_PWD and \
-the option files are not seen by them.";
+PostgreSQL: parameters, the PG* variables, ~/.pgpass and pg_service.conf mean what they mean to psql, \
+as in postgres://admin@db2/shop?sslmode=verify-full&sslrootcert=/etc/ssl/db.pem&connect_timeout=5. One \
+host is named, the primary's. Tables without a schema are those of public.
+
+Better leave the password out: other users of this machine can see the command line. MYSQL_PWD, \
+PGPASSWORD and the files are not seen by them.";
 
 /// About `plan`.
 pub(super) const PLAN_ABOUT: &str = "\

@@ -20,7 +20,7 @@ pub(crate) use connection::SslMode;
 pub(crate) use run::{Indexes, RunArgs, ShapeArgs, Strategy, Verify};
 pub(crate) use statement::{Source, StatementArgs};
 
-/// Change a MySQL or MariaDB table while it is in use
+/// Change a MySQL, MariaDB or PostgreSQL table while it is in use
 #[derive(Debug, Parser)]
 #[command(
     name = "underpin",
@@ -64,7 +64,7 @@ pub(crate) struct GlobalArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
 
-    /// Database that holds underpin's own state on the server
+    /// Database (on PostgreSQL: schema) that holds underpin's own state on the server
     ///
     /// It is created where it is missing. Name another one where the account may not create
     /// databases; all runs against a server must name the same.
@@ -102,7 +102,7 @@ pub(crate) enum Output {
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// The database: mysql://USER@HOST:PORT/DATABASE (mariadb:// is the same)
+    /// The database: mysql://USER@HOST:PORT/DATABASE or postgres://USER@HOST:PORT/DATABASE
     #[arg(value_name = "URL", long_help = help::URL)]
     pub(crate) url: String,
     /// The change.
@@ -116,7 +116,7 @@ pub(crate) struct PlanArgs {
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// The database: mysql://USER@HOST:PORT/DATABASE
+    /// The database: mysql://USER@HOST:PORT/DATABASE or postgres://USER@HOST:PORT/DATABASE
     #[arg(value_name = "URL", long_help = help::URL)]
     pub(crate) url: String,
     /// Show this table only, as orders or shop.orders
@@ -130,7 +130,7 @@ pub(crate) struct StatusArgs {
 /// Arguments of `abort`.
 #[derive(Debug, Args)]
 pub(crate) struct AbortArgs {
-    /// The database: mysql://USER@HOST:PORT/DATABASE
+    /// The database: mysql://USER@HOST:PORT/DATABASE or postgres://USER@HOST:PORT/DATABASE
     #[arg(value_name = "URL", long_help = help::URL)]
     pub(crate) url: String,
     /// The table whose run is to end, as orders or shop.orders

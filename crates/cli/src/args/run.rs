@@ -41,7 +41,7 @@ fn lock_patience(text: &str) -> Result<DurationMs, String> {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// The database: mysql://USER@HOST:PORT/DATABASE (mariadb:// is the same)
+    /// The database: mysql://USER@HOST:PORT/DATABASE or postgres://USER@HOST:PORT/DATABASE
     #[arg(value_name = "URL", long_help = help::URL)]
     pub(crate) url: String,
 

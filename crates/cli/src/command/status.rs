@@ -38,8 +38,8 @@ pub(super) async fn status(
         let what = if args.all { "no runs" } else { "no unfinished runs" };
         printer.talk(&format!("{what} (state in {})", global.state_schema));
     } else {
-        let url_of = |schema: &str| backend.url_of(schema);
-        printer.data(&page(&runs, global, &url_of));
+        let place_of = |schema: &str, table: &str| backend.place_of(schema, table);
+        printer.data(&page(&runs, global, &place_of));
     }
     Ok(ExitStatus::Done)
 }
@@ -82,9 +82,11 @@ fn line(run: &RunStatus) -> anyhow::Result<String> {
     Ok(serde_json::to_string(&Line { event: "run", run })?)
 }
 
-/// The table, and below it for each unfinished run what can be done. `url_of` gives the URL to show
-/// for tables of a database.
-fn page(runs: &[RunStatus], global: &GlobalArgs, url_of: &dyn Fn(&str) -> String) -> String {
+/// Schema and table → the URL and the table's name to show.
+type PlaceOf<'a> = &'a dyn Fn(&str, &str) -> (String, String);
+
+/// The table, and below it for each unfinished run what can be done.
+fn page(runs: &[RunStatus], global: &GlobalArgs, place_of: PlaceOf<'_>) -> String {
     let rows: Vec<Vec<String>> = runs
         .iter()
         .map(|run| {
@@ -96,14 +98,14 @@ fn page(runs: &[RunStatus], global: &GlobalArgs, url_of: &dyn Fn(&str) -> String
         .collect();
     let mut out = table(&["TABLE", "STATE", "PHASE", "ROWS COPIED", "BEGAN (UTC)"], &rows);
     for run in runs.iter().filter(|run| is_open(run)) {
-        out.push_str(&next_steps(run, global, url_of));
+        out.push_str(&next_steps(run, global, place_of));
     }
     out
 }
 
-fn next_steps(run: &RunStatus, global: &GlobalArgs, url_of: &dyn Fn(&str) -> String) -> String {
+fn next_steps(run: &RunStatus, global: &GlobalArgs, place_of: PlaceOf<'_>) -> String {
     let (schema, name) = run.table.split_once('.').unwrap_or(("", &run.table));
-    let url = url_of(schema);
+    let (url, name) = place_of(schema, name);
     let mut out = format!("\n{}: {}\n", run.table, run.statement.replace('\n', "\n  "));
     if run.standing == Standing::Unattended {
         let resume = shell::underpin("run", &[&url, &run.statement], global);
@@ -111,7 +113,7 @@ fn next_steps(run: &RunStatus, global: &GlobalArgs, url_of: &dyn Fn(&str) -> Str
     }
     // After the swap the change is made: what is left is to go on.
     if run.phase.as_deref() != Some("finish") {
-        let abort = shell::underpin("abort", &[&url, name], global);
+        let abort = shell::underpin("abort", &[&url, &name], global);
         out.push_str(&format!("  end with    {abort}\n"));
     }
     if run.standing == Standing::Silent || run.phase.is_none() {
@@ -145,7 +147,9 @@ mod tests {
 
     fn text(runs: &[RunStatus]) -> String {
         let global = Cli::try_parse_from(["underpin", "status", "mysql://"]).unwrap().global;
-        page(runs, &global, &|schema: &str| format!("mysql://a@db1/{schema}"))
+        let place_of =
+            |schema: &str, table: &str| (format!("mysql://a@db1/{schema}"), table.to_owned());
+        page(runs, &global, &place_of)
     }
 
     #[test]
