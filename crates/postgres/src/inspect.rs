@@ -13,7 +13,7 @@ use crate::control::Control;
 use crate::dependents::Subject;
 use crate::keys::key_fit;
 use crate::query::{cell, flag, optional_text, rows, text};
-use crate::{names, preflight, twin};
+use crate::{health, names, preflight, twin};
 
 impl Inspect for Control {
     fn server(&self) -> String {
@@ -23,12 +23,14 @@ impl Inspect for Control {
     async fn plan(&mut self, request: &Request) -> DbResult<Plan> {
         let schema = schema_of(&self.session, request).await?;
         let table = request.alter.table.name.clone();
+        let replicas =
+            health::replica_names(&self.session, &self.server, &request.replicas).await?;
         let mut plan = Plan {
             strategy: Strategy::Shadow,
             findings: preflight::before(self, request, &schema, &table).await?,
             spec: None,
             server: self.server(),
-            replicas: Vec::new(),
+            replicas,
         };
         if is_refused(&plan.findings) {
             return Ok(plan);

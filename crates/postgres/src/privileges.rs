@@ -43,6 +43,10 @@ pub(crate) async fn check_for_copy(control: &Control, source: &Subject) -> DbRes
          pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', {schema}, w.rolname) FROM \
          pg_catalog.pg_class c JOIN pg_catalog.pg_roles w ON w.oid = c.relowner WHERE c.oid = {oid} \
          AND NOT pg_catalog.has_schema_privilege(w.oid, {schema}, 'USAGE') UNION ALL SELECT \
+         pg_catalog.format('%I, the table''s owner, may not read it', w.rolname), \
+         pg_catalog.format('GRANT SELECT ON %s TO %I', c.oid::regclass, w.rolname) FROM \
+         pg_catalog.pg_class c JOIN pg_catalog.pg_roles w ON w.oid = c.relowner WHERE c.oid = {oid} \
+         AND NOT pg_catalog.has_table_privilege(w.oid, c.oid, 'SELECT') UNION ALL SELECT \
          pg_catalog.format('%s %s is owned by %I, as whom %I may not act', x.kind, x.name, w.rolname, \
          session_user), pg_catalog.format('GRANT %I TO %I', w.rolname, session_user) FROM (SELECT \
          'table' AS kind, f.oid::regclass::text AS name, f.relowner AS owner FROM \

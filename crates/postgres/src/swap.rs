@@ -38,6 +38,7 @@ impl Swap for Control {
         grip: &Grip,
         budget_ms: u64,
     ) -> DbResult<SwapOutcome> {
+        self.refuse_old_holders(spec).await?;
         let session = self.server.session().await?;
         let pid = u64::from(session.id.pid);
         let shape = Shape::read(&session, spec).await?;
@@ -75,6 +76,21 @@ impl Swap for Control {
 }
 
 impl Control {
+    /// A transaction that has held the table for long will not let go within the lock time-out: then
+    /// we do not even queue, since everybody would queue behind us.
+    async fn refuse_old_holders(&self, spec: &RunSpec) -> DbResult<()> {
+        let limit_s = std::cmp::max(self.server.settings.lock_timeout_ms / 1000, 1);
+        match health::old_holder(&self.session, &spec.schema, &spec.table, limit_s).await? {
+            None => Ok(()),
+            Some(holder) => Err(DbError::new(
+                ErrorKind::LockNotHad,
+                "looking for holders before the swap of",
+                format!("{}.{}", spec.schema, spec.table),
+            )
+            .help(format!("It is held by {holder}"))),
+        }
+    }
+
     /// Lets everybody through where the swap was not made, then explains.
     async fn settled(
         &self,

@@ -9,7 +9,7 @@ use underpin_core::schema::Table;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Request};
 
 use crate::connect::Session;
-use crate::dependents::{self, Subject, indexes, policies, refused, sequences, triggers};
+use crate::dependents::{self, Subject, grants, indexes, policies, refused, sequences, triggers};
 use crate::inspect::read_table;
 use crate::names;
 use crate::query::{literal, quote, quote_table, rows, run, text};
@@ -263,6 +263,7 @@ pub(crate) async fn set_aside(
         sequences::set_aside(session, shadow, place).await?,
         policies::set_aside(session, shadow, place).await?,
         triggers::set_aside(session, shadow, place).await?,
+        grants::set_aside(session, shadow, place).await?,
     ] {
         now.extend(first);
         later.extend(then);

@@ -24,6 +24,31 @@ pub(crate) async fn on_twin(
     Ok(all)
 }
 
+/// An owner who took rights from himself gets them back for the copy, which runs as him.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn set_aside(
+    session: &Session,
+    shadow: &Subject,
+    place: &str,
+) -> DbResult<(Vec<String>, Vec<String>)> {
+    let sql = |verb: &str, table: &str, word: &str| -> DbResult<String> {
+        Ok(format!(
+            "SELECT pg_catalog.format('{verb} %s ON %s {word} %I', p, {}, \
+             pg_catalog.pg_get_userbyid(c.relowner)) FROM pg_catalog.pg_class c CROSS JOIN \
+             pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p WHERE c.oid = {} \
+             AND NOT pg_catalog.has_table_privilege(c.relowner, c.oid, p)",
+            literal(table)?,
+            shadow.oid
+        ))
+    };
+    let grants = sql("GRANT", &shadow.quoted()?, "TO")?;
+    let now = statements(session, &grants, "the grants", shadow).await?;
+    let later = statements(session, &sql("REVOKE", place, "FROM")?, "the grants", shadow).await?;
+    Ok((now, later))
+}
+
 /// The grants of one relation and of its columns.
 async fn level(session: &Session, from: &Subject, to: &Subject) -> DbResult<Vec<String>> {
     let kind = "(CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END)";
@@ -52,26 +77,25 @@ async fn level(session: &Session, from: &Subject, to: &Subject) -> DbResult<Vec<
     Ok(all)
 }
 
-/// The grants in an order in which each grantor holds his option already: the owner's first.
+/// The grants in the order of the list, in which each grantor stands before those he granted to.
 fn grants_sql(from: &Subject, to: &Subject, kind: &str) -> DbResult<String> {
     let target = literal(&to.quoted()?)?;
     let schema = literal(&to.schema)?;
     Ok(format!(
-        "WITH RECURSIVE c AS (SELECT * FROM pg_catalog.pg_class WHERE oid = {oid}), g AS (SELECT \
-         c.relowner, c.relkind, a.*, ''::text AS cols, 0 AS place FROM c CROSS JOIN LATERAL \
-         pg_catalog.aclexplode(c.relacl) AS a UNION ALL SELECT c.relowner, c.relkind, a.*, \
-         pg_catalog.format(' (%I)', t.attname), t.attnum FROM c JOIN pg_catalog.pg_attribute t ON \
-         t.attrelid = c.oid AND NOT t.attisdropped CROSS JOIN LATERAL \
-         pg_catalog.aclexplode(t.attacl) AS a), depth(who, d) AS (SELECT relowner, 0 FROM c UNION \
-         SELECT g.grantee, depth.d + 1 FROM depth JOIN g ON g.grantor = depth.who AND g.is_grantable \
-         WHERE depth.d < 10) SELECT CASE WHEN c.grantor = c.relowner THEN '' ELSE \
-         pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I; SET LOCAL ROLE %I; ', {schema}, \
-         pg_catalog.pg_get_userbyid(c.grantor), pg_catalog.pg_get_userbyid(c.grantor)) END || \
-         pg_catalog.format('GRANT %s%s ON %s %s TO %s%s', c.privilege_type, c.cols, {kind}, {target}, \
-         {who}, CASE WHEN c.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) || CASE WHEN \
-         c.grantor = c.relowner THEN '' ELSE pg_catalog.format('; SET LOCAL ROLE %I', \
-         pg_catalog.pg_get_userbyid(c.relowner)) END FROM g AS c ORDER BY (SELECT pg_catalog.min(d) \
-         FROM depth WHERE who = c.grantor), c.place",
+        "WITH g AS (SELECT c.relowner, c.relkind, a.*, ''::text AS cols, 0 AS place FROM \
+         pg_catalog.pg_class c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) WITH ORDINALITY AS \
+         a(grantor, grantee, privilege_type, is_grantable, ord) WHERE c.oid = {oid} UNION ALL SELECT \
+         c.relowner, c.relkind, a.*, pg_catalog.format(' (%I)', t.attname), t.attnum FROM \
+         pg_catalog.pg_class c JOIN pg_catalog.pg_attribute t ON t.attrelid = c.oid AND NOT \
+         t.attisdropped CROSS JOIN LATERAL pg_catalog.aclexplode(t.attacl) WITH ORDINALITY AS \
+         a(grantor, grantee, privilege_type, is_grantable, ord) WHERE c.oid = {oid}) SELECT CASE WHEN \
+         c.grantor = c.relowner THEN '' ELSE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I; SET \
+         LOCAL ROLE %I; ', {schema}, pg_catalog.pg_get_userbyid(c.grantor), \
+         pg_catalog.pg_get_userbyid(c.grantor)) END || pg_catalog.format('GRANT %s%s ON %s %s TO \
+         %s%s', c.privilege_type, c.cols, {kind}, {target}, {who}, CASE WHEN c.is_grantable THEN ' \
+         WITH GRANT OPTION' ELSE '' END) || CASE WHEN c.grantor = c.relowner THEN '' ELSE \
+         pg_catalog.format('; SET LOCAL ROLE %I', pg_catalog.pg_get_userbyid(c.relowner)) END FROM g \
+         AS c ORDER BY c.place, c.ord",
         oid = from.oid,
         who = role("c.grantee"),
     ))

@@ -81,8 +81,8 @@ fn query(table: &Subject, target: &str) -> DbResult<String> {
          FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attstattarget >= 0 AND \
          i.indkey[a.attnum - 1] = 0), '') || coalesce(pg_catalog.format('; COMMENT ON INDEX %I.%I IS \
          ', {target}, c.relname) || pg_catalog.quote_literal(pg_catalog.obj_description(c.oid, \
-         'pg_class')), '') || coalesce(pg_catalog.format('; COMMENT ON CONSTRAINT %I ON %s IS ', \
-         k.conname, {target_table}) || pg_catalog.quote_literal(pg_catalog.obj_description(k.oid, \
+         'pg_class')), '') || coalesce(CASE WHEN k.oid IS NOT NULL THEN pg_catalog.format('; COMMENT ON CONSTRAINT %I ON %s IS \
+         ', k.conname, {target_table}) END || pg_catalog.quote_literal(pg_catalog.obj_description(k.oid, \
          'pg_constraint')), '') || CASE WHEN i.indisreplident THEN pg_catalog.format('; ALTER TABLE \
          %s REPLICA IDENTITY USING INDEX %I', {target_table}, c.relname) ELSE '' END || CASE WHEN \
          i.indisclustered THEN pg_catalog.format('; ALTER TABLE %s CLUSTER ON %I', {target_table}, \
@@ -93,7 +93,7 @@ fn query(table: &Subject, target: &str) -> DbResult<String> {
          'pg_catalog.pg_extension'::regclass AND d.deptype = 'x'), '')"
     );
     let place = "'SET LOCAL default_tablespace = ' || \
-                 coalesce(pg_catalog.quote_literal(s.spcname), ) || '; '";
+                 coalesce(pg_catalog.quote_literal(s.spcname), '''''') || '; '";
     Ok(format!(
         "SELECT c.relname, CASE WHEN {builds_itself} THEN '' ELSE {place} || {definition} END, CASE \
          WHEN {builds_itself} THEN {place} ELSE '' END || pg_catalog.ltrim({constraint} || {extras}, \

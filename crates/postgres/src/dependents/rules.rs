@@ -23,7 +23,7 @@ pub(crate) async fn in_swap(session: &Session, source: &Subject) -> DbResult<Vec
     let sql = format!(
         "SELECT {definition} || {enabled} || {comment} FROM pg_catalog.pg_rewrite r {joins} WHERE \
          r.ev_class = {oid} AND r.rulename <> '_RETURN' UNION ALL SELECT pg_catalog.overlay(\
-         {definition} PLACING 'CREATE OR REPLACE RULE' FROM 1 FOR pg_catalog.length('CREATE RULE')) \
+         {definition}, 'CREATE OR REPLACE RULE', 1, pg_catalog.length('CREATE RULE')) \
          FROM pg_catalog.pg_rewrite r {joins} WHERE r.ev_class <> {oid} AND r.rulename <> '_RETURN' \
          AND EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = \
          'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = \

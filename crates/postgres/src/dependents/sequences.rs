@@ -40,10 +40,14 @@ pub(crate) async fn identity_on_twin(
          SEQUENCE %I.%I RENAME TO %I', {private}, ts.relname, ss.relname) {from} AND ts.relname <> \
          ss.relname UNION ALL SELECT pg_catalog.format('ALTER SEQUENCE %I.%I SET %s', {private}, \
          ss.relname, CASE WHEN ss.relpersistence = 'u' THEN 'UNLOGGED' ELSE 'LOGGED' END) {from} AND \
-         ss.relpersistence <> ts.relpersistence UNION ALL SELECT pg_catalog.format('COMMENT ON \
-         SEQUENCE %I.%I IS %L', {private}, ss.relname, pg_catalog.obj_description(ss.oid, \
-         'pg_class')) {from} AND pg_catalog.obj_description(ss.oid, 'pg_class') IS NOT NULL",
+         ss.relpersistence <> ts.relpersistence UNION ALL SELECT pg_catalog.format('ALTER SEQUENCE \
+         %I.%I AS %s', {private}, ss.relname, {source_type}::regtype) {from} AND {source_type} <> \
+         {twin_type} UNION ALL SELECT pg_catalog.format('COMMENT ON SEQUENCE %I.%I IS %L', {private}, \
+         ss.relname, pg_catalog.obj_description(ss.oid, 'pg_class')) {from} AND pg_catalog.obj_description(ss.oid, 'pg_class') IS NOT NULL",
         private = literal(&twin.schema)?,
+        // LIKE makes every identity sequence a bigint.
+        source_type = "(SELECT q.seqtypid FROM pg_catalog.pg_sequence q WHERE q.seqrelid = ss.oid)",
+        twin_type = "(SELECT q.seqtypid FROM pg_catalog.pg_sequence q WHERE q.seqrelid = ts.oid)",
     );
     statements(session, &sql, "the identity columns", source).await
 }

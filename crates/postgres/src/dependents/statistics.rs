@@ -26,9 +26,10 @@ pub(crate) async fn on_twin(
          pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace \
          CROSS JOIN LATERAL (SELECT pg_catalog.substr(pg_catalog.pg_get_statisticsobjdef(s.oid), \
          pg_catalog.length(pg_catalog.format('CREATE STATISTICS %I.%I', n.nspname, s.stxname)) + 1) \
-         AS body, ' FROM ' || {source} AS tail) AS p WHERE s.stxrelid = {oid}",
+         AS body, ' FROM ' || pg_catalog.format('%I.%I', {schema}, {name}) AS tail) AS p WHERE s.stxrelid = {oid}",
         twin = literal(&twin.quoted()?)?,
-        source = literal(&source.quoted()?)?,
+        schema = literal(&source.schema)?,
+        name = literal(&source.name)?,
         oid = source.oid,
     );
     statements(session, &sql, "the extended statistics", source).await
@@ -52,7 +53,9 @@ pub(crate) async fn in_swap(
     );
     let behind = format!(
         "SELECT pg_catalog.format('ALTER STATISTICS %I.%I SET SCHEMA %I', {private}, w.stxname, \
-         coalesce(n.nspname, {schema})) FROM pg_catalog.pg_statistic_ext w LEFT JOIN \
+         coalesce(n.nspname, {schema})) || CASE WHEN s.stxowner <> w.stxowner THEN \
+         pg_catalog.format('; ALTER STATISTICS %I.%I OWNER TO %I', n.nspname, s.stxname, \
+         pg_catalog.pg_get_userbyid(s.stxowner)) ELSE '' END FROM pg_catalog.pg_statistic_ext w LEFT JOIN \
          pg_catalog.pg_statistic_ext s ON s.stxrelid = {source} AND s.stxname = w.stxname LEFT JOIN \
          pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE w.stxrelid = {shadow} AND \
          w.stxnamespace = {private}::regnamespace",

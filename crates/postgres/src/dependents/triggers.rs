@@ -17,7 +17,7 @@ pub(crate) async fn on_twin(
     ours: &str,
 ) -> DbResult<Vec<String>> {
     let sql = format!(
-        "SELECT pg_catalog.overlay(d.def PLACING {to} FROM pg_catalog.strpos(d.def, {from}) FOR \
+        "SELECT pg_catalog.overlay(d.def, {to}, pg_catalog.strpos(d.def, {from}), \
          pg_catalog.length({from})) || CASE t.tgenabled WHEN 'O' THEN '' ELSE \
          pg_catalog.format('; ALTER TABLE %s %s TRIGGER %I', {twin}, CASE t.tgenabled WHEN 'A' THEN \
          'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'DISABLE' END, t.tgname) END || coalesce((SELECT pg_catalog.string_agg(pg_catalog.format('; ALTER \
