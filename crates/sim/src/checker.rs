@@ -5,6 +5,7 @@
 //! machine nothing and shares no reasoning with the operations. Reading the server's tables is all it
 //! does with the server.
 
+mod blocks;
 mod draws;
 mod ending;
 
@@ -36,6 +37,8 @@ pub(crate) struct About {
     /// For a chunk that was taken together with the log: where its round ends. Rows of chunks that are
     /// still to be taken may be written up to there. The inner `None` is the end of the table.
     pub(crate) redo_to: Option<Option<RowKey>>,
+    /// It took everything that was pending out of the shadow.
+    pub(crate) is_settled: bool,
 }
 
 type Model = BTreeMap<RowKey, AppRow>;
@@ -44,6 +47,7 @@ type Model = BTreeMap<RowKey, AppRow>;
 #[derive(Debug)]
 pub(crate) struct Checker {
     rules: Rules,
+    is_by_blocks: bool,
     began_with: Model,
     model: Model,
     history: Vec<(u64, Vec<Change>)>,
@@ -61,6 +65,8 @@ pub(crate) struct Checker {
     is_capturing: bool,
     is_swapped: bool,
     is_tampered: bool,
+    /// The commit up to which the last settling saw.
+    settled_no: u64,
     /// Violations that were proven real since the running program began.
     violations: u64,
     breach: Option<Breach>,
@@ -76,6 +82,7 @@ impl Checker {
         let model: Model = rows.collect();
         Self {
             rules,
+            is_by_blocks: false,
             began_with: model.clone(),
             model,
             history: Vec::new(),
@@ -88,10 +95,16 @@ impl Checker {
             is_capturing: false,
             is_swapped: false,
             is_tampered: false,
+            settled_no: 0,
             violations: 0,
             breach: None,
             rows_checked: 0,
         }
+    }
+
+    /// The same for a copy by blocks.
+    pub(crate) fn by_blocks(self) -> Self {
+        Self { is_by_blocks: true, ..self }
     }
 
     /// The first promise that was not kept.
@@ -165,8 +178,9 @@ impl Checker {
         for mark in &commit.marks {
             self.chunk_committed(commit, *mark, about);
         }
-        for key in &commit.shadow_puts {
-            let key = *key;
+        // By blocks a row may be copied twice, and its key says nothing about where it is.
+        let by_keys = commit.shadow_puts.iter().filter(|_| !self.is_by_blocks);
+        for key in by_keys.copied().collect::<Vec<_>>() {
             let may_be_ahead = about.redo_to.is_some_and(|end| end.is_none_or(|end| key <= end));
             if self.is_covered(key) {
                 continue;
@@ -179,9 +193,15 @@ impl Checker {
             }
         }
         for key in &commit.entries_gone {
-            if !self.is_covered(*key) {
+            if !self.is_by_blocks && !self.is_covered(*key) {
                 self.dropped.insert(*key, commit.no);
             }
+        }
+        if about.is_settled {
+            self.settled(about.snapshot_no);
+        }
+        if let Some(definition) = commit.definition {
+            self.defined(definition);
         }
         if let Some(text) = &commit.checkpoint {
             match Checkpoint::decode(text) {
@@ -197,7 +217,9 @@ impl Checker {
             let what = format!("{name} was copied again: {mark:?} after {other:?}");
             self.report(Invariant::ExactChunks, what);
         }
-        let rows = commit.shadow_puts.iter().filter(|key| lies_in(**key, &mark)).count();
+        let by_blocks = self.is_by_blocks;
+        let rows =
+            commit.shadow_puts.iter().filter(|key| by_blocks || lies_in(**key, &mark)).count();
         if u64::try_from(rows) != Ok(mark.rows) {
             let what = format!("{name} is marked with {} rows, {rows} came with it", mark.rows);
             self.report(Invariant::ExactChunks, what);
@@ -254,14 +276,22 @@ impl Checker {
             return;
         }
         let Some(shadow) = db.tables.get(&Object::Shadow) else { return };
-        let pending: BTreeSet<RowKey> =
-            db.log.iter().flat_map(|log| log.values()).copied().collect();
+        let pending = Self::pending(db);
+        if let Some(heaps) = &db.heaps {
+            // The run is to be begun again; until then the shadow means nothing.
+            if heaps.is_truncated() {
+                return;
+            }
+            if !db.shadow_indexed {
+                return self.quiet_bag(heaps, &pending);
+            }
+        }
         let keys: BTreeSet<RowKey> = shadow.keys().chain(self.model.keys()).copied().collect();
         for key in keys {
             self.rows_checked += 1;
             let found = shadow.get(&key).map(|row| (row.uniq, row.value));
             let is_pending = pending.contains(&key);
-            let must_be_there = self.is_covered(key);
+            let must_be_there = self.is_by_blocks || self.is_covered(key);
             if !must_be_there && found.is_some() && !self.ahead.contains(&key) {
                 self.report(
                     Invariant::Frontier,

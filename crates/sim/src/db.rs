@@ -7,12 +7,14 @@
 
 mod app;
 mod define;
+mod heaps;
 mod locks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 pub(crate) use app::AppRow;
+pub(crate) use heaps::{Definition, Heaps, Xids};
 pub(crate) use locks::Mode;
 use locks::{Busy, Lock, NameLocks, RowLocks};
 
@@ -136,9 +138,13 @@ pub(crate) struct Snapshot {
     pub(crate) source: Rc<Rows>,
     pub(crate) shadow: Option<Rc<Rows>>,
     pub(crate) log: Option<Rc<Entries>>,
+    /// The original's file.
+    pub(crate) incarnation: u64,
+    /// Where tables are heaps.
+    pub(crate) heaps: Option<Heaps>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Txn {
     /// Drawn at its first write.
     no: u64,
@@ -148,6 +154,9 @@ struct Txn {
     marks: Vec<Mark>,
     checkpoint: Option<String>,
     entry_last: Option<u64>,
+    heap: heaps::HeapWrites,
+    /// It has neither a client nor an end yet.
+    is_prepared: bool,
 }
 
 /// What a commit did, for the checker.
@@ -163,6 +172,8 @@ pub(crate) struct Commit {
     pub(crate) entries_gone: Vec<RowKey>,
     pub(crate) marks: Vec<Mark>,
     pub(crate) checkpoint: Option<String>,
+    /// What it defined, where definitions are part of transactions.
+    pub(crate) definition: Option<Definition>,
 }
 
 /// The server.
@@ -175,10 +186,16 @@ pub(crate) struct Db {
     /// Changes when the original is truncated or altered.
     pub(crate) incarnation: u64,
     pub(crate) log: Option<Rc<Entries>>,
+    /// Besides, where tables are heaps. `log` tells what is pending in truth then.
+    pub(crate) heaps: Option<Heaps>,
     /// Capture triggers of the original: insert, update, delete.
     pub(crate) triggers: [bool; 3],
     /// Whether an update of a key logs the old key too.
     pub(crate) logs_old_key: bool,
+    /// Whether an entry bears the id of its savepoint, not of its transaction; for a fault.
+    pub(crate) logs_savepoint: bool,
+    /// Whether the end of the copy may be fixed before the triggers stand; for a fault.
+    pub(crate) keeps_end: bool,
     /// Writes to the original are refused before this time, in microseconds.
     pub(crate) fence_until_us: u64,
     /// Whether the shadow's unique indexes stand.
@@ -187,6 +204,8 @@ pub(crate) struct Db {
     pub(crate) name_locks: NameLocks,
     row_locks: RowLocks,
     txns: BTreeMap<SessionId, Txn>,
+    /// Transactions as they were at their savepoints.
+    saved: BTreeMap<SessionId, Txn>,
     txn_next: u64,
     entry_next: u64,
     draw_next: u64,
@@ -202,14 +221,18 @@ impl Db {
             tables: BTreeMap::from([(Object::Original, Rc::new(rows))]),
             incarnation: 1,
             log: None,
+            heaps: None,
             triggers: [false; 3],
             logs_old_key: true,
+            logs_savepoint: false,
+            keeps_end: false,
             fence_until_us: 0,
             shadow_indexed: true,
             store: Store::default(),
             name_locks: NameLocks::default(),
             row_locks: RowLocks::default(),
             txns: BTreeMap::new(),
+            saved: BTreeMap::new(),
             txn_next: 1,
             entry_next: 1,
             draw_next: 1,
@@ -223,6 +246,8 @@ impl Db {
             source: self.tables.get(&Object::Original).cloned().unwrap_or_default(),
             shadow: self.tables.get(&Object::Shadow).cloned(),
             log: self.log.clone(),
+            incarnation: self.incarnation,
+            heaps: self.heaps.clone(),
         }
     }
 
@@ -362,6 +387,7 @@ impl Db {
         let id = self.entry_next;
         self.entry_next += 1;
         self.txn(session).entries_new.push((id, key));
+        self.append_to_heap(session, id, key);
         Ok(())
     }
 
@@ -388,6 +414,7 @@ impl Db {
     /// Makes what the transaction wrote durable and visible, all at once, and ends it.
     pub(crate) fn commit(&mut self, session: SessionId) -> Commit {
         let txn = self.txns.remove(&session).unwrap_or_default();
+        self.saved.remove(&session);
         self.commit_no += 1;
         let mut commit = Commit {
             no: self.commit_no,
@@ -396,19 +423,9 @@ impl Db {
             entries_gone: Vec::new(),
             marks: txn.marks.clone(),
             checkpoint: txn.checkpoint.clone(),
+            definition: Self::definition_of(&txn),
         };
-        for ((object, key), row) in txn.rows {
-            match (object, row) {
-                (Object::Original, _) => commit.original_keys.push(key),
-                (Object::Shadow, Some(_)) => commit.shadow_puts.push(key),
-                _ => {}
-            }
-            let Some(rows) = self.tables.get_mut(&object) else { continue };
-            match row {
-                Some(row) => Rc::make_mut(rows).insert(key, row),
-                None => Rc::make_mut(rows).remove(&key),
-            };
-        }
+        let txn = self.commit_rows(txn, &mut commit);
         if let Some(log) = &mut self.log
             && !(txn.entries_new.is_empty() && txn.entries_gone.is_empty())
         {
@@ -424,9 +441,28 @@ impl Db {
         commit
     }
 
+    fn commit_rows(&mut self, txn: Txn, commit: &mut Commit) -> Txn {
+        for ((object, key), row) in &txn.rows {
+            match (object, row) {
+                (Object::Original, _) => commit.original_keys.push(*key),
+                (Object::Shadow, Some(_)) => commit.shadow_puts.push(*key),
+                _ => {}
+            }
+            let Some(rows) = self.tables.get_mut(object) else { continue };
+            match row {
+                Some(row) => Rc::make_mut(rows).insert(*key, *row),
+                None => Rc::make_mut(rows).remove(key),
+            };
+        }
+        let in_bag = self.commit_to_heaps(&txn);
+        commit.shadow_puts.extend(in_bag);
+        txn
+    }
+
     /// Undoes what the transaction wrote. Entry ids that it drew stay gaps.
     pub(crate) fn roll_back(&mut self, session: SessionId) {
         self.txns.remove(&session);
+        self.saved.remove(&session);
         self.row_locks.release(session);
     }
 
@@ -438,9 +474,11 @@ impl Db {
 
     /// The server dies and comes back: what was committed is there, nothing else.
     pub(crate) fn crash(&mut self) {
-        self.txns.clear();
-        self.row_locks = RowLocks::default();
-        self.name_locks = NameLocks::default();
+        self.txns.retain(|_, txn| txn.is_prepared);
+        self.saved.clear();
+        let prepared: BTreeSet<SessionId> = self.txns.keys().copied().collect();
+        self.row_locks.keep(&prepared);
+        self.name_locks.keep(&prepared);
     }
 }
 

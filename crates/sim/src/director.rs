@@ -6,7 +6,7 @@ use underpin_core::machine::{Command, Ending, FailureKind};
 
 use crate::checker::{Change, Circumstances};
 use crate::clockwork::{Ctx, Owner};
-use crate::db::{Mode, Object, SOURCE};
+use crate::db::{AppRow, Mode, Object, Row, SOURCE};
 use crate::report::Invariant;
 use crate::runner;
 use crate::scenario::Meddling;
@@ -114,7 +114,11 @@ async fn rest(ctx: &Ctx) {
 
 /// Waits until nobody writes any more, and looks a last time.
 async fn settle(ctx: &Ctx) {
-    while ctx.world().writers_alive > 0 || !ctx.world().sessions.is_empty() {
+    let is_busy = || {
+        let world = ctx.world();
+        world.writers_alive > 0 || world.prepared > 0 || !world.sessions.is_empty()
+    };
+    while is_busy() {
         ctx.pause(10_000).await;
     }
     let mut world = ctx.world();
@@ -150,6 +154,13 @@ fn start_chaos(ctx: &Ctx) {
             own.world().db.end_session(id);
         });
     }
+    for at_us in chaos.truncates {
+        let own = ctx.clone();
+        ctx.spawn(Owner::Chaos, async move {
+            own.pause(at_us).await;
+            truncate(&own).await;
+        });
+    }
     if let Some((at_us, meddling)) = chaos.meddling {
         let own = ctx.clone();
         ctx.spawn(Owner::Chaos, async move {
@@ -157,6 +168,34 @@ fn start_chaos(ctx: &Ctx) {
             meddle(&own, meddling).await;
         });
     }
+}
+
+/// The application empties its table, and sometimes writes a few rows in the same transaction.
+async fn truncate(ctx: &Ctx) {
+    let id = ctx.world().session_id();
+    while !ctx.world().db.name_locks.ask(id, SOURCE, Mode::Exclusive) {
+        ctx.wait().await;
+    }
+    let mut world = ctx.world();
+    if world.db.live() == Some(Object::Original) {
+        let mut changes = vec![Change::Clear];
+        let mut rows = Vec::new();
+        for _ in 0..world.dice.below(4) {
+            let key = world.dice.signed(-40, 100);
+            let row = AppRow { uniq: None, value: 1_000 + key };
+            if world.scenario.rules.fit_max.is_none() && rows.iter().all(|(known, _)| *known != key)
+            {
+                rows.push((key, Row { uniq: row.uniq, value: row.value, draw: 0 }));
+                changes.push(Change::Insert(key, row));
+            }
+        }
+        if world.db.truncate_and_fill(id, &rows).is_ok() {
+            let no = world.db.commit(id).no;
+            world.note(|| format!("application: TRUNCATE, commit {no} {changes:?}"));
+            world.checker.acknowledged(no, &changes);
+        }
+    }
+    world.db.end_session(id);
 }
 
 /// Touches the source behind our back, waiting for its lock like everybody.
@@ -173,6 +212,10 @@ async fn meddle(ctx: &Ctx, meddling: Meddling) {
         world.note(|| format!("somebody else: {meddling:?}"));
         match meddling {
             Meddling::SpoilShadow => {}
+            Meddling::Rewrite => {
+                world.db.rewrite_original();
+                world.checker.tampered();
+            }
             Meddling::Truncate => {
                 world.db.truncate_original();
                 let no = world.db.commit_no;

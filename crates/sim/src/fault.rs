@@ -1,6 +1,8 @@
 //! Faults that can be sown, to show that the checker bites. Each takes one rule of the protocol out of
 //! the simulated dialect or engine; the machine itself has no fault code.
 
+use underpin_core::plan::Flow;
+
 /// A rule that is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -54,11 +56,34 @@ pub enum Fault {
     FloorTooEarly,
     /// A chunk's clash counts as a violation at once, although what it met may be pending.
     ClashIsViolation,
+    /// Batches begin at the greatest transaction id of the last one: whoever was active then is never
+    /// seen.
+    CursorByXid,
+    /// An entry bears the id of its savepoint, which no snapshot lists as active.
+    SavepointInLog,
+    /// What was active is told by the sessions: prepared transactions have none.
+    PreparedForgotten,
+    /// Apply deletes and writes one row after the other.
+    OneKeyAtATime,
+    /// The marker of a `TRUNCATE` means nothing; keys around it are applied one by one.
+    MarkerIgnored,
+    /// The end of the copy is fixed before the triggers stand.
+    EndBeforeTriggers,
+    /// Settling takes the entries from the log without noting their keys as to do.
+    SettleForgets,
+    /// What has been taken from the log is committed before the rows are.
+    BoundaryApart,
+    /// The last drain reads in a snapshot from before the lock.
+    DrainSnapshotEarly,
+    /// The change log does not survive a crash of the server.
+    UnloggedLog,
+    /// The shadow does not survive a crash of the server.
+    UnloggedShadow,
 }
 
 impl Fault {
     /// All faults with their names on the command line.
-    pub const ALL: [(Self, &'static str); 25] = [
+    pub const ALL: [(Self, &'static str); 36] = [
         (Self::ApplyDuringChunk, "apply-during-chunk"),
         (Self::StaleFrontier, "stale-frontier"),
         (Self::ConsumeByLastId, "consume-by-last-id"),
@@ -84,7 +109,43 @@ impl Fault {
         (Self::LogDroppedFirst, "log-dropped-first"),
         (Self::FloorTooEarly, "floor-too-early"),
         (Self::ClashIsViolation, "clash-is-violation"),
+        (Self::CursorByXid, "cursor-by-xid"),
+        (Self::SavepointInLog, "savepoint-in-log"),
+        (Self::PreparedForgotten, "prepared-forgotten"),
+        (Self::OneKeyAtATime, "one-key-at-a-time"),
+        (Self::MarkerIgnored, "marker-ignored"),
+        (Self::EndBeforeTriggers, "end-before-triggers"),
+        (Self::SettleForgets, "settle-forgets"),
+        (Self::BoundaryApart, "boundary-apart"),
+        (Self::DrainSnapshotEarly, "drain-snapshot-early"),
+        (Self::UnloggedLog, "unlogged-log"),
+        (Self::UnloggedShadow, "unlogged-shadow"),
     ];
+
+    /// The flows in which it breaks a rule.
+    pub fn flows(self) -> &'static [Flow] {
+        match self {
+            Self::StaleFrontier
+            | Self::ConsumeByLastId
+            | Self::EntriesByKey
+            | Self::NameOrder
+            | Self::LogDroppedFirst
+            | Self::FloorTooEarly
+            | Self::ClashIsViolation => &[Flow::KeyRanges],
+            Self::CursorByXid
+            | Self::SavepointInLog
+            | Self::PreparedForgotten
+            | Self::OneKeyAtATime
+            | Self::MarkerIgnored
+            | Self::EndBeforeTriggers
+            | Self::SettleForgets
+            | Self::BoundaryApart
+            | Self::DrainSnapshotEarly
+            | Self::UnloggedLog
+            | Self::UnloggedShadow => &[Flow::Blocks],
+            _ => &[Flow::KeyRanges, Flow::Blocks],
+        }
+    }
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {

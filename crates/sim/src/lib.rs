@@ -6,6 +6,9 @@
 //! seed gives the same run on every machine, so a failure is replayed with its event log by
 //! `cargo xtask sim --seed N`.
 //!
+//! Both flows of the machine are played: by key ranges on a server like MySQL, by blocks on one like
+//! PostgreSQL. Half of the seeds go to each.
+//!
 //! What is simulated is the dialect and the engine: [`Fault`]s can be sown there, to show that the
 //! checker bites. The machine itself is not touched.
 
@@ -27,6 +30,7 @@ mod writers;
 pub use fault::Fault;
 pub use many::{Summary, first_caught, run_many};
 pub use report::{Breach, Counts, Invariant, Outcome};
+pub use underpin_core::plan::Flow;
 
 /// Steps of the scheduler after which a run counts as endless. Ordinary runs take some thousands.
 const STEPS_MAX: u64 = 300_000;
@@ -40,11 +44,23 @@ pub struct Options {
     pub keep_log: bool,
     /// Kill the program after this step of the scheduler, besides what the seed brings.
     pub crash_at: Option<u64>,
+    /// The flow; where it is not given the fault, or else the seed, chooses it.
+    pub flow: Option<Flow>,
+}
+
+/// The flow that a seed plays: half of the seeds go by key ranges, half by blocks.
+fn flow_of(seed: u64, fault: Option<Fault>) -> Flow {
+    let flow = if seed % 4 < 2 { Flow::KeyRanges } else { Flow::Blocks };
+    match fault.map(Fault::flows) {
+        Some(flows) if !flows.contains(&flow) => flows.first().copied().unwrap_or(flow),
+        _ => flow,
+    }
 }
 
 /// Plays one seed.
 pub fn run(seed: u64, options: Options) -> Outcome {
-    let mut world = world::World::new(seed, options.fault, options.keep_log);
+    let flow = options.flow.unwrap_or_else(|| flow_of(seed, options.fault));
+    let mut world = world::World::new(seed, flow, options.fault, options.keep_log);
     world.crash_at = options.crash_at;
     world.note_scenario();
     let ctx = clockwork::Ctx::new(world);

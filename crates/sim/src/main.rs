@@ -4,12 +4,14 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use underpin_sim::{Fault, Options, first_caught, run, run_many};
+use underpin_sim::{Fault, Flow, Options, first_caught, run, run_many};
 
 const USAGE: &str = "\
-usage: underpin-sim --seed N [--fault NAME] [--crash-at STEP] [--log]   plays one seed
-       underpin-sim --seeds COUNT [--from N] [--fault NAME]             plays many
-       underpin-sim --prove                  sows every fault and tells how it is caught";
+usage: underpin-sim --seed N [--flow FLOW] [--fault NAME] [--crash-at STEP] [--log]   plays one seed
+       underpin-sim --seeds COUNT [--from N] [--flow FLOW] [--fault NAME]             plays many
+       underpin-sim --prove                  sows every fault and tells how it is caught
+
+FLOW is keys or blocks; where it is not given, half of the seeds play each";
 
 /// Seeds in which a fault must show.
 const PROVE_SEEDS_MAX: u64 = 3_000;
@@ -60,6 +62,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
                 args.options.fault =
                     Some(fault.ok_or_else(|| format!("{name} is no fault: --prove lists them"))?);
             }
+            "--flow" => {
+                args.options.flow = Some(match value()?.as_str() {
+                    "keys" => Flow::KeyRanges,
+                    "blocks" => Flow::Blocks,
+                    other => return Err(format!("{other} is no flow: keys or blocks")),
+                });
+            }
             "--log" => args.options.keep_log = true,
             "--prove" => args.proves = true,
             other => return Err(format!("{other} is not known")),
@@ -95,9 +104,11 @@ fn play_many(from: u64, count: u64, options: Options) -> ExitCode {
         let Some(breach) = &outcome.breach else { continue };
         say(&format!("seed {}: BROKEN: {breach}", outcome.seed));
         let fault = options.fault.map(|fault| format!(" --fault {}", fault.name()));
+        let flow = options.flow.map(|flow| format!(" --flow {}", flow_name(flow)));
         say(&format!(
-            "  replay it: cargo xtask sim --seed {}{} --log",
+            "  replay it: cargo xtask sim --seed {}{}{} --log",
             outcome.seed,
+            flow.unwrap_or_default(),
             fault.unwrap_or_default()
         ));
     }
@@ -112,15 +123,27 @@ fn play_many(from: u64, count: u64, options: Options) -> ExitCode {
 fn prove() -> ExitCode {
     let mut is_blind = false;
     for (fault, name) in Fault::ALL {
-        match first_caught(fault, PROVE_SEEDS_MAX) {
-            Some((seed, breach)) => say(&format!("{name:>22}: seed {seed:>4}: {breach}")),
-            None => {
-                say(&format!("{name:>22}: NOT CAUGHT in {PROVE_SEEDS_MAX} seeds"));
-                is_blind = true;
+        for flow in fault.flows() {
+            let way = flow_name(*flow);
+            match first_caught(fault, *flow, PROVE_SEEDS_MAX) {
+                Some((seed, breach)) => {
+                    say(&format!("{name:>22} {way:>6}: seed {seed:>4}: {breach}"));
+                }
+                None => {
+                    say(&format!("{name:>22} {way:>6}: NOT CAUGHT in {PROVE_SEEDS_MAX} seeds"));
+                    is_blind = true;
+                }
             }
         }
     }
     if is_blind { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn flow_name(flow: Flow) -> &'static str {
+    match flow {
+        Flow::KeyRanges => "keys",
+        Flow::Blocks => "blocks",
+    }
 }
 
 /// Prints a line. A reader that has gone away, as `head` does, is no reason to fail.

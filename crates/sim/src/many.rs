@@ -3,7 +3,7 @@
 use std::thread;
 
 use crate::report::{Breach, Counts, Outcome};
-use crate::{Fault, Options, run};
+use crate::{Fault, Flow, Options, run};
 
 /// Seeds are split over this many threads.
 const THREADS: u64 = 2;
@@ -57,8 +57,8 @@ fn play(first: u64, count: u64, part: u64, options: Options) -> Summary {
     summary
 }
 
-/// The first seed below `seeds_max` in which the fault is caught, and the promise it breaks.
-pub fn first_caught(fault: Fault, seeds_max: u64) -> Option<(u64, Breach)> {
-    let options = Options { fault: Some(fault), ..Options::default() };
+/// The first seed below `seeds_max` in which the fault is caught in this flow, and the promise it breaks.
+pub fn first_caught(fault: Fault, flow: Flow, seeds_max: u64) -> Option<(u64, Breach)> {
+    let options = Options { fault: Some(fault), flow: Some(flow), ..Options::default() };
     (0..seeds_max).find_map(|seed| run(seed, options).breach.map(|breach| (seed, breach)))
 }

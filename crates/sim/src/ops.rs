@@ -4,6 +4,8 @@
 //! Owns which answer follows from how the statements ended. The statements are in the files below.
 
 mod apply;
+mod batch;
+mod blocks;
 mod copy;
 mod floor;
 mod prepare;
@@ -11,6 +13,9 @@ mod swap;
 mod verify;
 
 pub(crate) use floor::Floor;
+use std::collections::BTreeSet;
+pub(crate) use swap::renamed;
+
 use underpin_core::key::{Frontier, KeyRange};
 use underpin_core::machine::{Action, Applied, Event, Failure, FailureKind};
 
@@ -52,7 +57,11 @@ pub(crate) fn begin_stray_apply(ctx: &Ctx, frontier: Frontier) {
     ctx.note(|| format!("session {}: stray apply up to {frontier:?}", session.id));
     ctx.spawn(Owner::Session, async move {
         // Whatever comes of it: the fault shows in the tables.
-        let _ = apply::apply(&session, &frontier, u64::MAX).await;
+        if is_by_blocks(&session) {
+            let _ = batch::apply(&session, u64::MAX).await;
+        } else {
+            let _ = apply::apply(&session, &frontier, u64::MAX).await;
+        }
         session.close();
     });
 }
@@ -62,7 +71,14 @@ fn may_retry_blindly(session: &Session, action: &Action) -> bool {
         && matches!(action, Action::CopyChunk { .. })
 }
 
+fn is_by_blocks(session: &Session) -> bool {
+    session.now(|world| world.db.heaps.is_some())
+}
+
 async fn carry_out(session: &Session, action: &Action) -> Done<Event> {
+    if is_by_blocks(session) {
+        return carry_out_by_blocks(session, action).await;
+    }
     match action {
         Action::Prepare => prepare::prepare(session).await,
         Action::PlanRound { after, chunk_rows, chunks_max } => {
@@ -88,6 +104,32 @@ async fn carry_out(session: &Session, action: &Action) -> Done<Event> {
         Action::Abort => prepare::abort(session).await,
         Action::Save(_) | Action::Stop(_) => {
             Err(Cut::Nonsense("the runner does this itself".to_owned()))
+        }
+    }
+}
+
+async fn carry_out_by_blocks(session: &Session, action: &Action) -> Done<Event> {
+    match action {
+        Action::Prepare => blocks::prepare(session).await,
+        Action::PlanRound { after, chunk_rows, chunks_max } => {
+            blocks::plan(session, after.as_ref(), *chunk_rows, *chunks_max).await
+        }
+        Action::PlanVerify { after, range_rows, ranges_max } => {
+            copy::plan(session, after.as_ref(), *range_rows, *ranges_max, false).await
+        }
+        Action::CopyChunk { round, chunk } => blocks::chunk(session, *round, chunk).await,
+        Action::Apply { keys_max, .. } => {
+            Ok(Event::Applied(batch::apply(session, *keys_max).await?))
+        }
+        Action::Settle => blocks::settle(session).await,
+        Action::BuildIndexes => blocks::build_indexes(session).await,
+        Action::VerifyRange { range } => verify::range(session, range).await,
+        Action::Repair { range } => verify::repair(session, range).await,
+        Action::TrySwap { budget_ms } => batch::try_swap(session, *budget_ms).await,
+        Action::Finish => blocks::finish(session).await,
+        Action::Abort => blocks::abort(session).await,
+        Action::CopyWithPending { .. } | Action::Save(_) | Action::Stop(_) => {
+            Err(Cut::Nonsense(format!("{action:?} is not to be carried out here")))
         }
     }
 }
@@ -127,6 +169,9 @@ fn failed(session: &Session, action: &Action, cut: &Cut) -> Event {
     let kind = match cut {
         Cut::Clash(clash, no) => {
             session.now(|world| match action {
+                Action::BuildIndexes if world.db.heaps.is_some() => {
+                    world.checker.clash_of_settled(*clash);
+                }
                 Action::BuildIndexes => world.checker.clash_of_some_time(*clash),
                 _ => world.checker.clash(*clash, *no),
             });
@@ -135,6 +180,10 @@ fn failed(session: &Session, action: &Action, cut: &Cut) -> Event {
         Cut::Unfit(key, no) => {
             session.now(|world| world.checker.unfit(*key, *no));
             FailureKind::Violation
+        }
+        Cut::Truncated => {
+            session.now(|world| world.counts.truncated += 1);
+            FailureKind::Truncated
         }
         Cut::SourceChanged => FailureKind::SourceChanged,
         _ => FailureKind::Other,
@@ -162,6 +211,13 @@ impl Stretch {
         self.after.is_none_or(|after| key > after) && self.up_to.is_none_or(|up_to| key <= up_to)
     }
 
+    /// Between blocks the lower bound is part of the stretch, the upper one is not.
+    fn has_block(self, block: u64) -> bool {
+        let block = block.cast_signed();
+        self.after.is_none_or(|after| block >= after)
+            && self.up_to.is_none_or(|up_to| block < up_to)
+    }
+
     fn mark(self, round: u64, index: u32, rows: usize) -> Mark {
         let rows = u64::try_from(rows).unwrap_or(u64::MAX);
         Mark { round, index, after: self.after, up_to: self.up_to, rows }
@@ -174,6 +230,14 @@ fn pending_of(session: &Session, snapshot: &Snapshot) -> Done<Vec<(u64, RowKey)>
     let entry_last = session
         .now(|world| if world.has(Fault::ConsumeByLastId) { world.db.store.entry_last } else { 0 });
     Ok(log.iter().filter(|(id, _)| **id > entry_last).map(|(id, key)| (*id, *key)).collect())
+}
+
+/// The keys that are pending in a snapshot.
+fn pending_keys(session: &Session, snapshot: &Snapshot) -> Done<BTreeSet<RowKey>> {
+    if is_by_blocks(session) {
+        return batch::pending_keys(session, snapshot);
+    }
+    Ok(pending_of(session, snapshot)?.into_iter().map(|(_, key)| key).collect())
 }
 
 /// Milliseconds since then.

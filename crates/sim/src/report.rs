@@ -37,6 +37,14 @@ pub struct Counts {
     pub fenced: u64,
     /// Quiet points at which source, shadow and log were compared.
     pub quiet_points: u64,
+    /// Answers that told of a `TRUNCATE`, which begins the run again.
+    pub truncated: u64,
+    /// Rows that settling took out of the shadow.
+    pub settled: u64,
+    /// Transactions that were prepared and ended later.
+    pub prepared: u64,
+    /// Savepoints that were rolled back to.
+    pub savepoints: u64,
     /// Rows compared at quiet points, swaps and ends.
     pub rows_checked: u64,
 }
@@ -60,6 +68,10 @@ impl Counts {
         self.writes += other.writes;
         self.fenced += other.fenced;
         self.quiet_points += other.quiet_points;
+        self.truncated += other.truncated;
+        self.settled += other.settled;
+        self.prepared += other.prepared;
+        self.savepoints += other.savepoints;
         self.rows_checked += other.rows_checked;
     }
 }
@@ -70,8 +82,9 @@ impl fmt::Display for Counts {
             f,
             "{} seeds, {} steps: {} crashes of the program, {} of the server, {} answers lost, \
              {} commits rolled back; {} swaps, {} aborts, {} violations, {} changed sources; \
-             {} clashes in chunks, {} ranges repaired, {} locks not had, {} writes ({} fenced); {} rows checked at {} \
-             quiet points",
+             {} clashes in chunks, {} ranges repaired, {} locks not had, {} writes ({} fenced), \
+             {} of them prepared, {} savepoints undone; {} rows settled, {} times truncated; \
+             {} rows checked at {} quiet points",
             self.seeds,
             self.steps,
             self.runner_crashes,
@@ -87,6 +100,10 @@ impl fmt::Display for Counts {
             self.locks_not_had,
             self.writes,
             self.fenced,
+            self.prepared,
+            self.savepoints,
+            self.settled,
+            self.truncated,
             self.rows_checked,
             self.quiet_points
         )

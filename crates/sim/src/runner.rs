@@ -107,6 +107,10 @@ fn begin(ctx: &Ctx, action: Action, phase: Phase, memory: &mut Memory) {
             ctx.world().tell(Message::Event(Event::Applied(Applied::default())));
             return;
         }
+        (Action::Settle, Some(Fault::IndexesUnsettled)) => {
+            ctx.world().tell(Message::Event(Event::Settled { rows: 0 }));
+            return;
+        }
         (Action::CopyChunk { chunk, .. }, Some(Fault::ApplyDuringChunk)) => {
             ops::begin_stray_apply(ctx, Frontier::after(chunk.range.up_to.as_ref()));
         }
@@ -139,7 +143,8 @@ fn probe(ctx: &Ctx) -> Event {
     let mut world = ctx.world();
     match world.dice.below(4) {
         0 => {
-            let entries = world.db.log.as_ref().map_or(0, |log| log.len());
+            let todo = world.db.heaps.as_ref().map_or(0, |heaps| heaps.todo.len());
+            let entries = world.db.log.as_ref().map_or(0, |log| log.len()) + todo;
             let entries = u64::try_from(entries).unwrap_or(0);
             // Roughly: it may be off either way.
             Event::Backlog { entries: world.dice.between(entries / 2, entries * 2) }

@@ -22,6 +22,8 @@ pub(crate) enum SwapStyle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meddling {
     Truncate,
+    /// Gives every row another place (`VACUUM FULL`).
+    Rewrite,
     /// Drops the capture trigger of this event.
     DropTrigger(usize),
     /// Changes a row of the shadow, which verification must find.
@@ -46,6 +48,8 @@ pub(crate) struct Chaos {
     /// What people ask for, and when.
     pub(crate) commands: Vec<(u64, Command)>,
     pub(crate) meddling: Option<(u64, Meddling)>,
+    /// When the application empties the table, which is captured where the copy goes by blocks.
+    pub(crate) truncates: Vec<u64>,
     /// A third session that holds the table open: from when, and for how long, in microseconds.
     pub(crate) holder: Option<(u64, u64)>,
     /// Chance that a reading of the replicas is bad, in percent; 0 where there are none.
@@ -71,6 +75,10 @@ pub(crate) struct Traffic {
     pub(crate) violates: bool,
     /// Share of the deeds that move unique values between rows, in percent.
     pub(crate) moves_percent: u64,
+    /// Chance of a savepoint around a deed, in percent.
+    pub(crate) savepoint_percent: u64,
+    /// Chance that a transaction is prepared and ended much later, in percent.
+    pub(crate) prepare_percent: u64,
 }
 
 /// Everything that a seed decides before the run begins.
@@ -128,6 +136,30 @@ impl Scenario {
             again_after_abort: dice.percent(50),
             settings,
         }
+    }
+}
+
+impl Scenario {
+    /// What else there is on a server whose tables are heaps. Drawn last, so that the dice of the
+    /// other flow fall as ever.
+    pub(crate) fn by_blocks(&mut self, dice: &mut Dice, fault: Option<Fault>) {
+        self.settings.flow = Flow::Blocks;
+        self.swap = SwapStyle::OneSession;
+        if let Some((_, what)) = &mut self.chaos.meddling
+            && *what == Meddling::Truncate
+        {
+            *what = Meddling::Rewrite;
+        }
+        let calm = self.chaos.runner_crashes + self.chaos.server_crashes == 0;
+        let truncates =
+            fault == Some(Fault::MarkerIgnored) || dice.percent(if calm { 5 } else { 15 });
+        if truncates {
+            for _ in 0..dice.between(1, 2) {
+                self.chaos.truncates.push(dice.between(1_000, 1_500_000));
+            }
+        }
+        self.traffic.savepoint_percent = if dice.percent(50) { dice.between(5, 50) } else { 0 };
+        self.traffic.prepare_percent = if dice.percent(30) { dice.between(1, 10) } else { 0 };
     }
 }
 
@@ -204,6 +236,7 @@ fn chaos(dice: &mut Dice, replicas_known: bool) -> Chaos {
             };
             (dice.between(1_000, 1_500_000), what)
         }),
+        truncates: Vec::new(),
         holder: dice
             .percent(20)
             .then(|| (dice.between(0, 1_000_000), dice.between(100_000, 60_000_000))),
@@ -245,6 +278,8 @@ fn traffic(dice: &mut Dice, violates: bool) -> Traffic {
         rollback_percent: dice.between(0, 30),
         violates,
         moves_percent: if dice.percent(50) { 80 } else { 30 },
+        savepoint_percent: 0,
+        prepare_percent: 0,
     }
 }
 

@@ -8,7 +8,7 @@ use underpin_core::key::{Frontier, Key};
 
 use crate::checker::About;
 use crate::clockwork::{Ctx, Owner};
-use crate::db::{Clash, Mode, Refusal, RowKey, SessionId};
+use crate::db::{Clash, Definition, Mode, Refusal, RowKey, SessionId};
 use crate::world::{Message, SessionState};
 
 /// Why a sequence of statements did not get to its end.
@@ -28,6 +28,8 @@ pub(crate) enum Cut {
     LockNotHad,
     /// The source is not what it was.
     SourceChanged,
+    /// The log has the marker of a `TRUNCATE`.
+    Truncated,
     /// A table of ours is missing.
     Missing(&'static str),
     /// The simulator was asked for something that cannot be, as a key that it did not write.
@@ -152,6 +154,9 @@ impl Session {
                 )
             });
             world.checker.committed(&commit, about);
+            if commit.definition == Some(Definition::Swap) {
+                crate::ops::renamed(world);
+            }
         });
         self.ctx.step().await;
         if lost_after {

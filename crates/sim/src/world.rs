@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use underpin_core::machine::{Command, Ending, Event};
+use underpin_core::plan::Flow;
 
 use crate::checker::{Checker, Circumstances};
 use crate::clockwork::{Calamity, NewTask, Owner};
-use crate::db::{Db, SessionId};
+use crate::db::{Db, Heaps, SessionId};
 use crate::dice::Dice;
 use crate::fault::Fault;
 use crate::ops::Floor;
@@ -72,6 +73,8 @@ pub(crate) struct World {
     pub(crate) met: Circumstances,
     /// Transactions that each writer still has to do.
     pub(crate) writers: Vec<u64>,
+    /// Transactions that have been prepared and not ended.
+    pub(crate) prepared: usize,
     /// Writers that are at work.
     pub(crate) writers_alive: usize,
     /// Kill the runner after this step, whatever the dice say.
@@ -87,12 +90,22 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, fault: Option<Fault>, keep_log: bool) -> Self {
+    pub(crate) fn new(seed: u64, flow: Flow, fault: Option<Fault>, keep_log: bool) -> Self {
         let mut dice = Dice::new(seed);
-        let scenario = Scenario::draw(&mut dice, fault);
+        let mut scenario = Scenario::draw(&mut dice, fault);
+        let by_blocks = flow == Flow::Blocks;
+        if by_blocks {
+            scenario.by_blocks(&mut dice, fault);
+        }
         let mut db = Db::new(scenario.rules, scenario.rows.clone());
         db.logs_old_key = fault != Some(Fault::NewKeyOnly);
-        let checker = Checker::new(scenario.rules, scenario.volatile, app_rows(&scenario.rows));
+        let mut checker = Checker::new(scenario.rules, scenario.volatile, app_rows(&scenario.rows));
+        if by_blocks {
+            db.heaps = Some(Heaps::new(&scenario.rows, dice.below(u64::MAX)));
+            db.logs_savepoint = fault == Some(Fault::SavepointInLog);
+            db.keeps_end = fault == Some(Fault::EndBeforeTriggers);
+            checker = checker.by_blocks();
+        }
         let chaos = &scenario.chaos;
         let budget = Budget {
             runner_crashes: chaos.runner_crashes,
@@ -117,6 +130,7 @@ impl World {
             floor: Floor::default(),
             met: Circumstances::default(),
             writers,
+            prepared: 0,
             writers_alive: 0,
             crash_at: None,
             has_committed: false,
@@ -245,6 +259,8 @@ impl World {
         self.counts.server_crashes += 1;
         self.note(|| "CRASH of the server".to_owned());
         self.db.crash();
+        let (log, shadow) = (self.has(Fault::UnloggedLog), self.has(Fault::UnloggedShadow));
+        self.db.lose_unlogged(log, shadow);
         self.sessions.clear();
         self.writers_alive = 0;
         if self.runner_end.is_none() {

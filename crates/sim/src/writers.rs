@@ -71,7 +71,7 @@ async fn transaction(ctx: &Ctx) {
     let deeds = 1 + ctx.world().dice.below(3);
     let mut result = Ok(());
     for _ in 0..deeds {
-        result = deed(&mut txn).await;
+        result = deed_or_savepoint(&mut txn).await;
         if result.is_err() {
             break;
         }
@@ -86,7 +86,20 @@ async fn transaction(ctx: &Ctx) {
     ctx.pause(rest_us).await;
     ctx.step().await;
     let mut world = ctx.world();
-    if result.is_ok() && !rolls_back {
+    let percent = world.scenario.traffic.prepare_percent;
+    if result.is_ok() && percent > 0 && world.dice.percent(percent) {
+        drop(world);
+        return prepare(ctx, txn, rolls_back);
+    }
+    drop(world);
+    end(ctx, &txn, result.is_err() || rolls_back);
+}
+
+/// Commits or rolls back, and tells the checker what was acknowledged.
+fn end(ctx: &Ctx, txn: &Txn, rolls_back: bool) {
+    let id = txn.id;
+    let mut world = ctx.world();
+    if !rolls_back {
         let no = world.db.commit(id).no;
         world.counts.writes += 1;
         world.note(|| format!("writer {id}: commit {no} {:?}", txn.changes));
@@ -97,6 +110,53 @@ async fn transaction(ctx: &Ctx) {
         world.note(|| format!("writer {id}: rollback"));
     }
     world.db.end_session(id);
+}
+
+/// The first phase of a two-phase commit. Whoever is to end the transaction comes later, whatever
+/// becomes of its client and of the server meanwhile.
+fn prepare(ctx: &Ctx, txn: Txn, rolls_back: bool) {
+    let own = ctx.clone();
+    let rest_us = {
+        let mut world = ctx.world();
+        world.db.prepare_transaction(txn.id);
+        world.prepared += 1;
+        world.counts.prepared += 1;
+        world.note(|| format!("writer {}: prepared {:?}", txn.id, txn.changes));
+        let is_long = world.dice.percent(20);
+        world.dice.below(if is_long { 3_000_000 } else { 200_000 })
+    };
+    ctx.spawn(Owner::Chaos, async move {
+        own.pause(rest_us).await;
+        own.step().await;
+        end(&own, &txn, rolls_back);
+        own.world().prepared -= 1;
+    });
+}
+
+/// A deed, now and then within a savepoint that may be rolled back to.
+async fn deed_or_savepoint(txn: &mut Txn) -> Result<(), GivenUp> {
+    let is_within = {
+        let mut world = txn.ctx.world();
+        let percent = world.scenario.traffic.savepoint_percent;
+        percent > 0 && world.dice.percent(percent)
+    };
+    if !is_within {
+        return deed(txn).await;
+    }
+    let before = txn.changes.len();
+    txn.ctx.world().db.savepoint(txn.id);
+    let result = deed(txn).await;
+    txn.ctx.step().await;
+    let mut world = txn.ctx.world();
+    if result.is_ok() && world.dice.percent(60) {
+        world.db.release_savepoint(txn.id);
+        return Ok(());
+    }
+    world.counts.savepoints += 1;
+    world.db.roll_back_to_savepoint(txn.id);
+    drop(world);
+    txn.changes.truncate(before);
+    Ok(())
 }
 
 impl Txn {

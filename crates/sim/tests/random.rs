@@ -36,11 +36,15 @@ fn ten_thousand_seeds_keep_every_promise() {
         ("aborts", counts.aborts, 500),
         ("violations", counts.violations, 500),
         ("changed sources", counts.source_changes, 50),
-        ("clashes in chunks", counts.clashes, 3_000),
+        ("clashes in chunks", counts.clashes, 2_000),
         ("repairs", counts.repairs, 20),
         ("locks not had", counts.locks_not_had, 5_000),
         ("writes", counts.writes, 300_000),
-        ("fenced writes", counts.fenced, 10),
+        ("fenced writes", counts.fenced, 5),
+        ("prepared transactions", counts.prepared, 3_000),
+        ("savepoints undone", counts.savepoints, 20_000),
+        ("rows settled", counts.settled, 30_000),
+        ("answers that told of a TRUNCATE", counts.truncated, 300),
         ("rows checked", counts.rows_checked, 10_000_000),
     ] {
         assert!(count >= at_least, "{count} {what} in 10000 seeds, expected {at_least} at least");
@@ -69,7 +73,7 @@ fn a_log_changes_nothing_of_the_run() {
     }
 }
 
-/// Seeds whose every step is tried as the moment of a crash.
+/// Seeds whose every step is tried as the moment of a crash; the second and the last go by blocks.
 const CRASHED: [u64; 4] = [4, 7, 9, 11];
 
 #[test]

@@ -10,6 +10,7 @@ use super::{Failure, FailureKind, LockTries, Machine, RoundState, Settings, Stop
 use crate::checkpoint::{Checkpoint, Phase};
 use crate::chunk::ChunkSizer;
 use crate::eta::Eta;
+use crate::plan::Flow;
 use crate::throttle::Throttle;
 
 /// A chunk of the checkpoint's round whose mark was found.
@@ -90,6 +91,8 @@ impl Machine {
         // While nobody was here the log may have grown long: it is brought near empty again first.
         let phase = match checkpoint.phase {
             Phase::Swap => Phase::CatchUp,
+            // Rows that were in the way of an index may have been mended in the source meanwhile.
+            Phase::Indexes if settings.flow == Flow::Blocks => Phase::Settle,
             other => other,
         };
         Self {

@@ -51,6 +51,10 @@ impl Machine {
         }
         self.back_off(now_ms);
         self.lock_why = why;
+        self.give_up_after_patience(now_ms, busy == Some(Busy::Aborting));
+    }
+
+    fn give_up_after_patience(&mut self, now_ms: u64, is_aborting: bool) {
         let since_ms = self.lock.since_ms.unwrap_or(now_ms);
         if now_ms.saturating_sub(since_ms) >= self.settings.lock_patience_ms {
             let message = format!(
@@ -60,7 +64,7 @@ impl Machine {
                 now_ms.saturating_sub(since_ms) / 1000,
                 self.lock_why
             );
-            if busy == Some(Busy::Aborting) {
+            if is_aborting {
                 self.stopping = None;
             }
             self.fail(Failure { kind: FailureKind::LockNotHad, message });
@@ -71,7 +75,12 @@ impl Machine {
         self.expect_busy(Busy::Swapping);
         self.counters.entries_consumed += drained;
         self.lock_why = "the log could not be drained within the time allowed under it".to_owned();
+        // Most of it is to be applied before the lock is asked for again: where the swap is one
+        // transaction, what was drained under the lock has been rolled back with it.
+        let near_empty = self.settings.near_empty_entries.saturating_add(1);
+        self.backlog = std::cmp::max(self.backlog, near_empty);
         self.back_off(now_ms);
+        self.give_up_after_patience(now_ms, false);
     }
 
     fn back_off(&mut self, now_ms: u64) {

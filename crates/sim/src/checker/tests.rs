@@ -26,7 +26,7 @@ fn scene() -> (Db, Checker) {
     db.insert(9, Object::Shadow, 1, new(1, 5, 40)).unwrap();
     db.mark(9, Mark { round: 1, index: 0, after: None, up_to: Some(1), rows: 1 });
     let commit = db.commit(9);
-    checker.committed(&commit, About { snapshot_no: 0, redo_to: None });
+    checker.committed(&commit, About::default());
     (db, checker)
 }
 
@@ -77,7 +77,7 @@ fn a_chunk_older_than_a_drop_in_its_range_is_noticed() {
     db.insert(9, Object::Shadow, 2, new(2, 6, 41)).unwrap();
     db.mark(9, Mark { round: 2, index: 0, after: Some(1), up_to: None, rows: 1 });
     let commit = db.commit(9);
-    checker.committed(&commit, About { snapshot_no: 1, redo_to: None });
+    checker.committed(&commit, About { snapshot_no: 1, ..About::default() });
     assert_eq!(broken(&checker), Some(Invariant::Frontier));
 }
 

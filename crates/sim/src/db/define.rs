@@ -75,6 +75,9 @@ impl Db {
 
     /// Changes a row of the shadow that nobody has asked to change. Returns its key.
     pub(crate) fn spoil_shadow(&mut self, nth: u64) -> Option<RowKey> {
+        if !self.shadow_indexed && self.heaps.is_some() {
+            return self.spoil_bag(nth);
+        }
         let rows = self.tables.get_mut(&Object::Shadow)?;
         let count = u64::try_from(rows.len()).ok()?;
         let at = usize::try_from(nth.checked_rem(count)?).ok()?;

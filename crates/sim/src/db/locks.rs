@@ -65,6 +65,12 @@ impl RowLocks {
         false
     }
 
+    /// Only these sessions keep what they hold.
+    pub(crate) fn keep(&mut self, sessions: &BTreeSet<SessionId>) {
+        self.held.retain(|_, holder| sessions.contains(holder));
+        self.waits.clear();
+    }
+
     /// Lets go of everything the session holds.
     pub(crate) fn release(&mut self, session: SessionId) {
         self.held.retain(|_, holder| *holder != session);
@@ -144,6 +150,12 @@ impl NameLocks {
     /// Gives up waiting.
     pub(crate) fn withdraw(&mut self, session: SessionId, name: &'static str) {
         self.queue.retain(|(queued, waiter, _)| !(*queued == name && *waiter == session));
+    }
+
+    /// Only these sessions keep what they hold.
+    pub(crate) fn keep(&mut self, sessions: &BTreeSet<SessionId>) {
+        self.held.retain(|(_, holder), _| sessions.contains(holder));
+        self.queue.clear();
     }
 
     /// Lets go of everything the session holds or waits for.

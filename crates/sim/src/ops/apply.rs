@@ -15,17 +15,17 @@ use crate::session::{Cut, Done, Session, bound, is_beyond};
 use crate::world::World;
 
 /// What one statement has read: the pending entries, and the rows that their keys mean now.
-struct Stage {
-    snapshot_no: u64,
-    source: Rc<Rows>,
+pub(super) struct Stage {
+    pub(super) snapshot_no: u64,
+    pub(super) source: Rc<Rows>,
     /// Entries that are consumed: id and key.
-    taken: Vec<(u64, RowKey)>,
+    pub(super) taken: Vec<(u64, RowKey)>,
     /// Keys whose rows are deleted from the shadow.
-    all_keys: BTreeSet<RowKey>,
+    pub(super) all_keys: BTreeSet<RowKey>,
     /// Keys whose rows are written.
-    taken_keys: BTreeSet<RowKey>,
-    dropped: u64,
-    left: u64,
+    pub(super) taken_keys: BTreeSet<RowKey>,
+    pub(super) dropped: u64,
+    pub(super) left: u64,
 }
 
 /// One application of pending entries.
@@ -55,7 +55,7 @@ pub(super) async fn apply(
         }
     });
     session.work().await?;
-    session.commit(About { snapshot_no: stage.snapshot_no, redo_to: None }).await?;
+    session.commit(About { snapshot_no: stage.snapshot_no, ..About::default() }).await?;
     if is_closed && applied.left == 0 {
         session.now(|world| world.floor.emptied());
     }
@@ -90,7 +90,8 @@ pub(super) async fn copy_with_pending(
         Frontier::At(key) => bound(Some(key))?,
         Frontier::Start | Frontier::End => None,
     };
-    let about = About { snapshot_no: stage.snapshot_no, redo_to: Some(round_end) };
+    let about =
+        About { snapshot_no: stage.snapshot_no, redo_to: Some(round_end), ..About::default() };
     session.commit(about).await?;
     let took_ms = took_ms(session, began_us);
     let applied = Some(Applied { took_ms, ..applied });
@@ -159,10 +160,11 @@ async fn snapshots(session: &Session) -> Done<(Snapshot, Snapshot)> {
 }
 
 /// Makes the shadow's rows of the stage equal to the source's.
-async fn write(session: &Session, stage: &mut Stage) -> Done<()> {
+pub(super) async fn write(session: &Session, stage: &mut Stage) -> Done<()> {
     let batch_only = session.now(|world| world.has(Fault::BatchOnly));
     let replaces = session.now(|world| world.has(Fault::Replace));
     let draws_again = session.now(|world| world.has(Fault::DrawAgain));
+    let ignores = session.now(|world| world.has(Fault::InsertIgnore) && world.db.heaps.is_some());
     let no = stage.snapshot_no;
     let deleted = if batch_only { &stage.taken_keys } else { &stage.all_keys };
     let mut draws = BTreeMap::new();
@@ -187,13 +189,17 @@ async fn write(session: &Session, stage: &mut Stage) -> Done<()> {
         if replaces {
             eat(session, *key, *row);
         }
-        session
+        let written = session
             .write(no, |db| {
                 let draw = draws.get(key).copied().unwrap_or_else(|| db.draw());
                 let image = db.image(*key, *row, draw)?;
                 db.insert(session.id, Object::Shadow, *key, image)
             })
-            .await?;
+            .await;
+        match written {
+            Err(Cut::Clash(..)) if ignores => {}
+            other => other?,
+        }
     }
     session.work().await
 }

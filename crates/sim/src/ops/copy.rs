@@ -76,7 +76,7 @@ pub(super) async fn chunk(session: &Session, round: u64, chunk: &Chunk) -> Done<
     session.share(SOURCE).await?;
     let snapshot = session.now(|world| world.db.snapshot());
     snapshot.shadow.as_ref().ok_or(Cut::Missing("shadow"))?;
-    let about = About { snapshot_no: snapshot.no, redo_to: None };
+    let about = About { snapshot_no: snapshot.no, ..About::default() };
     let rows = snapshot.source.iter().filter(|(key, _)| stretch.has(**key));
     let rows: Vec<_> = rows.map(|(key, row)| (*key, *row)).collect();
     let mut mark = stretch.mark(round, chunk.index, rows.len());

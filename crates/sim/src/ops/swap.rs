@@ -20,13 +20,13 @@ pub(super) async fn try_swap(session: &Session, budget_ms: u64) -> Done<Event> {
 }
 
 /// Why everybody was let through, or how long they were held up.
-fn swapped(session: &Session, since_us: u64, drained: u64) -> Event {
+pub(super) fn swapped(session: &Session, since_us: u64, drained: u64) -> Event {
     let stall_ms = session.now(|world| world.now_us.saturating_sub(since_us) / 1000);
     Event::Swapped { stall_ms, drained }
 }
 
 /// The rename has happened: counted and checked at this very instant.
-fn renamed(world: &mut World) {
+pub(crate) fn renamed(world: &mut World) {
     world.counts.swaps += 1;
     world.note(|| "RENAME".to_owned());
     let World { checker, db, .. } = world;

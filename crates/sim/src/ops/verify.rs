@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use underpin_core::key::Chunk;
 use underpin_core::machine::Event;
 
-use super::{Stretch, pending_of, took_ms};
+use super::batch::source_rows;
+use super::blocks::check_source;
+use super::{Stretch, is_by_blocks, pending_keys, took_ms};
 use crate::checker::About;
 use crate::db::{RowKey, SOURCE};
 use crate::session::{Cut, Done, Session};
@@ -27,13 +29,17 @@ pub(super) async fn range(session: &Session, range: &Chunk) -> Done<Event> {
 async fn compare(session: &Session, range: &Chunk) -> Done<(u64, Vec<RowKey>)> {
     let stretch = Stretch::read(&range.range)?;
     session.statement().await?;
-    session.share(SOURCE).await?;
+    if !is_by_blocks(session) {
+        session.share(SOURCE).await?;
+    }
     let snapshot = session.now(|world| world.db.snapshot());
     session.work().await?;
+    // Where a transaction is one snapshot, that is older than the lock on what it reads.
+    session.share(SOURCE).await?;
     let shadow = snapshot.shadow.as_ref().ok_or(Cut::Missing("shadow"))?;
-    let pending = pending_of(session, &snapshot)?;
-    let pending: BTreeSet<RowKey> = pending.into_iter().map(|(_, key)| key).collect();
-    let in_source = snapshot.source.keys().filter(|key| stretch.has(**key));
+    let pending = pending_keys(session, &snapshot)?;
+    let source = source_rows(session, &snapshot);
+    let in_source = source.keys().filter(|key| stretch.has(**key));
     let rows = u64::try_from(in_source.clone().count()).unwrap_or(u64::MAX);
     session.statement().await?;
     let in_shadow = shadow.keys().filter(|key| stretch.has(**key));
@@ -41,15 +47,18 @@ async fn compare(session: &Session, range: &Chunk) -> Done<(u64, Vec<RowKey>)> {
     let differing = session.now(|world| {
         let differs = |key: &RowKey| {
             let found = shadow.get(key);
-            let wanted = snapshot.source.get(key).map(|row| {
+            let wanted = source.get(key).map(|row| {
                 let draw = found.map_or(0, |row| row.draw);
                 world.db.image(*key, *row, draw).ok()
             });
             !pending.contains(key) && wanted != found.copied().map(Some)
         };
-        keys.into_iter().filter(differs).collect()
+        keys.into_iter().filter(differs).collect::<Vec<RowKey>>()
     });
     session.work().await?;
+    if is_by_blocks(session) && !differing.is_empty() {
+        session.now(|world| check_source(world))?;
+    }
     Ok((rows, differing))
 }
 
@@ -68,7 +77,7 @@ pub(super) async fn repair(session: &Session, range: &Chunk) -> Done<Event> {
                 other?;
                 session.now(|world| world.counts.repairs += 1);
                 let snapshot = session.now(|world| world.db.snapshot());
-                let backlog = pending_of(session, &snapshot)?.len();
+                let backlog = pending_keys(session, &snapshot)?.len();
                 return Ok(Event::Repaired {
                     keys: u64::try_from(differing.len()).unwrap_or(u64::MAX),
                     backlog: u64::try_from(backlog).unwrap_or(u64::MAX),

@@ -48,9 +48,10 @@ fn the_copy_is_settled_and_indexed_before_anything_is_applied() {
 }
 
 #[test]
-fn what_was_cut_off_is_settled_again_and_what_was_settled_is_not_applied_before_the_indexes() {
+fn what_was_cut_off_is_settled_again() {
     assert_eq!(names(&machine_at(at(Phase::Settle)).step(0, Event::Started)), ["Settle"]);
-    assert_eq!(names(&machine_at(at(Phase::Indexes)).step(0, Event::Started)), ["BuildIndexes"]);
+    // Rows that clashed may have been mended in the source since.
+    assert_eq!(names(&machine_at(at(Phase::Indexes)).step(0, Event::Started)), ["Settle"]);
 }
 
 #[test]
@@ -122,4 +123,23 @@ fn by_key_ranges_an_emptied_source_ends_the_run() {
     machine.step(0, Event::Started);
     let actions = machine.step(1, Event::Failed(truncated()));
     assert!(matches!(&actions[..], [.., Action::Stop(Ending::Failed(_))]), "{actions:?}");
+}
+
+#[test]
+fn a_drain_that_took_too_long_is_followed_by_an_application_and_not_tried_for_ever() {
+    let mut machine = machine_at(Checkpoint { verified: Frontier::End, ..at(Phase::Verify) });
+    let mut actions = machine.step(0, Event::Started);
+    let mut now_ms = 0;
+    for _ in 0..1000 {
+        assert_eq!(names(&actions).last().map(String::as_str), Some("TrySwap"));
+        actions = machine.step(now_ms, Event::DrainTooSlow { drained: 0 });
+        if let [.., Action::Stop(Ending::Failed(why))] = &actions[..] {
+            assert_eq!(why.kind, FailureKind::LockNotHad);
+            return;
+        }
+        now_ms += 20_000;
+        assert_eq!(names(&machine.step(now_ms, Event::Tick)), ["Apply"]);
+        actions = machine.step(now_ms, Event::Applied(Applied::default()));
+    }
+    panic!("it must end");
 }
