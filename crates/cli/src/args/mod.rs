@@ -14,9 +14,7 @@ mod tests;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use connection::ConnectionArgs;
-#[cfg(test)]
-pub(crate) use connection::SslMode;
+pub(crate) use connection::{ConnectionArgs, SslMode};
 pub(crate) use run::{Indexes, RunArgs, ShapeArgs, Strategy, Verify};
 pub(crate) use statement::{Source, StatementArgs};
 
