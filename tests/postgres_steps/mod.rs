@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub)] // each test takes what it needs
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
@@ -109,9 +110,12 @@ impl Steps {
 pub async fn copy_all(worker: &mut Worker, chunk_rows: u64) -> u64 {
     let (chunks, last) = worker.plan_chunks(None, chunk_rows, 1000).await.unwrap();
     assert!(last);
+    // A number of a round is never used twice.
+    static ROUND: AtomicU64 = AtomicU64::new(1000);
+    let round = ROUND.fetch_add(1, Ordering::Relaxed);
     let mut rows = 0;
     for chunk in &chunks {
-        rows += worker.copy_chunk(1, chunk).await.unwrap();
+        rows += worker.copy_chunk(round, chunk).await.unwrap();
     }
     rows
 }

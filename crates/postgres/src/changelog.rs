@@ -24,6 +24,10 @@ use crate::shape::{self, Shape};
 use crate::worker::Worker;
 use crate::{diagnose, names};
 
+/// Entries that are drained under the lock at most: far fewer than a second's work, so that a longer log
+/// is found out before the application has waited for it.
+const DRAIN_ENTRIES_MAX: u64 = 5000;
+
 impl ChangeLog for Worker {
     /// The frontier does not matter here: the log is kept until the copy is done.
     async fn apply(&mut self, _frontier: &Frontier, keys_max: u64) -> DbResult<Applied> {
@@ -170,7 +174,7 @@ async fn write(
 
 /// Applies everything pending on the swap's own connection, inside its transaction and under the
 /// source's exclusive lock, so that nothing becomes pending meanwhile. Returns the entries applied;
-/// `None` where the budget did not suffice: then the transaction has failed and must be rolled back.
+/// `None` where the budget did not suffice: then the transaction may have failed and is to be rolled back.
 ///
 /// The transaction must be READ COMMITTED: an older snapshot would not see the last entries.
 ///
@@ -205,9 +209,7 @@ pub(crate) async fn drain(
         Err(error) if error.kind == ErrorKind::Cancelled => return Ok(None),
         other => other?,
     };
-    if begun.elapsed() > budget {
-        return Ok(None);
-    }
+    let Some(drained) = drained.filter(|_| begun.elapsed() <= budget) else { return Ok(None) };
     // A deferred constraint would leave events behind, and no table with such can be altered.
     let sql = format!(
         "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL enable_seqscan = on; \
@@ -219,13 +221,17 @@ pub(crate) async fn drain(
     Ok(Some(drained))
 }
 
-async fn drain_all(session: &Session, shape: &Shape) -> DbResult<u64> {
+/// `None` where there is more than any budget allows for.
+async fn drain_all(session: &Session, shape: &Shape) -> DbResult<Option<u64>> {
     let pending = Pending::read(session, shape).await?;
     if pending.entries == 0 && pending.to_do == 0 {
-        return Ok(0);
+        return Ok(Some(0));
     }
-    let applied = write(session, shape, &pending, u64::from(u32::MAX)).await?;
-    Ok(applied.entries)
+    if pending.entries.saturating_add(pending.to_do) > DRAIN_ENTRIES_MAX {
+        return Ok(None);
+    }
+    let applied = write(session, shape, &pending, DRAIN_ENTRIES_MAX).await?;
+    Ok(Some(applied.entries))
 }
 
 /// The statement that counts entries waiting and keys to do, each up to `at_most`: for telling how long

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use underpin_core::key::KeyRange;
 use underpin_dialect::{DbError, ErrorKind};
 
-use crate::changelog::pending_keys;
+use crate::changelog::{delete_sql, pending_keys};
 use crate::connect::Session;
 use crate::copy::{blocks_predicate, copy_sql};
 use crate::query::{cell, first, rows, run, text};
@@ -32,7 +32,7 @@ const GROUPS_MAX: u32 = 3;
 pub(crate) async fn chunk_value(worker: &mut Worker, range: &KeyRange, error: DbError) -> DbError {
     let error = with_help(error);
     let Ok(predicate) = blocks_predicate(&worker.shape, range) else { return error };
-    name_culprit(worker, &predicate, error).await
+    name_culprit(worker, &predicate, "", error).await
 }
 
 /// Names the row of a pending key whose value the new shape cannot hold.
@@ -48,7 +48,8 @@ pub(crate) async fn pending_value(worker: &mut Worker, error: DbError) -> DbErro
         pending_keys(shape),
         shape.source_meets()
     );
-    name_culprit(worker, &predicate, error).await
+    let before = format!("{};", delete_sql(shape));
+    name_culprit(worker, &predicate, &before, error).await
 }
 
 /// Names rows of the source that are duplicates under the violated index.
@@ -112,15 +113,21 @@ fn with_help(mut error: DbError) -> DbError {
     error
 }
 
-async fn name_culprit(worker: &mut Worker, predicate: &str, mut error: DbError) -> DbError {
-    if let Some(row) = culprit(worker, predicate).await {
+/// `before` is run before each try, in its transaction.
+async fn name_culprit(
+    worker: &mut Worker,
+    predicate: &str,
+    before: &str,
+    mut error: DbError,
+) -> DbError {
+    if let Some(row) = culprit(worker, predicate, before).await {
         error.object = format!("{}; row {row}", worker.shape.table);
     }
     error
 }
 
 /// The key of the first row, in the order of the file, that cannot be copied.
-async fn culprit(worker: &mut Worker, predicate: &str) -> Option<String> {
+async fn culprit(worker: &mut Worker, predicate: &str, before: &str) -> Option<String> {
     let begun = Instant::now();
     let ctid = format!("{}.ctid", worker.shape.places.source);
     let (mut low, mut high) = (0, blocks(worker).await?);
@@ -131,7 +138,7 @@ async fn culprit(worker: &mut Worker, predicate: &str) -> Option<String> {
     // First the block, then the place in it.
     while high > low + 1 && tries < TRIES_MAX && begun.elapsed() < SEARCH_TIME_MAX {
         let middle = low + (high - low) / 2;
-        if copies_badly(worker, &within(low, middle)).await? {
+        if copies_badly(worker, before, &within(low, middle)).await? {
             high = middle;
         } else {
             low = middle;
@@ -147,14 +154,14 @@ async fn culprit(worker: &mut Worker, predicate: &str) -> Option<String> {
     (low, high) = (0, PLACES_A_BLOCK);
     while high > low + 1 && tries < TRIES_MAX && begun.elapsed() < SEARCH_TIME_MAX {
         let middle = low + (high - low) / 2;
-        if copies_badly(worker, &within(low, middle)).await? {
+        if copies_badly(worker, before, &within(low, middle)).await? {
             high = middle;
         } else {
             low = middle;
         }
         tries += 1;
     }
-    if !copies_badly(worker, &within(low, high)).await? {
+    if !copies_badly(worker, before, &within(low, high)).await? {
         return None;
     }
     let shape = &worker.shape;
@@ -180,9 +187,9 @@ async fn blocks(worker: &mut Worker) -> Option<u64> {
 }
 
 /// Whether copying these rows fails on a value; rolled back. `None` where that cannot be told.
-async fn copies_badly(worker: &mut Worker, predicate: &str) -> Option<bool> {
+async fn copies_badly(worker: &mut Worker, before: &str, predicate: &str) -> Option<bool> {
     let sql = format!(
-        "BEGIN; {}; SET LOCAL statement_timeout = {}; {}; ROLLBACK",
+        "BEGIN; {}; SET LOCAL statement_timeout = {}; {before} {}; ROLLBACK",
         worker.as_owner(),
         SEARCH_TIME_MAX.as_millis(),
         copy_sql(&worker.shape, predicate)
