@@ -56,7 +56,7 @@ pub struct DbError {
     /// The server's error number, where it gave one.
     pub code: Option<u16>,
     /// The server's SQLSTATE, on servers whose errors are told apart by it.
-    pub sqlstate: Option<String>,
+    pub sqlstate: Option<Box<str>>,
     /// What to do next.
     pub help: Option<String>,
 }

@@ -46,7 +46,7 @@ pub fn db_error(error: &Error, attempted: &str, object: &str) -> DbError {
     match error.as_db_error() {
         Some(server) => {
             out.server = Some(server_words(server));
-            out.sqlstate = Some(server.code().code().to_owned());
+            out.sqlstate = Some(server.code().code().into());
             out.help = help_for_state(server.code().code()).map(str::to_owned);
         }
         None => out.server = Some(words(error)),

@@ -83,24 +83,11 @@ impl Shape {
         let places = names::places(spec)?;
         let source = types::columns(session, &spec.schema, &spec.table).await?;
         let shadow = types::columns(session, &private, &spec.names.shadow).await?;
-        let find = |columns: &[(String, ColumnType)], name: &str, place: &str| {
-            columns
-                .iter()
-                .find(|(found, _)| found == name)
-                .map(|(_, kind)| kind.clone())
-                .ok_or_else(|| {
-                    DbError::new(
-                        ErrorKind::SourceChanged,
-                        format!("looking for column {name} of {place}"),
-                        table.clone(),
-                    )
-                })
-        };
         let operators = key_operators(session, spec).await?;
         let mut key = Vec::new();
         for (position, column) in spec.key.columns.iter().enumerate() {
-            let old = find(&source, &column.source, "the table")?;
-            let new = find(&shadow, &column.target, "the shadow")?;
+            let old = find(&source, &column.source, "the table", &table)?;
+            let new = find(&shadow, &column.target, "the shadow", &table)?;
             key.push(KeyPart {
                 name: column.source.clone(),
                 source: quote(&column.source)?,
@@ -122,7 +109,7 @@ impl Shape {
         let conversions = types::conversions(session, spec).await?;
         let mut pairs = Vec::new();
         for pair in &spec.mapping.pairs {
-            find(&source, &pair.source, "the table")?;
+            find(&source, &pair.source, "the table", &table)?;
             let written = conversions.iter().find(|(column, _)| *column == pair.source);
             pairs.push(Pair {
                 name: pair.source.clone(),
@@ -131,7 +118,7 @@ impl Shape {
                     Some((_, expression)) => format!("({expression})"),
                     None => format!("{}.{}", places.source, quote(&pair.source)?),
                 },
-                target_type: find(&shadow, &pair.target, "the shadow")?,
+                target_type: find(&shadow, &pair.target, "the shadow", &table)?,
             });
         }
         let owner = "SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c \
@@ -291,6 +278,20 @@ impl Shape {
         }
         Ok(format!("({})", alternatives.join(" OR ")))
     }
+}
+
+/// The type of a column of the run's facts.
+fn find(
+    columns: &[(String, ColumnType)],
+    name: &str,
+    place: &str,
+    table: &str,
+) -> DbResult<ColumnType> {
+    let found = columns.iter().find(|(column, _)| column == name);
+    found.map(|(_, kind)| kind.clone()).ok_or_else(|| {
+        let attempted = format!("looking for column {name} of {place}");
+        DbError::new(ErrorKind::SourceChanged, attempted, table)
+    })
 }
 
 /// The table of keys that are to do, quoted.
