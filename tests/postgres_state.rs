@@ -1,0 +1,303 @@
+//! What the PostgreSQL dialect keeps and reads beside the rows: the state of runs, who may write, the
+//! lag of replicas, the length of the log, and who holds a table.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // what cannot be had here fails the test
+
+mod postgres_steps;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use underpin_core::checkpoint::{Checkpoint, Phase};
+use underpin_core::machine::Command;
+use underpin_core::throttle::LagReading;
+use underpin_dialect::{ChangeLog, Database, ErrorKind, Inspect, Probe, Shadow, Store};
+use underpin_postgres::connect::SessionSettings;
+use underpin_postgres::options::FileSearch;
+use underpin_postgres::{Postgres, options};
+use underpin_tests::servers::{Flavor, Pair, ServerSpec, TestDb, pg, sql, wanted};
+
+use postgres_steps::{LIMIT, Steps, on_each, open, request, run};
+
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
+const CHANGE: &str = "ALTER TABLE t ALTER v TYPE varchar(100)";
+
+async fn with_table(db: &TestDb) -> Steps {
+    run(&db.client().await.unwrap(), &[TABLE, "INSERT INTO t VALUES (1, 'a'), (2, 'b')"]).await;
+    Steps::begin(db, CHANGE).await
+}
+
+#[test]
+fn a_run_is_found_again_and_closed() {
+    on_each(&Flavor::POSTGRES_MATRIX, async |db| {
+        let server = open(&db).await;
+        let mut control = server.control().await.unwrap();
+        // Nothing of ours exists yet.
+        assert_eq!(control.open_run("public", "t").await.unwrap(), None);
+        assert_eq!(control.runs().await.unwrap(), vec![]);
+
+        let steps = with_table(&db).await;
+        let stored = control.open_run("public", "t").await.unwrap().unwrap();
+        assert!(stored.spec.contains("ALTER v TYPE"), "{}", stored.spec);
+        let record = Checkpoint { phase: Phase::Copy, round_next: 7, ..Checkpoint::begin() };
+        control.save(&steps.grip, &record).await.unwrap();
+        let stored = control.open_run("public", "t").await.unwrap().unwrap();
+        assert_eq!(Checkpoint::decode(&stored.checkpoint).unwrap(), record);
+
+        let runs = control.runs().await.unwrap();
+        assert_eq!(runs.len(), 1);
+        assert_eq!((runs[0].table.as_str(), runs[0].state.as_str()), ("public.t", "open"));
+        assert!(runs[0].silent_s < 60, "{runs:?}");
+        control.close_run("r1", "aborted").await.unwrap();
+        assert_eq!(control.open_run("public", "t").await.unwrap(), None);
+        assert_eq!(control.runs().await.unwrap()[0].state, "aborted");
+    });
+}
+
+#[test]
+fn there_is_one_runner_and_its_end_frees_the_table() {
+    on_each(&Flavor::POSTGRES_MATRIX, async |db| {
+        let steps = with_table(&db).await;
+        let mut first = steps.control().await;
+        let mut second = steps.control().await;
+        first.acquire("public", "t").await.unwrap();
+        assert!(second.runs().await.unwrap()[0].running);
+        second.acquire("public", "u").await.unwrap();
+        let error = second.acquire("public", "t").await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Fenced);
+        let holder = first.control_session().to_string();
+        assert!(error.to_string().contains(&holder), "{error}");
+        drop(first);
+        second.acquire("public", "t").await.unwrap();
+    });
+}
+
+#[test]
+fn a_take_over_waits_for_what_is_in_flight_and_ends_the_older_grip() {
+    on_each(&Flavor::POSTGRES_MATRIX, async |db| {
+        let steps = with_table(&db).await;
+        let worker = db.client().await.unwrap();
+        // What every transaction of a worker begins with.
+        let fence = "BEGIN; SELECT epoch FROM underpin.fences WHERE run_id = 'r1' FOR SHARE";
+        worker.batch_execute(fence).await.unwrap();
+        let mut control = steps.control().await;
+        let begun = Instant::now();
+        let (newer, ()) = tokio::join!(control.take_over("r1"), async {
+            // Longer than one lock time-out, so that it is tried again.
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            worker.batch_execute("COMMIT").await.unwrap();
+        });
+        let newer = newer.unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(1500));
+        assert_eq!(newer.epoch, steps.grip.epoch + 1);
+        let error = control.save(&steps.grip, &Checkpoint::begin()).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Fenced, "{error}");
+        // The session is of use afterwards.
+        control.save(&newer, &Checkpoint::begin()).await.unwrap();
+    });
+}
+
+#[test]
+fn runners_that_begin_at_once_make_one_state() {
+    on_each(&Flavor::POSTGRES_MATRIX, async |db| {
+        let client = db.client().await.unwrap();
+        let server = open(&db).await;
+        let mut begun = Vec::new();
+        for number in 0..6 {
+            run(&client, &[&format!("CREATE TABLE t{number} (id int PRIMARY KEY)")]).await;
+            let mut control = server.control().await.unwrap();
+            let mut asked = request(&format!("ALTER TABLE t{number} ADD n int"));
+            asked.run_id = format!("r{number}");
+            let spec = control.plan(&asked).await.unwrap().spec.unwrap();
+            begun.push((control, spec));
+        }
+        let tasks: Vec<_> = begun
+            .into_iter()
+            .map(|(mut control, spec)| {
+                tokio::spawn(async move { control.create_run(&spec, &Checkpoint::begin()).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        let mut control = server.control().await.unwrap();
+        assert_eq!(control.runs().await.unwrap().len(), 6);
+    });
+}
+
+#[test]
+fn a_request_is_heard_once() {
+    on_each(&Flavor::POSTGRES_MATRIX, async |db| {
+        let steps = with_table(&db).await;
+        let mut probe = steps.server.probe(&steps.spec).await.unwrap();
+        assert_eq!(probe.requested().await.unwrap(), None);
+        let mut control = steps.control().await;
+        for command in [Command::Pause, Command::Abort] {
+            control.request("r1", command).await.unwrap();
+            assert_eq!(probe.requested().await.unwrap(), Some(command));
+            assert_eq!(probe.requested().await.unwrap(), None);
+        }
+        // A sign of life, where the last one is old.
+        let client = db.client().await.unwrap();
+        run(&client, &["UPDATE underpin.runs SET updated_at = updated_at - interval '1 hour'"])
+            .await;
+        assert!(control.runs().await.unwrap()[0].silent_s >= 3600);
+        assert_eq!(probe.requested().await.unwrap(), None);
+        assert!(control.runs().await.unwrap()[0].silent_s < 60);
+    });
+}
+
+#[test]
+fn the_log_is_counted_as_far_as_it_has_not_been_applied() {
+    on_each(&Flavor::POSTGRES_MATRIX, async |db| {
+        let steps = with_table(&db).await;
+        let mut probe = steps.server.probe(&steps.spec).await.unwrap();
+        assert_eq!(probe.backlog().await.unwrap(), 0);
+        let mut worker = steps.worker().await;
+        steps.copied(&mut worker).await;
+        let app = db.client().await.unwrap();
+        run(&app, &["INSERT INTO t SELECT g, 'x' FROM generate_series(10, 109) g"]).await;
+        assert_eq!(probe.backlog().await.unwrap(), 100);
+        worker.apply(&underpin_core::key::Frontier::End, 10_000).await.unwrap();
+        assert_eq!(probe.backlog().await.unwrap(), 0);
+        // What commits late is waiting all the same, although its number is lower.
+        run(&app, &["BEGIN", "INSERT INTO t VALUES (200, 'late')"]).await;
+        let other = db.client().await.unwrap();
+        run(&other, &["INSERT INTO t VALUES (201, 'early')"]).await;
+        worker.apply(&underpin_core::key::Frontier::End, 10_000).await.unwrap();
+        run(&app, &["COMMIT"]).await;
+        assert_eq!(probe.backlog().await.unwrap(), 1);
+        steps.control().await.abort(&steps.spec).await.unwrap();
+        assert_eq!(probe.backlog().await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn who_holds_the_table_is_named() {
+    on_each(&Flavor::POSTGRES_MATRIX, async |db| {
+        let client = db.client().await.unwrap();
+        run(&client, &[TABLE]).await;
+        let steps = Steps::recorded(&db, CHANGE).await;
+        let holder = db.client().await.unwrap();
+        let begin =
+            ["SET application_name = 'nightly report'", "BEGIN", "LOCK TABLE t IN EXCLUSIVE MODE"];
+        run(&holder, &begin).await;
+        let error = steps.control().await.prepare(&steps.spec).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::LockNotHad, "{error}");
+        let pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        let text = error.to_string();
+        for part in [
+            &format!("session {pid} of postgres"),
+            "nightly report",
+            "ExclusiveLock",
+            "LOCK TABLE t",
+        ] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+        run(
+            &holder,
+            &["COMMIT", "BEGIN", "INSERT INTO t VALUES (1, 'x')", "PREPARE TRANSACTION 'batch 7'"],
+        )
+        .await;
+        let error = steps.control().await.prepare(&steps.spec).await.unwrap_err();
+        let text = error.to_string();
+        for part in ["prepared transaction batch 7", "ROLLBACK PREPARED"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+        run(&holder, &["ROLLBACK PREPARED 'batch 7'"]).await;
+        steps.control().await.prepare(&steps.spec).await.unwrap();
+    });
+}
+
+async fn server(url: &str, replicas: &[String]) -> Postgres {
+    let resolved = options::resolve(url, &FileSearch::none(), &|_| None).unwrap();
+    let settings = SessionSettings::default();
+    Postgres::open(resolved.options, settings, "underpin".to_owned(), replicas.to_vec())
+        .await
+        .unwrap()
+}
+
+/// Reads the lag until it is as wanted.
+async fn lag_until(
+    probe: &mut impl Probe,
+    what: &str,
+    wanted: impl Fn(&LagReading) -> bool,
+) -> LagReading {
+    let until = Instant::now() + LIMIT;
+    loop {
+        let readings = probe.lag().await.unwrap();
+        assert_eq!(readings.len(), 1, "{readings:?}");
+        if wanted(&readings[0]) {
+            return readings[0].clone();
+        }
+        assert!(Instant::now() < until, "{what}: {readings:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lag_is_told_from_positions_whoever_is_asked() {
+    for flavor in [Flavor::PostgresDistro, Flavor::Postgres18] {
+        if !wanted(flavor) {
+            continue;
+        }
+        let pair = Pair::start(&ServerSpec::new(flavor)).unwrap();
+        let url = format!("{}postgres", pair.primary.url());
+        let statements = [TABLE, "CREATE TABLE w (n int)"].map(str::to_owned).to_vec();
+        sql::execute(&url, statements).unwrap();
+        let replica = format!("postgres://postgres@127.0.0.1:{}/", pair.replica.port());
+        for replicas in [vec![], vec![replica]] {
+            let server = server(&url, &replicas).await;
+            let mut asked = request(CHANGE);
+            asked.replicas.clone_from(&replicas);
+            let plan = server.control().await.unwrap().plan(&asked).await.unwrap();
+            assert_eq!(plan.replicas.len(), 1, "{:?}", plan.replicas);
+            let mut probe = server.probe(&Arc::new(plan.spec.unwrap())).await.unwrap();
+            lag_until(&mut probe, "no lag at rest", |one| one.lag_ms == Some(0)).await;
+
+            pair.stop_applying().unwrap();
+            let write = "INSERT INTO w SELECT generate_series(1, 1000)".to_owned();
+            sql::execute(&url, vec![write]).unwrap();
+            let stalled = Instant::now();
+            // The server's own figure would stand still here.
+            lag_until(&mut probe, "two seconds", |one| one.lag_ms >= Some(2000)).await;
+            assert!(stalled.elapsed() >= Duration::from_millis(1900), "{:?}", stalled.elapsed());
+            pair.start_applying().unwrap();
+            lag_until(&mut probe, "caught up", |one| one.lag_ms == Some(0)).await;
+
+            // An idle primary makes no lag, however long.
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let idle = probe.lag().await.unwrap();
+            assert!(idle[0].lag_ms < Some(1000), "{idle:?}");
+        }
+        let server = server(&url, &[]).await;
+        let plan = server.control().await.unwrap().plan(&request(CHANGE)).await.unwrap();
+        let mut probe = server.probe(&Arc::new(plan.spec.unwrap())).await.unwrap();
+        pair.stop_replica().unwrap();
+        let gone = lag_until(&mut probe, "gone", |one| one.lag_ms.is_none()).await;
+        assert!(gone.error.contains("left the primary's list"), "{gone:?}");
+        pair.start_applying().unwrap();
+        lag_until(&mut probe, "back", |one| one.lag_ms.is_some()).await;
+
+        let off = self::server(&url, &["none".to_owned()]).await;
+        let plan = off.control().await.unwrap().plan(&request(CHANGE)).await.unwrap();
+        let mut probe = off.probe(&Arc::new(plan.spec.unwrap())).await.unwrap();
+        assert_eq!(probe.lag().await.unwrap(), vec![]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_replica_is_not_taken_for_one() {
+    let Some(db) = TestDb::new(Flavor::PostgresDistro) else { return };
+    pg::execute(&db.url(), vec![TABLE.to_owned()]).unwrap();
+    let itself = options::resolve(&db.url(), &FileSearch::none(), &|_| None).unwrap().options;
+    let url = format!("postgres://127.0.0.1:{}/", itself.port);
+    let nobody = "postgres://127.0.0.1:1/?connect_timeout=1".to_owned();
+    let server = server(&db.url(), &[url, nobody]).await;
+    let plan = server.control().await.unwrap().plan(&request(CHANGE)).await.unwrap();
+    let mut probe = server.probe(&Arc::new(plan.spec.unwrap())).await.unwrap();
+    let readings = probe.lag().await.unwrap();
+    assert_eq!(readings.len(), 2);
+    assert!(readings[0].error.contains("no standby"), "{readings:?}");
+    assert!(readings[1].error.contains("refused"), "{readings:?}");
+    assert!(readings.iter().all(|one| one.lag_ms.is_none()));
+}
