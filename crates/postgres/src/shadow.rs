@@ -56,7 +56,7 @@ impl Shadow for Control {
             "SET LOCAL search_path TO DEFAULT; {}; COMMIT",
             alter.render(&source, |_| false)
         );
-        self.begin_on_live(&source, &object).await?;
+        self.begin_on_live(&source, &object, spec).await?;
         let done = run(&self.session, &sql, "changing in place", &object).await.map(drop);
         self.on_live(undo(&self.session, done).await, spec).await
     }
@@ -152,7 +152,7 @@ impl Control {
         let shape = Shape::read(&self.session, spec).await?;
         let object = shape.table.clone();
         let owner = format!("SET LOCAL ROLE {}", shape.owner);
-        self.begin_on_live(&shape.places.source, &object).await?;
+        self.begin_on_live(&shape.places.source, &object, spec).await?;
         let mut statements = vec![owner];
         statements.extend(trigger::log_sql(&shape, &spec.run_id)?);
         statements.extend(trigger::capture_sql(&shape, spec, Capture::Rows)?);
@@ -177,9 +177,14 @@ impl Control {
     /// Begins a transaction that holds the table against vacuum and definitions but no one else: a
     /// request for this lock makes autovacuum give way, which a short request for a stronger one never
     /// does. What follows waits no longer than the lock time-out.
-    pub(crate) async fn begin_on_live(&self, table: &str, object: &str) -> DbResult<()> {
+    pub(crate) async fn begin_on_live(
+        &self,
+        table: &str,
+        object: &str,
+        spec: &RunSpec,
+    ) -> DbResult<()> {
         let begun = begin_on_live(&self.session, table, object).await;
-        undo(&self.session, begun).await
+        self.on_live(undo(&self.session, begun).await, spec).await
     }
 
     /// Names who holds the table where its lock was not had.
@@ -216,7 +221,7 @@ impl Control {
         if found.is_empty() {
             return Ok(());
         }
-        self.begin_on_live(&source, &object).await?;
+        self.begin_on_live(&source, &object, spec).await?;
         let drops: Vec<String> = found.iter().map(|row| text(row, 0)).collect();
         let sql = format!("{}; COMMIT", drops.join("; "));
         let done = run(&self.session, &sql, "dropping the capture triggers of", &object).await;

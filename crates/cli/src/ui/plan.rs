@@ -4,7 +4,7 @@
 
 use underpin_core::finding::{Finding, Severity, is_refused};
 use underpin_core::mapping::KeySpec;
-use underpin_core::plan::{Plan, RunSpec, Strategy};
+use underpin_core::plan::{Flow, Plan, RunSpec, Strategy};
 
 use super::figures::{bytes, count};
 
@@ -84,14 +84,20 @@ fn copy_facts(spec: &RunSpec) -> Vec<(&'static str, String)> {
         later => format!("{later} built after the copy"),
     };
     let names = &spec.names;
+    let creates = match spec.flow {
+        Flow::KeyRanges => {
+            format!("{} and {}, three triggers, in {}", names.shadow, names.log, spec.schema)
+        }
+        // There they stand in a schema of their own.
+        Flow::Blocks => {
+            format!("shadow and change log in schema underpin_{}, triggers", spec.run_id)
+        }
+    };
     vec![
         ("key", key(&spec.key)),
         ("columns", if columns.is_empty() { "as they are".to_owned() } else { columns.join("; ") }),
         ("indexes", indexes),
-        (
-            "creates",
-            format!("{} and {}, three triggers, in {}", names.shadow, names.log, spec.schema),
-        ),
+        ("creates", creates),
     ]
 }
 

@@ -29,8 +29,9 @@ fn holders_sql(schema: &str, table: &str) -> DbResult<String> {
          ELSE coalesce(a.state || ', last: ' || left(regexp_replace(a.query, '\\s+', ' ', 'g'), 60), \
          'what it does cannot be seen') END, a.backend_type = 'autovacuum worker' \
          FROM held LEFT JOIN pg_stat_activity a ON a.pid = held.pid \
-         LEFT JOIN pg_prepared_xacts p ON held.pid IS NULL \
-         AND '-1/' || p.transaction = held.virtualtransaction ORDER BY age_s DESC"
+         LEFT JOIN pg_locks x ON held.pid IS NULL AND x.pid IS NULL \
+         AND x.locktype = 'transactionid' AND x.virtualtransaction = held.virtualtransaction \
+         LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid ORDER BY age_s DESC"
     ))
 }
 
