@@ -244,7 +244,7 @@ fn unknown_dependents_sql(oid: u32) -> String {
         of(
             "pg_catalog.pg_class",
             &format!(
-                "relkind IN ('S', 't') OR oid IN (SELECT indexrelid FROM pg_catalog.pg_index WHERE \
+                "relkind IN ('S', 't') OR oid = {oid} OR oid IN (SELECT indexrelid FROM pg_catalog.pg_index WHERE \
                  indrelid = {oid})"
             ),
         ),
