@@ -20,14 +20,14 @@ fn a_change_made_step_by_step_keeps_every_row() {
             &app,
             &[
                 "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, u int UNIQUE, v \
-                 varchar(20), j json, s text GENERATED ALWAYS AS (v || '!') STORED)",
+                 varchar(20), w varchar(9), j json, s text GENERATED ALWAYS AS (v || '!') STORED)",
                 "CREATE INDEX vk ON t (v)",
-                "INSERT INTO t (u, v, j) SELECT i, nullif('v' || i, 'v3'), '{\"a\": 1}' FROM \
+                "INSERT INTO t (u, w, v, j) SELECT i, i::text, nullif('v' || i, 'v3'), '{\"a\": 1}' FROM \
                  generate_series(1, 3000) i",
             ],
         )
         .await;
-        let change = "ALTER TABLE t ALTER id TYPE bigint, ALTER v TYPE text, ADD n int NOT NULL DEFAULT \
+        let change = "ALTER TABLE t ALTER id TYPE bigint, ALTER w TYPE text, ADD n int NOT NULL DEFAULT \
                       7, ALTER j TYPE jsonb";
         let steps = Steps::begin(&db, change).await;
         let mut worker = steps.worker().await;
@@ -61,7 +61,7 @@ fn a_change_made_step_by_step_keeps_every_row() {
         apply_all(&mut worker).await;
         assert_eq!(verify_all(&mut worker, 1000).await, (0, vec![]));
         run(&app, &["UPDATE t SET v = 'at the lock', u = NULL WHERE id IN (7, 8)"]).await;
-        let shown = "SELECT id, u, v, j::jsonb, s FROM t ORDER BY id";
+        let shown = "SELECT id, u, v, w, j::jsonb, s FROM t ORDER BY id";
         let before = rows(&db, shown).await;
         let outcome = control.try_swap(&steps.spec, &steps.grip, 1000).await.unwrap();
         assert!(matches!(outcome, SwapOutcome::Swapped { drained: 2, .. }), "{outcome:?}");
