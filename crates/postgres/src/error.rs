@@ -11,8 +11,6 @@ use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 /// The lock was not had within `lock_timeout`, or at once with NOWAIT.
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
-/// A definition that was read has changed since the statement was prepared.
-pub(crate) const PLAN_CHANGED: &str = "0A000";
 
 /// What the error means for the run.
 ///
