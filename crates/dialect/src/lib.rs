@@ -140,7 +140,7 @@ pub trait Shadow {
     /// Makes shadow, change log and capture triggers, and notes the source's identity. Idempotent.
     ///
     /// Where the copy goes by blocks it is called again after `Truncated`: then it makes all of them
-    /// anew, in one transaction, and fixes the end of the copy anew.
+    /// anew, the log too, and the end of the copy is fixed anew.
     ///
     /// # Errors
     /// `LockNotHad` where the triggers could not be installed within the lock time-out.

@@ -22,12 +22,18 @@ pub(super) fn heaps(snapshot: &Snapshot) -> Done<&Heaps> {
     snapshot.heaps.as_ref().ok_or(Cut::Missing("heaps"))
 }
 
-/// Everything of a run, anew, in one transaction under the source's lock.
+/// Everything of a run, anew: what an earlier try or an earlier copy left goes in a transaction of its
+/// own, then shadow, log and triggers are made under the source's lock.
 pub(super) async fn prepare(session: &Session) -> Done<Event> {
     let (timeout_us, without_lock, ends_early) = session.now(|world| {
         let early = world.has(Fault::EndBeforeTriggers);
         (world.scenario.lock_timeout_us, world.has(Fault::TriggersWithoutLock), early)
     });
+    if session.now(|world| world.db.log.is_some()) {
+        session.statement().await?;
+        session.lock(SOURCE, timeout_us).await?;
+        defined(session, Definition::Abort).await?;
+    }
     if ends_early {
         session.statement().await?;
         session.now(|world| {
