@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
 use tokio_postgres::SimpleQueryMessage;
 use underpin_dialect::{DbResult, ErrorKind};
 use underpin_postgres::Postgres;
@@ -261,21 +262,30 @@ async fn sockets_services_and_the_environment_lead_there_too() {
     }
 }
 
-/// Stands between and greets with a number of its own, as poolers do.
-async fn pooler(server_port: u16) -> u16 {
+/// Stands between and greets with a number of its own, as poolers do. Gives its port and, once the client
+/// has gone, all that it said.
+async fn pooler(server_port: u16) -> (u16, JoinHandle<String>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
+    let heard = tokio::spawn(async move {
         let (client, _) = listener.accept().await.unwrap();
         let server = tokio::net::TcpStream::connect(("127.0.0.1", server_port)).await.unwrap();
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = server.into_split();
-        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        let hears = tokio::spawn(async move {
+            let mut said = Vec::new();
+            let mut bytes = vec![0; 16 * 1024];
+            while let Ok(count @ 1..) = from_client.read(&mut bytes).await {
+                said.extend_from_slice(&bytes[..count]);
+                to_server.write_all(&bytes[..count]).await.unwrap();
+            }
+            String::from_utf8_lossy(&said).into_owned()
+        });
         let mut greeted = false;
         // Until the client hangs up.
         loop {
             let mut bytes = vec![0; 16 * 1024];
-            let Ok(count @ 1..) = from_server.read(&mut bytes).await else { return };
+            let Ok(count @ 1..) = from_server.read(&mut bytes).await else { break };
             // The key's message: 'K', its length 12, the process's number, a secret.
             let key = bytes[..count].windows(5).position(|window| window == b"K\0\0\0\x0c");
             if let (false, Some(at)) = (greeted, key) {
@@ -283,22 +293,26 @@ async fn pooler(server_port: u16) -> u16 {
                 greeted = true;
             }
             if to_client.write_all(&bytes[..count]).await.is_err() {
-                return;
+                break;
             }
         }
+        hears.await.unwrap()
     });
-    port
+    (port, heard)
 }
 
 #[tokio::test]
 async fn a_pooler_in_between_is_refused() {
     for flavor in Flavor::POSTGRES_MATRIX {
         let Some(db) = TestDb::new(flavor) else { continue };
-        let port = pooler(options(&db.url()).port).await;
+        let (port, heard) = pooler(options(&db.url()).port).await;
         let url = format!("postgres://postgres@127.0.0.1:{port}/{}?sslmode=disable", db.name());
         let error = try_session(&url).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Refused, "{error}");
         assert!(error.to_string().contains("pooler"), "{error}");
+        // Whatever had been set would be left to whoever gets that session next.
+        let heard = heard.await.unwrap();
+        assert!(heard.contains("pg_backend_pid") && !heard.contains("SET "), "{heard}");
     }
 }
 

@@ -115,10 +115,11 @@ async fn open(options: &ConnectOptions, settings: &SessionSettings) -> DbResult<
     let dial::Dialled { client, connection, epitaph, encrypted } = dial::dial(options).await?;
     let object = options.describe();
     let capabilities = read_version(&client).await?;
+    let greeted = greeting::greeted_pid(&client, encrypted).await?;
+    identity::refuse_pooler(&client, greeted).await?;
     settings.apply(&client, &capabilities, &object).await?;
     settings.check(&client, &capabilities).await?;
-    let greeted = greeting::greeted_pid(&client, encrypted).await?;
-    let id = SessionId::take(&client, greeted).await?;
+    let id = SessionId::take(&client).await?;
     let identity = ServerIdentity::read(&client, &capabilities).await?;
     Ok(Session { client, id, identity, capabilities, encrypted, epitaph, connection })
 }

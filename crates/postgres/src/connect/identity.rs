@@ -130,27 +130,38 @@ pub struct SessionId {
 }
 
 impl SessionId {
-    /// Asks the server who this session is; `greeted` is the number that it was greeted with.
-    ///
-    /// # Errors
-    /// `Refused` where a pooler answers with sessions of its own, which lose settings and locks.
-    pub(super) async fn take(client: &Client, greeted: u32) -> DbResult<Self> {
+    /// Asks the server who this session is. The session's settings must hold.
+    pub(super) async fn take(client: &Client) -> DbResult<Self> {
         let attempted = "asking for the session's id";
         let sql = "SELECT pid, backend_start FROM pg_catalog.pg_stat_activity \
                    WHERE pid = pg_catalog.pg_backend_pid()";
         let row = one_row(client, sql, attempted).await?;
-        let pid = row.get(0).and_then(|text| text.parse().ok()).unwrap_or(0);
         let started = row.get(1).unwrap_or_default().to_owned();
-        if pid != greeted || started.is_empty() {
-            return Err(DbError::new(ErrorKind::Refused, attempted, format!("session {pid}"))
-                .help(format!(
-                    "The server knows this session as {pid}, but we were greeted as {greeted}: a \
-                     connection pooler (PgBouncer or its like) stands between. Connect straight to \
-                     the server: locks, settings and cancelling need sessions of their own"
-                )));
+        match row.get(0).and_then(|text| text.parse().ok()) {
+            Some(pid) if !started.is_empty() => Ok(Self { pid, started }),
+            _ => Err(DbError::new(ErrorKind::Other, attempted, "").help("The answer is odd")),
         }
-        Ok(Self { pid, started })
     }
+}
+
+/// Refuses a session that is not ours alone; `greeted` is the number that we were greeted with.
+///
+/// To be asked before anything is set: a pooler would hand the session with our settings to others.
+///
+/// # Errors
+/// `Refused` where somebody stands between.
+pub(super) async fn refuse_pooler(client: &Client, greeted: u32) -> DbResult<()> {
+    let attempted = "asking for the session's id";
+    let row = one_row(client, "SELECT pg_catalog.pg_backend_pid()", attempted).await?;
+    let pid = row.get(0).unwrap_or_default();
+    if pid == greeted.to_string() {
+        return Ok(());
+    }
+    Err(DbError::new(ErrorKind::Refused, attempted, format!("session {pid}")).help(format!(
+        "The server knows this session as {pid}, but we were greeted as {greeted}: a connection pooler \
+         (PgBouncer or its like) stands between. Connect straight to the server: locks, settings and \
+         cancelling need sessions of their own"
+    )))
 }
 
 async fn one_row(client: &Client, sql: &str, attempted: &str) -> DbResult<SimpleQueryRow> {
