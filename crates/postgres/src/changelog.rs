@@ -19,10 +19,13 @@ use underpin_core::plan::RunSpec;
 use underpin_dialect::{ChangeLog, DbError, DbResult, ErrorKind};
 
 use crate::connect::Session;
-use crate::query::{cell, first, number, run};
+use crate::query::{cell, first, literal, number, run};
 use crate::shape::{self, Shape};
 use crate::worker::Worker;
 use crate::{diagnose, names};
+
+/// Blocks of the shadow that one transaction of settling reads: about a second's work.
+const SETTLE_BLOCKS: u64 = 65_536;
 
 /// Entries that are drained under the lock at most: far fewer than a second's work, so that a longer log
 /// is found out before the application has waited for it.
@@ -51,17 +54,28 @@ impl ChangeLog for Worker {
         }
     }
 
+    /// First all pending keys are to do, in one snapshot; then their rows are taken out of the shadow,
+    /// some blocks in each transaction: it has no index yet, and may be long. What becomes pending
+    /// meanwhile is left for `apply`: each row that stays is as it was in that first snapshot.
     async fn settle(&mut self) -> DbResult<u64> {
-        match self.settle_in_transaction().await {
-            Ok(rows) => {
-                self.commit().await?;
-                Ok(rows)
-            }
-            Err(error) => {
-                self.roll_back(&error).await?;
-                Err(error)
-            }
+        let noted = self.note_pending().await;
+        if self.ended(noted).await? == 0 {
+            return Ok(0);
         }
+        let object = self.shape.table.clone();
+        let sql = format!(
+            "SELECT pg_relation_size({}::regclass) / current_setting('block_size')::bigint",
+            literal(&self.shape.places.shadow)?
+        );
+        let blocks = number(&self.session, &sql, "measuring the shadow of", &object).await?;
+        let mut rows = 0;
+        let mut from = 0;
+        while from < blocks {
+            let part = self.settle_part(from).await;
+            rows += self.ended(part).await?;
+            from += SETTLE_BLOCKS;
+        }
+        Ok(rows)
     }
 }
 
@@ -78,22 +92,46 @@ impl Worker {
         write(&self.session, &self.shape, &pending, keys_max).await
     }
 
-    /// One pass without an index: the shadow's rows of all pending keys go, and the keys are to do.
-    async fn settle_in_transaction(&mut self) -> DbResult<u64> {
+    /// Makes everything pending a thing to do; returns how many keys are to do now.
+    async fn note_pending(&mut self) -> DbResult<u64> {
         let object = self.shape.table.clone();
         self.begin_snapshot().await?;
-        Pending::read(&self.session, &self.shape).await?;
+        let pending = Pending::read(&self.session, &self.shape).await?;
+        if pending.entries > 0 {
+            let sql = format!("{}; {}", to_do_sql(&self.shape), advance_sql(&self.shape));
+            run(&self.session, &sql, "settling the shadow of", &object).await?;
+        }
+        Ok(pending.to_do + pending.keys)
+    }
+
+    /// Takes the rows of all keys that are to do out of some blocks of the shadow.
+    async fn settle_part(&mut self, from: u64) -> DbResult<u64> {
+        let object = self.shape.table.clone();
+        self.begin().await?;
         let shape = &self.shape;
-        let delete = format!(
-            "DELETE FROM {} AS underpin_n USING {} AS underpin_p WHERE {}",
+        let sql = format!(
+            "DELETE FROM {} AS underpin_n USING {} AS underpin_p WHERE underpin_n.ctid >= \
+             '({from},0)'::tid AND underpin_n.ctid < '({},0)'::tid AND {}",
             shape.places.shadow,
-            pending_keys(shape),
+            shape.todo,
+            from + SETTLE_BLOCKS,
             shape.shadow_meets()
         );
-        let rows = run(&self.session, &delete, "settling the shadow of", &object).await?;
-        let sql = format!("{}; {}", to_do_sql(shape), advance_sql(shape));
-        run(&self.session, &sql, "settling the shadow of", &object).await?;
-        Ok(rows)
+        run(&self.session, &sql, "settling the shadow of", &object).await
+    }
+
+    /// Ends the transaction of a piece of work.
+    async fn ended<T>(&mut self, done: DbResult<T>) -> DbResult<T> {
+        match done {
+            Ok(value) => {
+                self.commit().await?;
+                Ok(value)
+            }
+            Err(error) => {
+                self.roll_back(&error).await?;
+                Err(error)
+            }
+        }
     }
 }
 
@@ -214,7 +252,7 @@ pub(crate) async fn drain(
     let sql = format!(
         "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL enable_seqscan = on; \
          SET LOCAL statement_timeout = {}; SET LOCAL ROLE {}",
-        crate::query::literal(&statement_timeout)?,
+        literal(&statement_timeout)?,
         crate::query::quote(&role)?
     );
     run(session, &sql, "ending the last drain of", object).await?;
@@ -242,10 +280,12 @@ async fn drain_all(session: &Session, shape: &Shape) -> DbResult<Option<u64>> {
 pub(crate) fn backlog_sql(spec: &RunSpec, at_most: u64) -> DbResult<String> {
     let log = names::places(spec)?.log;
     let (todo, state) = (shape::todo_place(&spec.run_id)?, shape::state_place(&spec.run_id)?);
-    let pending = is_pending_by(&state);
+    // Two ranges of the index, one after the other: each stops at the limit.
     Ok(format!(
-        "SELECT (SELECT count(*) FROM (SELECT 1 FROM {log} AS l WHERE {pending} LIMIT {at_most}) AS p) \
-         + (SELECT count(*) FROM (SELECT 1 FROM {todo} LIMIT {at_most}) AS t)"
+        "SET LOCAL enable_seqscan = off; SELECT (SELECT count(*) FROM ((SELECT 1 FROM {log} AS l WHERE \
+         l.xid >= (SELECT pg_snapshot_xmax(applied) FROM {state}) LIMIT {at_most}) UNION ALL (SELECT 1 \
+         FROM {log} AS l WHERE l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(applied) FROM {state})) LIMIT \
+         {at_most})) AS p) + (SELECT count(*) FROM (SELECT 1 FROM {todo} LIMIT {at_most}) AS t)"
     ))
 }
 
@@ -267,13 +307,10 @@ pub(crate) fn truncated(shape: &Shape) -> DbError {
 /// Whether it is seen now is the server's own business: this statement reads it, or not. Both ways are
 /// ranges of the log's index, so a long transaction elsewhere does not make reading slow.
 pub(crate) fn is_pending(shape: &Shape) -> String {
-    is_pending_by(&shape.state)
-}
-
-fn is_pending_by(state: &str) -> String {
     format!(
         "(l.xid >= (SELECT pg_snapshot_xmax(applied) FROM {state}) OR l.xid = ANY (ARRAY(SELECT \
-         pg_snapshot_xip(applied) FROM {state})))"
+         pg_snapshot_xip(applied) FROM {state})))",
+        state = shape.state
     )
 }
 

@@ -13,11 +13,10 @@ use underpin_core::plan::RunSpec;
 use underpin_core::throttle::LagReading;
 use underpin_dialect::{DbResult, ErrorKind};
 
+use crate::changelog;
 use crate::connect::Session;
 use crate::database::Postgres;
-use crate::names;
 use crate::query::{first, literal, number, quote, text};
-use crate::shape;
 use crate::store::command_of;
 
 pub(crate) use holders::{holders, old_holder};
@@ -54,15 +53,7 @@ impl underpin_dialect::Probe for Probe {
     }
 
     async fn backlog(&mut self) -> DbResult<u64> {
-        let run_id = &self.spec.run_id;
-        let log = crate::query::quote_table(&names::private_schema(run_id), &self.spec.names.log)?;
-        let state = shape::state_place(run_id)?;
-        // Entries that the snapshot up to which the log has been applied did not see.
-        let sql = format!(
-            "SELECT count(*) FROM (SELECT 1 FROM {log} AS l, {state} AS s \
-             WHERE l.xid >= pg_snapshot_xmin(s.applied) \
-             AND NOT pg_visible_in_snapshot(l.xid, s.applied) LIMIT {BACKLOG_COUNTED_MAX}) AS entries"
-        );
+        let sql = changelog::backlog_sql(&self.spec, BACKLOG_COUNTED_MAX)?;
         match number(&self.session, &sql, "counting the log of", &self.spec.table).await {
             // Before it is made and after it is dropped there is no log.
             Err(error) if error.kind == ErrorKind::NotFound => Ok(0),
