@@ -9,16 +9,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::app::{self, App};
 use crate::product::{Ended, Product};
 use crate::servers::Flavor;
 use crate::stage::Stage;
-use crate::workload::{
-    Differences, Errors, Layout, Settings, Summary, Workload, compare_replica, compare_table,
-};
+use crate::workload::{Differences, Errors, Layout, Settings, Summary};
 
 /// Needs a copy on every server: a column grows, one is added that may not be null, and an index.
 pub const CHANGE: &str = "ALTER TABLE orders MODIFY customer BIGINT NOT NULL, \
      ADD COLUMN priority SMALLINT NOT NULL DEFAULT 3, ADD INDEX amount (amount)";
+/// The same on PostgreSQL, where a constraint takes the index's place.
+pub const CHANGE_POSTGRES: &str = "ALTER TABLE orders ALTER COLUMN customer TYPE bigint, \
+     ADD COLUMN priority smallint NOT NULL DEFAULT 3, \
+     ADD CONSTRAINT orders_customer_id UNIQUE (customer, shop, id)";
 
 /// How long the writers write alone before and after.
 const ALONE: Duration = Duration::from_secs(3);
@@ -75,14 +78,15 @@ pub async fn play(script: Script, product: &Product) -> Result<Report> {
     script.tell(|| format!("loaded {} rows in {seconds:.1} s", grouped(rows(layout))));
     let lag = stage.watch_lag().await?;
     let settings = Settings { url: stage.url(), layout, rate_per_s, seed };
-    let writers = Workload::start(&settings).await?;
+    let writers = App::start(&settings).await?;
     script.tell(|| format!("{} writers: insert, update, delete, roll back", layout.writers));
     tokio::time::sleep(ALONE).await;
-    script.tell(|| format!("underpin run '{CHANGE}'"));
+    let change = change(flavor);
+    script.tell(|| format!("underpin run '{change}'"));
     let from = writers.elapsed();
     let (product, url) = (product.clone(), stage.url());
     let call = move || {
-        let words = ["run", &url, CHANGE, "--yes"];
+        let words = ["run", &url, change, "--yes"];
         product.call(&words, |event| {
             if script.talk {
                 show(event)
@@ -93,26 +97,32 @@ pub async fn play(script: Script, product: &Product) -> Result<Report> {
         tokio::task::spawn_blocking(call).await.context("calling underpin panicked")??;
     let to = writers.elapsed();
     tokio::time::sleep(ALONE).await;
-    let outcome = writers.stop().await?;
+    let seen = writers.stop(layout).await?;
     let lag_peak = lag.stop().await?;
     script.tell(|| "comparing the table with what the writers were promised".to_owned());
-    let differences = compare_table(&stage.url(), layout, &outcome.models).await?;
+    let differences = seen.compare(&stage.url()).await?;
     Ok(Report {
         product,
-        before: Summary::between(&outcome.samples, Duration::ZERO, from),
-        during: Summary::between(&outcome.samples, from, to),
-        errors: outcome.errors,
+        before: Summary::between(&seen.samples, Duration::ZERO, from),
+        during: Summary::between(&seen.samples, from, to),
+        errors: seen.errors,
         differences,
         replica: compare_with_replica(&stage).await.map_err(|error| format!("{error:#}")),
         lag_peak,
-        changed: stage.has_column("priority").await?,
+        changed: app::has_column(&stage.url(), "priority")?,
     })
 }
 
 async fn compare_with_replica(stage: &Stage) -> Result<u64> {
     stage.wait_caught_up()?;
     let replica = stage.replica_url().context("there is no replica")?;
-    compare_replica(&stage.url(), &replica).await
+    app::compare_replica(&stage.url(), &replica).await
+}
+
+/// The demo's change in the words of the server.
+#[must_use]
+pub const fn change(flavor: Flavor) -> &'static str {
+    if flavor.is_postgres() { CHANGE_POSTGRES } else { CHANGE }
 }
 
 fn rows(layout: Layout) -> u64 {

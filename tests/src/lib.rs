@@ -4,11 +4,13 @@
 //! `underpin` only as a user does, by its command line and by the tables it leaves.
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
+pub mod app;
 pub mod bench;
 pub mod catalogue;
 pub mod cli;
 pub mod demo;
 pub mod memory;
+pub mod mirrored;
 pub mod prober;
 pub mod product;
 pub mod proxy;

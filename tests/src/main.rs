@@ -129,9 +129,6 @@ fn writers(words: &[String]) -> Result<()> {
 fn demo_or_soak(command: &str, words: &[String]) -> Result<ExitCode> {
     let known = ["--db", "--rows", "--writers", "--rate", "--seed", "--runs"];
     let options = Options::read(words, &known, &["--docker"])?;
-    if options.all("--db").contains(&"postgres") {
-        bail!("PostgreSQL is not supported yet; --db mariadb and --db mysql are");
-    }
     let rows = options.value("--rows", 1_000_000)?;
     let layout = Layout { rows, writers: options.value("--writers", 4)? };
     let script = Script {

@@ -4,10 +4,11 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::demo::{CHANGE, grouped};
+use crate::app::{self, App};
+use crate::demo::{self, grouped};
 use crate::product::Product;
 use crate::servers::{Flavor, Server, ServerSpec, sql};
-use crate::workload::{self, Layout, Settings, Workload};
+use crate::workload::{Layout, Settings};
 
 /// What the product may take at most, in bytes.
 pub const LIMIT_BYTES: u64 = 64 << 20;
@@ -18,13 +19,14 @@ pub const LIMIT_BYTES: u64 = 64 << 20;
 /// When the change failed, a writer saw an error, or it could not be played.
 pub async fn of_a_change(url: &str, rows: i64, product: &Product) -> Result<u64> {
     let layout = Layout { rows, writers: 4 };
-    workload::load(url, layout).await.context("loading the table")?;
+    app::load(url, layout).await.context("loading the table")?;
     let settings = Settings { url: url.to_owned(), layout, rate_per_s: Some(100), seed: 3 };
-    let writers = Workload::start(&settings).await?;
+    let writers = App::start(&settings).await?;
     let (product, url) = (product.clone(), url.to_owned());
-    let call = move || product.call(&["run", &url, CHANGE, "--replica", "none", "--yes"], |_| {});
+    let change = if sql::is_postgres(&url) { demo::CHANGE_POSTGRES } else { demo::CHANGE };
+    let call = move || product.call(&["run", &url, change, "--replica", "none", "--yes"], |_| {});
     let ended = tokio::task::spawn_blocking(call).await.context("calling underpin")??;
-    let outcome = writers.stop().await?;
+    let outcome = writers.stop(layout).await?;
     ensure!(ended.code == Some(0), "ended with {:?}: {}", ended.code, ended.stderr);
     ensure!(
         outcome.errors.total() == 0,
@@ -41,8 +43,11 @@ pub async fn of_a_change(url: &str, rows: i64, product: &Product) -> Result<u64>
 /// # Errors
 /// As [`of_a_change`]; and when it took more than the limit.
 pub async fn soak(flavor: Flavor, sizes: &[i64], product: &Product) -> Result<()> {
-    let server =
-        Server::start(&ServerSpec::new(flavor).option("innodb-buffer-pool-size=768M"), false)?;
+    let cache = match flavor.is_postgres() {
+        true => "shared_buffers=768MB",
+        false => "innodb-buffer-pool-size=768M",
+    };
+    let server = Server::start(&ServerSpec::new(flavor).option(cache), false)?;
     sql::execute(&server.url(), vec!["CREATE DATABASE shop".to_owned()])?;
     println!("{:>12} {:>10}", "rows", "peak KiB");
     for &rows in sizes {

@@ -11,8 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinHandle;
 
-use crate::servers::{Endpoints, Flavor, Pair, ServerSpec, sql};
-use crate::workload::{self, Layout};
+use crate::app;
+use crate::servers::{Endpoints, Flavor, Pair, ServerSpec, pg, sql};
+use crate::workload::Layout;
 
 const DATABASE: &str = "shop";
 const CATCH_UP: Duration = Duration::from_secs(300);
@@ -43,13 +44,7 @@ impl Stage {
             let (compose, endpoints) = Compose::up(flavor)?;
             return Ok(Self { endpoints, layout, _servers: Servers::Docker { _compose: compose } });
         }
-        // a table that fits in memory, as the working set of a healthy production server does
-        let spec = ServerSpec::new(flavor).option("innodb-buffer-pool-size=768M");
-        let spec = match flavor.is_mariadb() {
-            true => spec.option("innodb-log-file-size=512M"),
-            false => spec.option("innodb-redo-log-capacity=512M"),
-        };
-        let pair = Pair::start(&spec)?;
+        let pair = Pair::start(&roomy(flavor))?;
         let endpoints =
             Endpoints { flavor, primary: pair.primary.url(), replica: Some(pair.replica.url()) };
         Ok(Self { endpoints, layout, _servers: Servers::Own { _pair: Box::new(pair) } })
@@ -60,16 +55,15 @@ impl Stage {
     /// # Errors
     /// The server's words.
     pub async fn load(&self) -> Result<()> {
-        let make = vec![
-            format!("DROP DATABASE IF EXISTS {DATABASE}"),
-            format!("CREATE DATABASE {DATABASE}"),
-            format!(
-                "CREATE TABLE {DATABASE}.heartbeat (id INT PRIMARY KEY, beat_us BIGINT NOT NULL)"
-            ),
-            format!("INSERT INTO {DATABASE}.heartbeat VALUES (1, 0)"),
-        ];
+        let make = ["DROP DATABASE IF EXISTS", "CREATE DATABASE"];
+        let make = make.map(|words| format!("{words} {DATABASE}")).to_vec();
         sql::execute(&self.endpoints.primary, make)?;
-        workload::load(&self.url(), self.layout).await?;
+        let heartbeat = [
+            "CREATE TABLE heartbeat (id INT PRIMARY KEY, beat_us BIGINT NOT NULL)",
+            "INSERT INTO heartbeat VALUES (1, 0)",
+        ];
+        sql::execute(&self.url(), heartbeat.map(str::to_owned).to_vec())?;
+        app::load(&self.url(), self.layout).await?;
         self.wait_caught_up()
     }
 
@@ -99,18 +93,6 @@ impl Stage {
         self.endpoints.wait_caught_up(CATCH_UP)
     }
 
-    /// Whether the demo table has a column of that name.
-    ///
-    /// # Errors
-    /// The server's words.
-    pub async fn has_column(&self, name: &str) -> Result<bool> {
-        let mut conn = sql::connect(&self.url()).await?;
-        let ask = format!("SHOW COLUMNS FROM {} LIKE '{name}'", workload::TABLE);
-        let row: Option<mysql_async::Row> = conn.query_first(ask).await.context("asking")?;
-        conn.disconnect().await.context("disconnecting")?;
-        Ok(row.is_some())
-    }
-
     /// Starts measuring the replica's lag.
     ///
     /// # Errors
@@ -118,9 +100,23 @@ impl Stage {
     pub async fn watch_lag(&self) -> Result<LagWatch> {
         let stop = Arc::new(AtomicBool::new(false));
         let Some(replica) = self.replica_url() else { bail!("there is no replica") };
-        let (primary, replica) = (sql::connect(&self.url()).await?, sql::connect(&replica).await?);
+        let (primary, replica) =
+            (Heart::connect(&self.url()).await?, Heart::connect(&replica).await?);
         let task = tokio::spawn(measure_lag(primary, replica, Arc::clone(&stop)));
         Ok(LagWatch { stop, task })
+    }
+}
+
+/// A table that fits in memory, as the working set of a healthy production server does.
+fn roomy(flavor: Flavor) -> ServerSpec {
+    let spec = ServerSpec::new(flavor);
+    if flavor.is_postgres() {
+        return spec.option("shared_buffers=512MB").option("max_wal_size=2GB");
+    }
+    let spec = spec.option("innodb-buffer-pool-size=768M");
+    match flavor.is_mariadb() {
+        true => spec.option("innodb-log-file-size=512M"),
+        false => spec.option("innodb-redo-log-capacity=512M"),
     }
 }
 
@@ -142,9 +138,41 @@ impl LagWatch {
     }
 }
 
+/// A session that beats or feels the beat.
+enum Heart {
+    MySql(Box<mysql_async::Conn>),
+    Postgres(tokio_postgres::Client),
+}
+
+impl Heart {
+    async fn connect(url: &str) -> Result<Self> {
+        Ok(match sql::is_postgres(url) {
+            true => Self::Postgres(pg::connect(url).await?),
+            false => Self::MySql(Box::new(sql::connect(url).await?)),
+        })
+    }
+
+    async fn beat(&mut self, now_us: u64) -> Result<()> {
+        let beat = format!("UPDATE heartbeat SET beat_us = {now_us} WHERE id = 1");
+        match self {
+            Self::MySql(conn) => conn.query_drop(beat).await?,
+            Self::Postgres(client) => client.batch_execute(&beat).await?,
+        }
+        Ok(())
+    }
+
+    async fn feel(&mut self) -> Result<Option<i64>> {
+        let ask = "SELECT beat_us FROM heartbeat";
+        Ok(match self {
+            Self::MySql(conn) => conn.query_first(ask).await?,
+            Self::Postgres(client) => client.query_one(ask, &[]).await?.try_get(0)?,
+        })
+    }
+}
+
 async fn measure_lag(
-    mut primary: mysql_async::Conn,
-    mut replica: mysql_async::Conn,
+    mut primary: Heart,
+    mut replica: Heart,
     stop: Arc<AtomicBool>,
 ) -> Result<Duration> {
     let origin = Instant::now();
@@ -153,14 +181,10 @@ async fn measure_lag(
     let mut seen_any = false;
     while !stop.load(Ordering::Relaxed) {
         let now = u64::try_from(origin.elapsed().as_micros()).context("reading the clock")? + 1;
-        let beat = format!("UPDATE heartbeat SET beat_us = {now} WHERE id = 1");
-        primary.query_drop(beat).await.context("beating")?;
+        primary.beat(now).await.context("beating")?;
         tokio::time::sleep(BEAT).await;
-        let seen: Option<u64> = replica
-            .query_first("SELECT beat_us FROM heartbeat")
-            .await
-            .context("reading the beat")?;
-        let seen = Duration::from_micros(seen.unwrap_or(0));
+        let seen = replica.feel().await.context("reading the beat")?;
+        let seen = Duration::from_micros(u64::try_from(seen.unwrap_or(0)).unwrap_or(0));
         seen_any |= !seen.is_zero() && seen <= origin.elapsed();
         if seen_any {
             // at best the last beat was seen, which is one pause old: that is no lag

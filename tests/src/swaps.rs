@@ -7,11 +7,17 @@ use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::app::{self, App};
 use crate::demo::ms;
 use crate::product::Product;
 use crate::servers::{Flavor, Pair, ServerSpec, sql};
-use crate::workload::{self, Differences, Errors, Layout, Settings, Summary, Workload};
+use crate::workload::{Differences, Errors, Layout, Settings, Summary};
 
+/// The same on PostgreSQL.
+const CHANGES_POSTGRES: [&str; 2] = [
+    "ALTER TABLE orders ALTER customer TYPE bigint, ALTER status TYPE varchar(20)",
+    "ALTER TABLE orders ALTER customer TYPE integer, ALTER status TYPE varchar(16)",
+];
 /// There and back again, so that each change has something to change.
 const CHANGES: [&str; 2] = [
     "ALTER TABLE orders MODIFY customer BIGINT NOT NULL, MODIFY note VARCHAR(200) NULL",
@@ -59,17 +65,18 @@ pub struct Tally {
 /// # Errors
 /// When a change failed, or it could not be played; what was lost is in the tally.
 pub async fn run(plan: &Plan, product: &Product) -> Result<Tally> {
-    workload::load(&plan.url, plan.layout).await.context("loading the table")?;
+    app::load(&plan.url, plan.layout).await.context("loading the table")?;
     let settings = Settings {
         url: plan.url.clone(),
         layout: plan.layout,
         rate_per_s: plan.rate_per_s,
         seed: plan.seed,
     };
-    let writers = Workload::start(&settings).await?;
+    let writers = App::start(&settings).await?;
     let (mut stalls_ms, mut attempts, mut captured) = (Vec::new(), 0, 0);
     let began = writers.elapsed();
-    for (number, change) in (1..=plan.swaps).zip(CHANGES.iter().cycle()) {
+    let changes = if sql::is_postgres(&plan.url) { &CHANGES_POSTGRES } else { &CHANGES };
+    for (number, change) in (1..=plan.swaps).zip(changes.iter().cycle()) {
         let (product, url) = (product.clone(), plan.url.clone());
         let call = move || {
             let options = ["--strategy", "shadow", "--replica", "none", "--yes"];
@@ -91,16 +98,17 @@ pub async fn run(plan: &Plan, product: &Product) -> Result<Tally> {
         }
     }
     let felt = (began, writers.elapsed());
-    let outcome = writers.stop().await?;
+    let seen = writers.stop(plan.layout).await?;
+    let differences = seen.compare(&plan.url).await?;
     stalls_ms.sort_unstable();
     Ok(Tally {
         swaps: plan.swaps,
         stalls_ms,
         attempts,
         captured,
-        errors: outcome.errors,
-        felt: Summary::between(&outcome.samples, felt.0, felt.1),
-        differences: workload::compare_table(&plan.url, plan.layout, &outcome.models).await?,
+        felt: Summary::between(&seen.samples, felt.0, felt.1),
+        errors: seen.errors,
+        differences,
     })
 }
 

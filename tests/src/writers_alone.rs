@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use crate::app::{self, App};
 use crate::servers::Flavor;
 use crate::stage::Stage;
-use crate::workload::{Layout, Settings, Summary, Workload, compare_replica, compare_table};
+use crate::workload::{Layout, Settings, Summary};
 
 /// Loads the table, lets the writers write for `seconds`, checks and prints.
 ///
@@ -26,30 +27,34 @@ pub async fn run(
     println!("loaded {} rows in {:.1} s", layout.rows, began.elapsed().as_secs_f64());
     let settings = Settings { url: stage.url(), layout, rate_per_s, seed };
     let lag = stage.watch_lag().await?;
-    let writers = Workload::start(&settings).await?;
+    let writers = App::start(&settings).await?;
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let span = writers.elapsed();
-    let outcome = writers.stop().await?;
+    let seen = writers.stop(layout).await?;
     let lag = lag.stop().await?;
-    let seen = Summary::between(&outcome.samples, Duration::ZERO, span);
+    let summary = Summary::between(&seen.samples, Duration::ZERO, span);
     println!(
         "{} transactions ({:.0}/s), p50 {:.1?}, p95 {:.1?}, p99 {:.1?}, longest {:.1?}, \
          replica lag at most {lag:.1?}",
-        seen.transactions,
-        f64::from(u32::try_from(seen.transactions)?) / span.as_secs_f64(),
-        seen.p50,
-        seen.p95,
-        seen.p99,
-        seen.longest
+        summary.transactions,
+        f64::from(u32::try_from(summary.transactions)?) / span.as_secs_f64(),
+        summary.p50,
+        summary.p95,
+        summary.p99,
+        summary.longest
     );
-    println!("errors: {}", outcome.errors);
+    println!("errors: {}", seen.errors);
+    for (operation, (times, rows)) in &seen.tally {
+        println!("  {operation}: {times} times, {rows} rows");
+    }
     let began = Instant::now();
-    let found = compare_table(&stage.url(), layout, &outcome.models).await?;
+    let found = seen.compare(&stage.url()).await?;
     println!("table against acknowledged writes: {found} ({:.1?})", began.elapsed());
     stage.wait_caught_up()?;
     if let Some(replica) = stage.replica_url() {
-        println!("replica equal: {} rows", compare_replica(&stage.url(), &replica).await?);
+        let rows = app::compare_replica(&stage.url(), &replica).await?;
+        println!("replica equal: {rows} rows");
     }
-    ensure!(outcome.errors.total() == 0 && found.none(), "the writers alone must be flawless");
+    ensure!(seen.errors.total() == 0 && found.none(), "the writers alone must be flawless");
     Ok(())
 }

@@ -17,10 +17,14 @@ use anyhow::{Context, Result, bail};
 /// whether it has children (`family`) or is one process (`alone`); the rest is the server's command
 /// line. Every word read is answered by one line, so that the caller knows it was carried out.
 ///
-/// Children are looked for while their parent stands still: it can make no more of them.
+/// Children are looked for while their parent stands still: it can make no more of them. A process
+/// id is used as long as its process is ours only: numbers come round again. When the caller ends
+/// while a server stands still, the system tells the whole group by SIGHUP, which must not end the
+/// one that is to clean up.
 const SUPERVISOR: &str = r#"
 dir=$1; quit=$2; kin=$3; shift 3
-pid=
+pid= last=
+trap : HUP
 children() {
   if [ "$kin" = family ]; then
     kill -STOP "$pid"
@@ -31,26 +35,35 @@ children() {
     done
   fi
 }
+gone() {
+  read -r line <"/proc/$1/stat" || return 0
+  rest=${line##*) }
+  # dead, and whoever adopted it has not noticed
+  [ "${rest%% *}" = Z ]
+}
 end() {
+  if [ -z "$pid" ]; then return; fi
   young=$(children)
   kill -KILL "$pid" $young
   wait "$pid"
+  pid=
   for child in $young; do
     tries=0
-    while kill -0 "$child" && [ $tries -lt 100 ]; do sleep 0.01; tries=$((tries + 1)); done
+    until gone "$child" || [ $tries -gt 100 ]; do sleep 0.01; tries=$((tries + 1)); done
   done
-} 2>/dev/null
+}
+exec 2>/dev/null
 while read -r word; do
   case $word in
-    start) "$@" >>"$dir/server.log" 2>&1 </dev/null & pid=$! ;;
+    start) "$@" >>"$dir/server.log" 2>&1 </dev/null & pid=$!; last=$pid ;;
     kill) end ;;
-    terminate) kill "-$quit" "$pid" 2>/dev/null; wait "$pid" 2>/dev/null ;;
+    terminate) if [ -n "$pid" ]; then kill "-$quit" "$pid"; wait "$pid"; pid=; fi ;;
     freeze) kill -STOP "$pid" $(children) ;;
     thaw) kill -CONT $(children) "$pid" ;;
   esac
-  echo "$pid"
+  echo "$last"
 done
-if [ -n "$pid" ]; then end; fi
+end
 rm -rf "$dir"
 "#;
 

@@ -165,10 +165,16 @@ impl Server {
     }
 
     fn wait_ready(&self) -> Result<()> {
-        let alive = PathBuf::from(format!("/proc/{}", self.pid()));
+        let stat = format!("/proc/{}/stat", self.pid());
         let data_dir = self.data_dir();
         sql::wait_until("the server answers", START_LIMIT, || {
-            if !alive.exists() {
+            // dead is also one whose end its supervisor has not noticed yet
+            let state = fs::read_to_string(&stat).unwrap_or_default();
+            if state
+                .rsplit(')')
+                .next()
+                .is_none_or(|rest| rest.trim().is_empty() || rest.starts_with(" Z"))
+            {
                 bail!("the server ended by itself");
             }
             // a stranger on our port is not our server

@@ -14,6 +14,8 @@ use super::{Flavor, Pair, Server, ServerSpec, TestDb, sql, wanted};
 const LIMIT: Duration = Duration::from_secs(30);
 /// Names the server of the process that is killed.
 const HELD: &str = "UNDERPIN_TEST_HELD";
+/// Whether that server stands still when it happens.
+const FROZEN: &str = "UNDERPIN_TEST_FROZEN";
 
 /// Not a test of its own: the process that `a_killed_test_takes_its_server_along` kills.
 #[test]
@@ -22,18 +24,23 @@ fn holds_a_server_until_killed() {
     let name = std::env::var(HELD).unwrap_or_else(|_| "mariadb".to_owned());
     let flavor = Flavor::from_name(&name).unwrap();
     let server = Server::start(&ServerSpec::new(flavor), false).unwrap();
+    if std::env::var_os(FROZEN).is_some() {
+        server.freeze().unwrap();
+    }
     println!("\nSERVER {} {}", server.pid(), server.data_dir().display());
     std::thread::sleep(Duration::from_secs(120));
 }
 
-fn start_holder(flavor: Flavor) -> (Child, u32, PathBuf) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+fn start_holder(flavor: Flavor, frozen: bool) -> (Child, u32, PathBuf) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", "servers::tests::holds_a_server_until_killed"])
         .args(["--ignored", "--nocapture"])
-        .env(HELD, flavor.name())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .env(HELD, flavor.name());
+    if frozen {
+        command.env(FROZEN, "1");
+    }
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     for line in lines.map_while(Result::ok) {
         if let Some(rest) = line.strip_prefix("SERVER ") {
@@ -52,9 +59,10 @@ fn a_killed_test_takes_its_server_along() {
 }
 
 fn end_of_a_holder(flavor: Flavor) {
-    // SIGINT is what Ctrl-C sends; SIGKILL leaves no chance to clean up
-    for signal in ["-INT", "-KILL"] {
-        let (mut child, pid, dir) = start_holder(flavor);
+    // SIGINT is what Ctrl-C sends; SIGKILL leaves no chance to clean up; and whoever dies with a
+    // server that stands still has the system send SIGHUP to its supervisor
+    for (signal, frozen) in [("-INT", false), ("-KILL", false), ("-KILL", true)] {
+        let (mut child, pid, dir) = start_holder(flavor, frozen);
         let process = PathBuf::from(format!("/proc/{pid}"));
         assert!(process.exists() && dir.exists(), "the server runs before the {signal}");
         let id = child.id().to_string();
