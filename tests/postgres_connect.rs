@@ -110,6 +110,8 @@ async fn every_setting_holds_whatever_the_server_defaults_are() {
             ("row_security", "off"),
             ("client_encoding", "UTF8"),
             ("application_name", "underpin"),
+            ("client_connection_check_interval", "5s"),
+            ("tcp_keepalives_idle", "30"),
             // Left alone.
             ("synchronous_commit", "on"),
         ] {
@@ -313,6 +315,41 @@ async fn a_pooler_in_between_is_refused() {
         // Whatever had been set would be left to whoever gets that session next.
         let heard = heard.await.unwrap();
         assert!(heard.contains("pg_backend_pid") && !heard.contains("SET "), "{heard}");
+    }
+}
+
+/// Passes everything on until it is aborted, which cuts the connection.
+async fn wire(server_port: u16) -> (u16, JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let passing = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = tokio::net::TcpStream::connect(("127.0.0.1", server_port)).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+    });
+    (port, passing)
+}
+
+#[tokio::test]
+async fn a_server_notices_a_lost_client_while_it_works() {
+    for flavor in Flavor::POSTGRES_MATRIX {
+        let Some(db) = TestDb::new(flavor) else { continue };
+        let (port, wire) = wire(options(&db.url()).port).await;
+        let url = format!("postgres://postgres@127.0.0.1:{port}/{}?sslmode=disable", db.name());
+        let worker = session(&url).await;
+        let pid = worker.id.pid;
+        let long = tokio::spawn(async move {
+            worker.client.batch_execute("SELECT pg_sleep(60)").await.doing("sleeping", "")
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        wire.abort();
+        let error = long.await.unwrap().unwrap_err();
+        assert!(error.is_connection_lost(), "{error}");
+        let count = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+        sql::wait_until("the session is gone", Duration::from_secs(20), || {
+            Ok(pg::first_value::<i64>(&db.url(), &count)? == Some(0))
+        })
+        .unwrap();
     }
 }
 

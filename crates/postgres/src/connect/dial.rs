@@ -19,6 +19,11 @@ use crate::tls;
 
 /// After this much silence the kernel asks whether the other side is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// It asks again this often, so many times.
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(10);
+const KEEPALIVE_TRIES: u32 = 3;
+/// How long what we sent may stay without a sign that it arrived.
+const UNHEARD_MAX: Duration = Duration::from_secs(60);
 /// The driver's words for a server that offers no encryption; it has no other sign for it.
 const NO_TLS_THERE: &str = "server does not support TLS";
 
@@ -104,7 +109,10 @@ fn config(options: &ConnectOptions, encrypted: bool) -> Config {
             ChannelBinding::Require => DriverBinding::Require,
         })
         .keepalives(true)
-        .keepalives_idle(KEEPALIVE);
+        .keepalives_idle(KEEPALIVE)
+        .keepalives_interval(KEEPALIVE_AGAIN)
+        .keepalives_retries(KEEPALIVE_TRIES)
+        .tcp_user_timeout(UNHEARD_MAX);
     if let Some(address) = options.hostaddr {
         config.hostaddr(address);
     }

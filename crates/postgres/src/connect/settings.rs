@@ -13,6 +13,13 @@ use underpin_dialect::{DbError, DbResult, ErrorKind};
 use crate::error::Doing;
 use crate::flavor::Capabilities;
 
+/// Has the server notice within a minute that we are gone, also while it works for us: a runner whose
+/// machine died must not keep its locks, nor an index build go on for nobody. Not every system can.
+const NOTICE_A_LOST_CLIENT: [&str; 2] = [
+    "SET client_connection_check_interval = '5s'",
+    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3",
+];
+
 /// The settings that callers may want otherwise. All times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSettings {
@@ -84,10 +91,16 @@ impl SessionSettings {
         capabilities: &Capabilities,
         object: &str,
     ) -> DbResult<()> {
-        client
-            .batch_execute(&self.statements(capabilities))
-            .await
-            .doing("setting up the session", object)
+        let attempted = "setting up the session";
+        client.batch_execute(&self.statements(capabilities)).await.doing(attempted, object)?;
+        for sql in NOTICE_A_LOST_CLIENT {
+            match client.batch_execute(sql).await.doing(attempted, object) {
+                Err(error) if error.is_ambiguous() => return Err(error),
+                // The server's system cannot; then it notices later.
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The statements that set a session up.
