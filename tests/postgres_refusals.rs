@@ -118,6 +118,19 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "a does not survive",
     ),
     (
+        "CREATE TABLE r21 (a int PRIMARY KEY); CREATE TABLE r21_c (a int REFERENCES r21)",
+        "r21 ALTER a TYPE text",
+        "foreign-key-unfit",
+        "r21_c_a_fkey cannot be made",
+    ),
+    (
+        "CREATE TABLE r22 (a int PRIMARY KEY, b int CONSTRAINT r22_b UNIQUE); CREATE TABLE r22_c (b int \
+         CONSTRAINT r22_fk REFERENCES r22 (b))",
+        "r22 DROP CONSTRAINT r22_b",
+        "foreign-key-unfit",
+        "no unique constraint",
+    ),
+    (
         "CREATE TABLE underpin_log (a int PRIMARY KEY)",
         "underpin_log ADD x int",
         "swap-schema",

@@ -15,6 +15,12 @@ use crate::steps::{self, Stage, Step};
 /// Builds side by side. Each reads the whole shadow and sorts, and each holds a snapshot while it does.
 const BUILDS_MAX: usize = 2;
 
+/// Sorts in memory are several times faster than on disk; a quarter of a gigabyte for each of the few
+/// builds side by side, or what the server gives where that is more.
+const SORT_MEMORY_SQL: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', \
+    greatest(setting::bigint, 262144)::text, true) FROM pg_catalog.pg_settings WHERE name = \
+    'maintenance_work_mem'";
+
 /// Builds what is missing of the shadow's indexes.
 ///
 /// # Errors
@@ -94,8 +100,10 @@ async fn build(session: &Session, spec: &RunSpec, owner: &str, step: &Step) -> D
     let object = format!("{}.{}", spec.schema, spec.table);
     let what = format!("building index {} for", step.name);
     // Nobody else uses the shadow: whoever holds it (autovacuum) is waited for.
-    let sql =
-        format!("BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL ROLE {owner}; {}; COMMIT", step.sql);
+    let sql = format!(
+        "BEGIN; SET LOCAL lock_timeout = 0; {SORT_MEMORY_SQL}; SET LOCAL ROLE {owner}; {}; COMMIT",
+        step.sql
+    );
     let built = run(session, &sql, &what, &object).await.map(drop);
     crate::query::undo(session, built).await
 }

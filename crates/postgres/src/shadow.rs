@@ -183,7 +183,8 @@ impl Control {
         object: &str,
         spec: &RunSpec,
     ) -> DbResult<()> {
-        let begun = begin_on_live(&self.session, table, object).await;
+        let lock_timeout_ms = self.server.settings.lock_timeout_ms;
+        let begun = begin_on_live(&self.session, table, object, lock_timeout_ms).await;
         self.on_live(undo(&self.session, begun).await, spec).await
     }
 
@@ -317,22 +318,20 @@ impl Control {
 }
 
 /// As [`Control::begin_on_live`], on any session; the caller rolls back where it fails.
-pub(crate) async fn begin_on_live(session: &Session, table: &str, object: &str) -> DbResult<()> {
+pub(crate) async fn begin_on_live(
+    session: &Session,
+    table: &str,
+    object: &str,
+    lock_timeout_ms: u32,
+) -> DbResult<()> {
     let patience = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'";
     let patience_ms = number(session, patience, "reading deadlock_timeout for", object)
         .await?
         .saturating_add(EVICTION_MARGIN_MS);
     let sql = format!(
         "BEGIN; SET LOCAL lock_timeout = {patience_ms}; LOCK TABLE ONLY {table} IN SHARE UPDATE \
-         EXCLUSIVE MODE; SET LOCAL lock_timeout TO DEFAULT"
+         EXCLUSIVE MODE; SET LOCAL lock_timeout = {lock_timeout_ms}"
     );
-    let sql = sql.replace(
-        "SET LOCAL lock_timeout TO DEFAULT",
-        "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('underpin.lock'), true)",
-    );
-    let keep = "SELECT pg_catalog.set_config('underpin.lock', \
-                pg_catalog.current_setting('lock_timeout'), false)";
-    run(session, keep, "keeping the lock time-out for", object).await?;
     run(session, &sql, "locking against vacuum", object).await.map(drop)
 }
 

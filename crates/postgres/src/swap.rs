@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use underpin_core::alter::ClauseKind;
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Grip, Swap, SwapOutcome};
 
@@ -26,7 +25,7 @@ use crate::query::{number, quote, run};
 use crate::shadow::{begin_on_live, source_of};
 use crate::shape::Shape;
 use crate::steps::{self, Stage};
-use crate::{changelog, diagnose, health, store, trigger};
+use crate::{changelog, diagnose, health, store, trigger, twin};
 
 /// The server ends a transaction of ours that holds the lock and falls silent after so long.
 const LOCKED_SILENCE_MS: u32 = 3000;
@@ -142,7 +141,8 @@ struct Script {
 impl Attempt<'_> {
     async fn make(&self) -> DbResult<SwapOutcome> {
         let object = &self.shape.table;
-        begin_on_live(&self.session, &self.shape.places.source, object).await?;
+        begin_on_live(&self.session, &self.shape.places.source, object, self.lock_timeout_ms)
+            .await?;
         let sql = format!(
             "SET LOCAL idle_in_transaction_session_timeout = {LOCKED_SILENCE_MS}; {}",
             self.fence
@@ -200,7 +200,7 @@ impl Attempt<'_> {
         let source = source_of(session, spec).await?;
         let private = names::private_schema(&spec.run_id);
         let shadow = Subject::read(session, &private, &spec.names.shadow).await?;
-        let dropped = dropped_constraints(spec)?;
+        let dropped = twin::dropped_constraints(&alter_of(&spec.statement)?);
         let keys = foreign_keys::in_swap(session, &source, &spec.mapping, &dropped).await?;
         let (sequences_before, sequences_behind) =
             sequences::in_swap(session, &source, &shadow, &spec.mapping).await?;
@@ -270,14 +270,4 @@ impl Attempt<'_> {
             Err(error) => Err(error),
         }
     }
-}
-
-/// Constraints that the user's statement drops by name.
-fn dropped_constraints(spec: &RunSpec) -> DbResult<Vec<String>> {
-    let alter = alter_of(&spec.statement)?;
-    let names = alter.clauses.into_iter().filter_map(|clause| match clause.kind {
-        ClauseKind::DropConstraint { name } => Some(name),
-        _ => None,
-    });
-    Ok(names.collect())
 }

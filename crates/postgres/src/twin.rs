@@ -9,8 +9,10 @@ use underpin_core::schema::Table;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Request};
 
 use crate::connect::Session;
-use crate::dependents::{self, Subject, grants, indexes, policies, refused, sequences, triggers};
-use crate::inspect::read_table;
+use crate::dependents::{
+    self, Subject, foreign_keys, grants, indexes, policies, refused, sequences, triggers,
+};
+use crate::inspect::{compare, read_table};
 use crate::names;
 use crate::query::{literal, quote, quote_table, rows, run, text};
 
@@ -71,6 +73,46 @@ async fn judge_in_transaction(
     Ok(Judged { table, native: after.came_cheap(&before), findings, indexes: indexes.collect() })
 }
 
+/// Whether the foreign keys can be made again on the new shape. The last thing in the transaction: an
+/// error ends it.
+async fn try_foreign_keys(
+    session: &Session,
+    alter: &Alter,
+    source: &Subject,
+    twin: &Subject,
+    table: &Table,
+) -> DbResult<Option<Finding>> {
+    let old = read_table(session, source).await?;
+    // Where the columns are unclear, that is said elsewhere.
+    let Ok((mapping, _)) = compare(&old, table, alter) else { return Ok(None) };
+    let dropped = dropped_constraints(alter);
+    for (name, sql) in foreign_keys::trials(session, source, twin, &mapping, &dropped).await? {
+        let tried = run(session, &sql, "trying a foreign key of", &source.object()).await;
+        match tried {
+            Ok(_) => {}
+            Err(error) if error.is_ambiguous() || error.is_retryable() => return Err(error),
+            Err(error) => {
+                let said = error.server.unwrap_or_default();
+                return Ok(Some(Finding::refusal(
+                    "foreign-key-unfit",
+                    format!("foreign key {name} cannot be made on the new shape: {said}"),
+                    "Change the other side first, or drop the foreign key",
+                )));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Constraints that the user's statement drops by name.
+pub(crate) fn dropped_constraints(alter: &Alter) -> Vec<String> {
+    let names = alter.clauses.iter().filter_map(|clause| match &clause.kind {
+        ClauseKind::DropConstraint { name } => Some(name.clone()),
+        _ => None,
+    });
+    names.collect()
+}
+
 /// The private schema, owned by the source's owner, as whom everything in it is made.
 ///
 /// # Errors
@@ -108,7 +150,7 @@ pub(crate) async fn apply(
     twin: &Subject,
 ) -> DbResult<()> {
     let object = source.object();
-    let foreign = foreign_keys(session, source).await?;
+    let foreign = foreign_key_names(session, source).await?;
     let is_elsewhere = |kind: &ClauseKind| match kind {
         ClauseKind::DropConstraint { name } => foreign.contains(name),
         _ => false,
@@ -133,7 +175,7 @@ pub(crate) async fn apply(
 }
 
 /// Names of the source's own foreign keys.
-async fn foreign_keys(session: &Session, source: &Subject) -> DbResult<Vec<String>> {
+async fn foreign_key_names(session: &Session, source: &Subject) -> DbResult<Vec<String>> {
     let sql = format!(
         "SELECT conname FROM pg_catalog.pg_constraint WHERE conrelid = {} AND contype = 'f'",
         source.oid

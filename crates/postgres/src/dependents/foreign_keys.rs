@@ -6,7 +6,7 @@ use underpin_dialect::DbResult;
 
 use super::{Subject, mapping_sql, statements};
 use crate::connect::Session;
-use crate::query::{rows, text};
+use crate::query::{quote, rows, text};
 
 /// What the swap and the steps after it do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,8 +59,53 @@ pub(crate) async fn in_swap(
     Ok(keys)
 }
 
+/// Statements that make each surviving foreign key between the twin and an empty table like the other
+/// one, as the swap will make it between the real ones: no lock on anybody's table, and an error where
+/// the new shape does not allow the key.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn trials(
+    session: &Session,
+    source: &Subject,
+    twin: &Subject,
+    mapping: &Mapping,
+    dropped: &[String],
+) -> DbResult<Vec<(String, String)>> {
+    let attempted = "reading the foreign keys of";
+    let sql = query(source, mapping)?;
+    let found = rows(session, &sql, attempted, &source.object()).await?;
+    let (private, twin) = (quote(&twin.schema)?, twin.quoted()?);
+    let mut trials = Vec::new();
+    for (number, row) in found.iter().enumerate() {
+        let (own, is_self) = (text(row, 4) == "t", text(row, 6) == "t");
+        let name = text(row, 5);
+        if text(row, 3) == "t" || own && dropped.contains(&name) {
+            continue;
+        }
+        let (from, to, other) = (text(row, 7), text(row, 8), text(row, 9));
+        let trial = format!("{private}.underpin_trial_{number}");
+        let like = format!("CREATE TABLE {trial} (LIKE {other})");
+        let sql = match (own, is_self) {
+            (_, true) => {
+                format!("ALTER TABLE {twin} ADD FOREIGN KEY ({from}) REFERENCES {twin} ({to})")
+            }
+            (true, _) => format!(
+                "{like}; ALTER TABLE {trial} ADD UNIQUE ({to}); ALTER TABLE {twin} ADD FOREIGN KEY \
+                 ({from}) REFERENCES {trial} ({to})"
+            ),
+            _ => format!(
+                "{like}; ALTER TABLE {trial} ADD FOREIGN KEY ({from}) REFERENCES {twin} ({to})"
+            ),
+        };
+        trials.push((name, sql));
+    }
+    Ok(trials)
+}
+
 /// Drop, add, validation (NULL where it is not to be made), whether a column of ours in it is dropped,
-/// whether it is a key of the table itself, its name.
+/// whether it goes out of the table, its name, whether it stays within the table, its columns on both
+/// sides, the other table.
 fn query(source: &Subject, mapping: &Mapping) -> DbResult<String> {
     let mapping = mapping_sql(source, mapping)?;
     let oid = source.oid;
@@ -102,7 +147,9 @@ fn query(source: &Subject, mapping: &Mapping) -> DbResult<String> {
          k.conname) END, k.conrelid = {oid} AND EXISTS (SELECT FROM pg_catalog.unnest(k.conkey) AS \
          u(num) JOIN pg_catalog.pg_attribute a ON a.attrelid = {oid} AND a.attnum = u.num WHERE \
          a.attname NOT IN (SELECT m.source FROM {mapping})), k.conrelid = \
-         {oid}, k.conname FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = \
+         {oid}, k.conname, k.conrelid = k.confrelid, x.from_new, x.to_new, CASE WHEN k.conrelid = {oid} \
+         THEN pg_catalog.format('%I.%I', pn.nspname, p.relname) ELSE {child} END FROM \
+         pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = \
          k.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace JOIN \
          pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = \
          p.relnamespace CROSS JOIN LATERAL (SELECT {from_old} AS from_old, {from_new} AS from_new, \

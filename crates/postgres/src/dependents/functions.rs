@@ -21,7 +21,8 @@ pub(crate) async fn in_swap(session: &Session, source: &Subject) -> DbResult<Vec
          'pg_catalog.pg_class'::regclass AND d.refobjid = {oid}) UNION ALL SELECT \
          pg_catalog.format('ALTER ROUTINE %s COST %s', p.oid::regprocedure, p.procost) FROM \
          pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE l.lanname = \
-         'plpgsql' AND pg_catalog.strpos(pg_catalog.lower(p.prosrc), pg_catalog.lower({name})) > 0 \
+         'plpgsql' AND CASE WHEN {name} ~ '^[a-zA-Z0-9_]+$' THEN p.prosrc ~* ('\\m' || {name} || \
+         '\\M') ELSE pg_catalog.strpos(p.prosrc, {name}) > 0 END \
          AND pg_catalog.pg_has_role(session_user, p.proowner, 'USAGE') AND NOT EXISTS (SELECT FROM \
          pg_catalog.pg_namespace n WHERE n.oid = p.pronamespace AND \
          pg_catalog.starts_with(n.nspname, 'underpin'))",

@@ -207,6 +207,17 @@ fn elsewhere_checks(source: &Subject) -> DbResult<Vec<Check>> {
             "underpin's own tables bear this name: rename yours",
         ),
     ];
+    if source.version >= 180_000 {
+        checks.push(check(
+            "foreign-key-period",
+            format!(
+                "SELECT pg_catalog.format('foreign key %I of %s has a PERIOD', conname, \
+                 conrelid::regclass) FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conperiod \
+                 AND {oid} IN (conrelid, confrelid)"
+            ),
+            "underpin does not carry it yet: drop it for the time of the change",
+        ));
+    }
     if source.version < 180_000 {
         checks.push(check(
             "foreign-key-of-partitioned-table",
