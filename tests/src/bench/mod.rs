@@ -3,6 +3,7 @@
 //! Owns the order of the runs and what is printed. Every run has a table loaded afresh: a tool that
 //! comes second would otherwise meet another table (fuller pages, another column) than the first.
 
+mod postgres;
 mod rivals;
 mod table;
 mod traffic;
@@ -22,8 +23,12 @@ pub use rivals::Rival;
 const BEFORE: Duration = Duration::from_secs(10);
 /// Idle wall time, against pt-online-schema-change.
 const TARGET_RATIO: f64 = 0.75;
+/// The same on PostgreSQL, against the server's own rewriting ALTER.
+const TARGET_RATIO_ALTER: f64 = 1.5;
 /// Longest single transaction while underpin runs.
 const TARGET_STALL: Duration = Duration::from_millis(200);
+/// The same on PostgreSQL.
+const TARGET_STALL_POSTGRES: Duration = Duration::from_millis(100);
 
 /// What to measure.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +66,9 @@ struct Traffic {
 /// # Errors
 /// When a tool fails or a server cannot be had; a missed target is printed, not an error.
 pub async fn run(plan: Plan, product: &Product) -> Result<()> {
-    install_peer_tools()?;
+    if !plan.flavor.is_postgres() {
+        install_peer_tools()?;
+    }
     let server = start_server(plan.flavor)?;
     println!(
         "{} rows on {}, durable commits; {} round(s), each tool on a table loaded afresh",
@@ -72,11 +79,13 @@ pub async fn run(plan: Plan, product: &Product) -> Result<()> {
     print_head();
     let mut runs = Vec::new();
     for round in 0..plan.rounds {
-        let mut idle = Rival::ALL.to_vec();
-        let mut busy = vec![Rival::Underpin, Rival::PtOsc];
+        let mut idle = Rival::idle(plan.flavor).to_vec();
+        let mut busy = Rival::busy(plan.flavor).to_vec();
         // whoever comes first has the quietest disk: take turns
-        idle.rotate_left(usize::try_from(round)? % Rival::ALL.len());
-        busy.rotate_left(usize::try_from(round)? % 2);
+        for list in [&mut idle, &mut busy] {
+            let turn = usize::try_from(round)? % list.len();
+            list.rotate_left(turn);
+        }
         for (rival, under_load) in
             idle.into_iter().map(|rival| (rival, false)).chain(busy.into_iter().map(|r| (r, true)))
         {
@@ -84,17 +93,20 @@ pub async fn run(plan: Plan, product: &Product) -> Result<()> {
             let run = if under_load {
                 measure_busy(plan, rival, &server, product).await?
             } else {
-                measure_idle(rival, &server, product).await?
+                measure_idle(plan, rival, &server, product).await?
             };
             print_run(&run);
             runs.push(run);
         }
     }
-    conclude(&runs);
+    conclude(plan.flavor, &runs);
     Ok(())
 }
 
 fn start_server(flavor: Flavor) -> Result<Server> {
+    if flavor.is_postgres() {
+        return Server::start(&postgres::roomy(ServerSpec::new(flavor).durable()), false);
+    }
     let spec = ServerSpec::new(flavor).durable().option("innodb-buffer-pool-size=2G");
     let spec = if flavor.is_mariadb() {
         spec.option("innodb-log-file-size=1G")
@@ -106,9 +118,9 @@ fn start_server(flavor: Flavor) -> Result<Server> {
     Server::start(&spec, false)
 }
 
-async fn measure_idle(rival: Rival, server: &Server, product: &Product) -> Result<Run> {
+async fn measure_idle(plan: Plan, rival: Rival, server: &Server, product: &Product) -> Result<Run> {
     let (took, memory_peak_bytes) = rival.change(server, product).await?;
-    table::check(server).await?;
+    table::check(server, plan.rows).await?;
     Ok(Run { rival, took, memory_peak_bytes, traffic: None })
 }
 
@@ -120,7 +132,7 @@ async fn measure_busy(plan: Plan, rival: Rival, server: &Server, product: &Produ
     let to = writers.elapsed();
     let (samples, errors) = writers.stop().await?;
     let (took, memory_peak_bytes) = changed?;
-    table::check(server).await?;
+    table::check(server, plan.rows).await?;
     let before = Summary::between(&samples, Duration::ZERO, from);
     let during = Summary::between(&samples, from, to);
     ensure!(during.transactions > 0, "the writers wrote nothing");
@@ -167,7 +179,7 @@ fn print_run(run: &Run) {
 }
 
 /// Medians and ratios, and whether the targets were reached.
-fn conclude(runs: &[Run]) {
+fn conclude(flavor: Flavor, runs: &[Run]) {
     let median = |rival: Rival, busy: bool, of: &dyn Fn(&Run) -> Duration| -> Duration {
         let fits = |run: &&Run| run.rival == rival && run.traffic.is_some() == busy;
         let mut values: Vec<Duration> = runs.iter().filter(fits).map(of).collect();
@@ -180,16 +192,22 @@ fn conclude(runs: &[Run]) {
             run.traffic.as_ref().map(|traffic| of(&traffic.during)).unwrap_or_default()
         })
     };
-    let (ours, theirs) = (idle(Rival::Underpin), idle(Rival::PtOsc));
+    let (peer, ratio_max, stall_max) = match flavor.is_postgres() {
+        true => (Rival::Alter, TARGET_RATIO_ALTER, TARGET_STALL_POSTGRES),
+        false => (Rival::PtOsc, TARGET_RATIO, TARGET_STALL),
+    };
+    let (ours, theirs) = (idle(Rival::Underpin), idle(peer));
     println!("\nmedians");
-    for rival in Rival::ALL {
+    for &rival in Rival::idle(flavor) {
         println!("  idle, {:<26} {:.1} s", rival.name(), idle(rival));
     }
-    println!("  idle, underpin to INSERT … SELECT: {:.2}", ours / idle(Rival::InsertSelect));
+    if !flavor.is_postgres() {
+        println!("  idle, underpin to INSERT … SELECT: {:.2}", ours / idle(Rival::InsertSelect));
+    }
     verdict(
-        &format!("idle, underpin to pt-online-schema-change: {:.2}", ours / theirs),
-        ours / theirs <= TARGET_RATIO,
-        &format!("at most {TARGET_RATIO}"),
+        &format!("idle, underpin to {}: {:.2}", peer.name(), ours / theirs),
+        ours / theirs <= ratio_max,
+        &format!("at most {ratio_max}"),
     );
     // the longest of all runs, not the median: a stall that comes once is a stall
     let longest = runs
@@ -200,15 +218,14 @@ fn conclude(runs: &[Run]) {
         .unwrap_or_default();
     verdict(
         &format!("busy, longest stall under underpin: {}", ms(longest)),
-        longest <= TARGET_STALL,
-        &format!("at most {}", ms(TARGET_STALL)),
+        longest <= stall_max,
+        &format!("at most {}", ms(stall_max)),
     );
-    let (ours, theirs) =
-        (during(Rival::Underpin, |seen| seen.p99), during(Rival::PtOsc, |seen| seen.p99));
+    let (ours, theirs) = (during(Rival::Underpin, |seen| seen.p99), during(peer, |seen| seen.p99));
     verdict(
         &format!("busy, p99 {} against {}", ms(ours), ms(theirs)),
         ours <= theirs,
-        "no worse than pt-online-schema-change",
+        &format!("no worse than {}", peer.name()),
     );
 }
 

@@ -1,4 +1,4 @@
-//! The ways to change the table: underpin, pt-online-schema-change, and plain SQL.
+//! The ways to change the table: underpin, pt-online-schema-change, and the server alone.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mysql_async::prelude::Queryable;
 
+use super::postgres;
 use super::table::{self, CLAUSE, TABLE};
 use crate::product::Product;
-use crate::servers::{Server, sql};
+use crate::servers::{Flavor, Server, sql};
 
 /// A way to change the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,17 +21,35 @@ pub enum Rival {
     /// An empty table in the new shape and one `INSERT … SELECT`: no online change at all, but the
     /// least work a copy can be.
     InsertSelect,
+    /// PostgreSQL's own ALTER TABLE, which rewrites the table under a lock.
+    Alter,
 }
 
 impl Rival {
-    /// All, in the order in which they are printed.
-    pub const ALL: [Self; 3] = [Self::Underpin, Self::PtOsc, Self::InsertSelect];
+    /// Those that are measured on an idle server, in the order in which they are printed.
+    #[must_use]
+    pub const fn idle(flavor: Flavor) -> &'static [Self] {
+        match flavor.is_postgres() {
+            true => &[Self::Underpin, Self::Alter],
+            false => &[Self::Underpin, Self::PtOsc, Self::InsertSelect],
+        }
+    }
+
+    /// Those that are measured while writers write.
+    #[must_use]
+    pub const fn busy(flavor: Flavor) -> &'static [Self] {
+        match flavor.is_postgres() {
+            true => &[Self::Underpin, Self::Alter],
+            false => &[Self::Underpin, Self::PtOsc],
+        }
+    }
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Underpin => "underpin",
             Self::PtOsc => "pt-online-schema-change",
             Self::InsertSelect => "INSERT … SELECT",
+            Self::Alter => "ALTER TABLE (locked)",
         }
     }
 
@@ -48,14 +67,16 @@ impl Rival {
                 tokio::task::spawn_blocking(move || run(command)).await.context("panicked")?
             }
             Self::InsertSelect => insert_select(server).await,
+            Self::Alter => postgres::alter(server).await,
         }
     }
 }
 
 async fn underpin(server: &Server, product: &Product) -> Result<(Duration, u64)> {
     let (url, product) = (table::url(server), product.clone());
+    let clause = if server.flavor().is_postgres() { postgres::CLAUSE } else { CLAUSE };
     let call = move || {
-        let statement = format!("ALTER TABLE {TABLE} {CLAUSE}");
+        let statement = format!("ALTER TABLE {TABLE} {clause}");
         // this server could add the column without a copy; the copy is what is measured
         product.call(&["run", &url, &statement, "--yes", "--strategy", "shadow"], |_| {})
     };

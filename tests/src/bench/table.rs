@@ -6,14 +6,15 @@ use anyhow::{Context, Result, ensure};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use super::postgres;
 use crate::servers::{Server, sql};
 
 /// The table's name.
 pub(super) const TABLE: &str = "items";
-/// The clause of every tool's change.
+/// The clause of every tool's change, PostgreSQL excepted.
 pub(super) const CLAUSE: &str = "ADD COLUMN extra INT NOT NULL DEFAULT 7";
 
-const DATABASE: &str = "bench";
+pub(super) const DATABASE: &str = "bench";
 const BATCH_ROWS: u64 = 100_000;
 const CONNECTIONS: u64 = 2;
 const QUIET_LIMIT: Duration = Duration::from_secs(60);
@@ -25,6 +26,9 @@ pub(super) fn url(server: &Server) -> String {
 
 /// Makes the table anew and fills it, then waits until the server has written it to disk.
 pub(super) async fn load(server: &Server, rows: u64) -> Result<()> {
+    if server.flavor().is_postgres() {
+        return postgres::load(server, rows).await;
+    }
     let create = format!(
         "CREATE TABLE {DATABASE}.{TABLE} (
            id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, k INT NOT NULL, c CHAR(120) NOT NULL,
@@ -104,13 +108,16 @@ fn settle(server: &Server) -> Result<()> {
 }
 
 /// The change was made, for every row.
-pub(super) async fn check(server: &Server) -> Result<()> {
+pub(super) async fn check(server: &Server, rows: u64) -> Result<()> {
+    if server.flavor().is_postgres() {
+        return postgres::check(server, rows).await;
+    }
     let mut conn = sql::connect(&url(server)).await?;
     let ask = format!("SELECT COUNT(*), COALESCE(SUM(extra = 7), 0) FROM {TABLE}");
     let counts: Option<(u64, u64)> =
         conn.query_first(ask).await.context("looking at the result")?;
     conn.disconnect().await.context("disconnecting")?;
-    let (rows, changed) = counts.context("no answer")?;
-    ensure!(rows > 0 && rows == changed, "of {rows} rows only {changed} have the new column");
+    let (found, changed) = counts.context("no answer")?;
+    ensure!(found == rows && changed == rows, "{changed} of {found} rows have the new column");
     Ok(())
 }

@@ -12,6 +12,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 use tokio::task::JoinHandle;
 
+use super::postgres;
 use super::table::TABLE;
 use crate::servers::sql;
 use crate::workload::{Dice, Errors, Pace, Sample};
@@ -29,10 +30,13 @@ impl Writers {
     pub(super) async fn start(url: &str, rows: u64, rate_per_s: u32) -> Result<Self> {
         let mut conns = Vec::new();
         for _ in 0..WRITERS {
-            conns.push(sql::connect(url).await?);
+            conns.push(match sql::is_postgres(url) {
+                true => Session::Postgres(Box::new(postgres::Session::connect(url).await?)),
+                false => Session::MySql(Box::new(sql::connect(url).await?)),
+            });
         }
         let (started, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
-        let start = |(number, conn): (u16, Conn)| {
+        let start = |(number, conn): (u16, Session)| {
             let pace = Pace::new(started, Some(rate_per_s), number, WRITERS);
             tokio::spawn(write(conn, number, rows, pace, Arc::clone(&stop)))
         };
@@ -56,8 +60,20 @@ impl Writers {
     }
 }
 
+/// A writer's connection.
+enum Session {
+    MySql(Box<Conn>),
+    Postgres(Box<postgres::Session>),
+}
+
+/// A transaction that failed: the server's code and words.
+struct Refusal {
+    kind: Option<String>,
+    words: String,
+}
+
 async fn write(
-    mut conn: Conn,
+    mut session: Session,
     number: u16,
     rows: u64,
     mut pace: Pace,
@@ -68,34 +84,60 @@ async fn write(
     while !stop.load(Ordering::Relaxed) {
         let intended = pace.next().await;
         let started = pace.elapsed();
-        match transaction(&mut conn, &mut dice, number, rows).await {
+        let (writers, number) = (u64::from(WRITERS), u64::from(number));
+        let ids = [(); 3].map(|()| dice.below(rows / writers) * writers + number + 1);
+        match session.transaction(ids, &mut dice).await {
             Ok(()) => samples.push(Sample { intended, started, ended: pace.elapsed() }),
-            Err(error) => {
-                let kind = match &error {
-                    Error::Server(server) => server.code.to_string(),
-                    _ => "connection lost".to_owned(),
-                };
-                errors.count(kind, &error.to_string());
-                if conn.query_drop("ROLLBACK").await.is_err() {
+            Err(refusal) => {
+                let kind = refusal.kind.unwrap_or_else(|| "connection lost".to_owned());
+                errors.count(kind, &refusal.words);
+                if !session.roll_back().await {
                     // nothing here cuts connections; if it happens the error count tells
                     break;
                 }
             }
         }
     }
-    let _told = conn.disconnect().await;
+    if let Session::MySql(conn) = session {
+        let _told = conn.disconnect().await;
+    }
     (samples, errors)
+}
+
+impl Session {
+    async fn transaction(&mut self, ids: [u64; 3], dice: &mut Dice) -> Result<(), Refusal> {
+        match self {
+            Self::MySql(conn) => transaction(conn, ids, dice).await.map_err(|error| Refusal {
+                kind: match &error {
+                    Error::Server(server) => Some(server.code.to_string()),
+                    _ => None,
+                },
+                words: error.to_string(),
+            }),
+            Self::Postgres(session) => {
+                session.transaction(ids, dice).await.map_err(|error| Refusal {
+                    kind: error.code().map(|code| code.code().to_owned()),
+                    words: error
+                        .as_db_error()
+                        .map_or_else(|| error.to_string(), ToString::to_string),
+                })
+            }
+        }
+    }
+
+    async fn roll_back(&mut self) -> bool {
+        match self {
+            Self::MySql(conn) => conn.query_drop("ROLLBACK").await.is_ok(),
+            Self::Postgres(session) => session.roll_back().await,
+        }
+    }
 }
 
 async fn transaction(
     conn: &mut Conn,
+    [indexed, other, renewed]: [u64; 3],
     dice: &mut Dice,
-    number: u16,
-    rows: u64,
 ) -> Result<(), Error> {
-    let (writers, number) = (u64::from(WRITERS), u64::from(number));
-    let mut any_id = || dice.below(rows / writers) * writers + number + 1;
-    let (indexed, other, renewed) = (any_id(), any_id(), any_id());
     let k = dice.below(2_000_003);
     let c = format!("{:0120}", dice.next());
     conn.query_drop("START TRANSACTION").await?;
