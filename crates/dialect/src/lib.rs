@@ -235,8 +235,9 @@ pub trait ChangeLog {
         keys_max: u64,
     ) -> impl Future<Output = DbResult<Applied>> + Send;
 
-    /// Deletes from the shadow every row whose key is in the log, in a transaction of its own, and
-    /// leaves the log as it is. Returns the rows removed. Idempotent.
+    /// Takes every row whose key is pending out of the shadow, and keeps those keys as pending until
+    /// `apply` has written them. Returns the rows removed. What is pending is told by one snapshot;
+    /// deleting may take several transactions. Cut off anywhere, it is done again from the start.
     ///
     /// Only where the copy goes by blocks; called when it is done and before the indexes are built.
     ///

@@ -71,6 +71,9 @@ pub enum Fault {
     EndBeforeTriggers,
     /// Settling takes the entries from the log without noting their keys as to do.
     SettleForgets,
+    /// Settling notes what is pending anew for each part of the shadow: parts that it has gone through
+    /// keep rows of keys that became pending later.
+    SettlePiecemeal,
     /// What has been taken from the log is committed before the rows are.
     BoundaryApart,
     /// The last drain reads in a snapshot from before the lock.
@@ -83,7 +86,7 @@ pub enum Fault {
 
 impl Fault {
     /// All faults with their names on the command line.
-    pub const ALL: [(Self, &'static str); 36] = [
+    pub const ALL: [(Self, &'static str); 37] = [
         (Self::ApplyDuringChunk, "apply-during-chunk"),
         (Self::StaleFrontier, "stale-frontier"),
         (Self::ConsumeByLastId, "consume-by-last-id"),
@@ -116,6 +119,7 @@ impl Fault {
         (Self::MarkerIgnored, "marker-ignored"),
         (Self::EndBeforeTriggers, "end-before-triggers"),
         (Self::SettleForgets, "settle-forgets"),
+        (Self::SettlePiecemeal, "settle-piecemeal"),
         (Self::BoundaryApart, "boundary-apart"),
         (Self::DrainSnapshotEarly, "drain-snapshot-early"),
         (Self::UnloggedLog, "unlogged-log"),
@@ -139,6 +143,7 @@ impl Fault {
             | Self::MarkerIgnored
             | Self::EndBeforeTriggers
             | Self::SettleForgets
+            | Self::SettlePiecemeal
             | Self::BoundaryApart
             | Self::DrainSnapshotEarly
             | Self::UnloggedLog

@@ -18,6 +18,7 @@ fn expected(fault: Fault) -> &'static [Invariant] {
         | Fault::InsertIgnore
         | Fault::EndBeforeTriggers
         | Fault::SettleForgets
+        | Fault::SettlePiecemeal
         | Fault::BoundaryApart
         | Fault::UnloggedShadow
         | Fault::TriggersWithoutLock => {

@@ -53,7 +53,8 @@ pub enum Action {
         /// Rows to write at most.
         keys_max: u64,
     },
-    /// Delete from the shadow every row whose key is in the log, in one transaction. Answer: `Settled`.
+    /// Delete from the shadow every row whose key is in the log; cut off, it is begun anew. Answer:
+    /// `Settled`.
     Settle,
     /// Build the indexes that were left out of the copy, on rows that are part of one consistent state.
     /// Answer: `IndexesBuilt`.

@@ -165,7 +165,7 @@ async fn carry_out(session: &Session, mut batch: Batch) -> Done<()> {
 /// Application while the shadow has no index, which only a fault does.
 async fn write_to_bag(session: &Session, stage: &Stage) -> Done<()> {
     let snapshot = session.now(|world| world.db.snapshot());
-    take_out(session, &snapshot, &stage.all_keys).await?;
+    take_out(session, &snapshot, &stage.all_keys, None).await?;
     for key in &stage.taken_keys {
         let Some(row) = stage.source.get(key) else { continue };
         session

@@ -209,7 +209,8 @@ pub(super) async fn chunk(session: &Session, round: u64, chunk: &Chunk) -> Done<
     Ok(Event::ChunkCopied { index: chunk.index, rows: mark.rows, took_ms, applied: None })
 }
 
-/// The shadow's rows of all pending keys go, and the keys are to do.
+/// First all pending keys are to do, in one snapshot; then their rows go, part by part. Whatever of it
+/// was cut off is done again from the start.
 pub(super) async fn settle(session: &Session) -> Done<Event> {
     // Bounded: the server rolls back a limited number of commits.
     loop {
@@ -224,46 +225,67 @@ pub(super) async fn settle(session: &Session) -> Done<Event> {
     }
 }
 
+/// Parts of the shadow that settling goes through, each in a transaction of its own.
+const PARTS: u64 = 3;
+
 async fn settle_once(session: &Session) -> Done<u64> {
+    let (forgets, is_piecemeal) =
+        session.now(|world| (world.has(Fault::SettleForgets), world.has(Fault::SettlePiecemeal)));
+    let (mut about, noted) = note_pending(session, forgets).await?;
+    let mut rows = 0;
+    for part in 0..PARTS {
+        if is_piecemeal {
+            about = note_pending(session, forgets).await?.0;
+        }
+        session.statement().await?;
+        let snapshot = session.now(|world| world.db.snapshot());
+        let keys = if forgets { &noted } else { &*heaps(&snapshot)?.todo };
+        rows += take_out(session, &snapshot, keys, Some(part)).await?;
+        session.work().await?;
+        session.commit(about).await?;
+    }
+    Ok(rows)
+}
+
+/// Notes everything pending as to do.
+async fn note_pending(session: &Session, forgets: bool) -> Done<(About, BTreeSet<RowKey>)> {
     session.statement().await?;
-    let (snapshot, forgets) =
-        session.now(|world| (world.db.snapshot(), world.has(Fault::SettleForgets)));
-    let seen = session.now(|world| xids(world));
+    let (snapshot, seen) = session.now(|world| (world.db.snapshot(), xids(world)));
     let pending = pending_in(session, &snapshot)?;
     session.work().await?;
     let keys: BTreeSet<RowKey> = pending.iter().map(|(_, key)| *key).collect();
-    let rows = take_out(session, &snapshot, &keys).await?;
-    session.statement().await?;
     session.now(|world| {
         let db = &mut world.db;
         db.consume(session.id, pending.iter().map(|(id, _)| *id));
         if !forgets {
-            db.add_to_do(session.id, keys);
+            db.add_to_do(session.id, keys.iter().copied());
         }
         db.advance(session.id, seen);
     });
-    session.work().await?;
     let about = About { snapshot_no: snapshot.no, is_settled: true, ..About::default() };
     session.commit(about).await?;
-    Ok(rows)
+    Ok((about, keys))
 }
 
-/// Deletes the shadow's rows of these keys, with or without an index to find them by.
+/// Deletes the shadow's rows of these keys, with or without an index to find them by; in one part of
+/// the shadow, or in all of it.
 pub(super) async fn take_out(
     session: &Session,
     snapshot: &Snapshot,
     keys: &BTreeSet<RowKey>,
+    part: Option<u64>,
 ) -> Done<u64> {
+    let is_meant = |place: u64| part.is_none_or(|part| place % PARTS == part);
     let heaps = heaps(snapshot)?;
     let places: Vec<u64> = heaps
         .bag
         .iter()
-        .filter(|(_, (key, _))| keys.contains(key))
+        .filter(|(place, (key, _))| is_meant(**place) && keys.contains(key))
         .map(|(place, _)| *place)
         .collect();
     let mut rows = u64::try_from(places.len()).unwrap_or(u64::MAX);
     session.now(|world| world.db.take_from_bag(session.id, places));
-    for key in keys {
+    for key in keys.iter().filter(|key| is_meant(key.unsigned_abs())) {
         if key % 4 == 0 {
             session.work().await?;
         }
