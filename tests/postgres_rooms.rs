@@ -5,12 +5,14 @@
 mod postgres_steps;
 
 use underpin_core::checkpoint::{Checkpoint, Phase};
-use underpin_core::key::Frontier;
+use underpin_core::key::{Frontier, Key};
 use underpin_core::machine::SwapState;
 use underpin_dialect::{ChangeLog, Copy, ErrorKind, Shadow, Swap, SwapOutcome};
 use underpin_tests::servers::Flavor;
 
-use postgres_steps::{Steps, apply_all, copy_all, make_table, on_each, rows, run, verify_all};
+use postgres_steps::{
+    Steps, apply_all, copy_all, make_table, on_each, ranges, rows, run, verify_all,
+};
 
 #[test]
 fn a_change_made_step_by_step_keeps_every_row() {
@@ -60,6 +62,12 @@ fn a_change_made_step_by_step_keeps_every_row() {
         run(&app, &["UPDATE t SET v = 'late' WHERE id = 100"]).await;
         apply_all(&mut worker).await;
         assert_eq!(verify_all(&mut worker, 1000).await, (0, vec![]));
+        let found = ranges(&mut worker, 1000).await;
+        let bounds: Vec<_> = found.iter().filter_map(|range| range.range.up_to.clone()).collect();
+        assert_eq!(
+            bounds,
+            [Key(vec!["1000".into()]), Key(vec!["2000".into()]), Key(vec!["3000".into()])]
+        );
         run(&app, &["UPDATE t SET v = 'at the lock', u = NULL WHERE id IN (7, 8)"]).await;
         let shown = "SELECT id, u, v, w, j::jsonb, s FROM t ORDER BY id";
         let before = rows(&db, shown).await;

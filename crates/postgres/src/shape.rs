@@ -152,9 +152,10 @@ impl Shape {
         Self::list(&self.pairs, |pair| pair.value.clone())
     }
 
-    /// The source's key columns.
+    /// The source's key columns. Qualified: in an ORDER BY a bare name means what the SELECT makes of it,
+    /// as its text.
     pub(crate) fn source_key(&self) -> String {
-        Self::list(&self.key, |part| part.source.clone())
+        Self::list(&self.key, |part| format!("{}.{}", self.places.source, part.source))
     }
 
     /// Key columns of log and todo, as `l.k0, l.k1` for the prefix `l.`.
@@ -208,9 +209,9 @@ impl Shape {
         parts.join(" AND ")
     }
 
-    /// Expressions that show the source's key to a person, or take it to a bound: the server's text.
-    pub(crate) fn key_texts(&self) -> String {
-        Self::list(&self.key, |part| format!("{}.{}::text", self.places.source, part.source))
+    /// The key columns of `from` as a bound takes them: the server's text.
+    pub(crate) fn key_texts(&self, from: &str) -> String {
+        Self::list(&self.key, |part| format!("{from}.{}::text", part.source))
     }
 
     /// One text of the source's key for a person: `id=3, b=x`.

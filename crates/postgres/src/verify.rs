@@ -38,7 +38,7 @@ impl Verify for Worker {
 
     async fn verify_range(&mut self, range: &Chunk) -> DbResult<RangeReport> {
         let result = async {
-            self.begin_snapshot().await?;
+            self.begin_reading().await?;
             self.compare(range).await
         }
         .await;
@@ -78,16 +78,17 @@ impl Worker {
     /// The key of the row `rows` places behind `after`; `None` where the table ends before.
     async fn bound(&mut self, after: Option<&Key>, range_rows: u64) -> DbResult<Option<Key>> {
         let shape = &self.shape;
+        let source = &shape.places.source;
         let range = KeyRange { after: after.cloned(), up_to: None };
         let sql = format!(
             "BEGIN; {}; SET LOCAL enable_seqscan = off; \
-             SELECT {} FROM ONLY {} WHERE {} ORDER BY {} LIMIT 1 OFFSET {}; COMMIT",
+             SELECT {} FROM (SELECT {key} FROM ONLY {source} WHERE {} ORDER BY {key} LIMIT 1 OFFSET {}) AS \
+             bound; COMMIT",
             self.as_owner(),
-            shape.key_texts(),
-            shape.places.source,
-            shape.range(&range, |part| part.source.clone())?,
-            shape.source_key(),
-            std::cmp::max(range_rows, 1) - 1
+            shape.key_texts("bound"),
+            shape.range(&range, |part| format!("{source}.{}", part.source))?,
+            std::cmp::max(range_rows, 1) - 1,
+            key = shape.source_key(),
         );
         let object = shape.table.clone();
         match first(&self.session, &sql, "finding the bounds of a range of", &object).await {

@@ -61,13 +61,24 @@ impl Worker {
     /// The source is locked against `TRUNCATE` and rewrites before the snapshot is taken: those do not
     /// keep old rows for old snapshots.
     pub(crate) async fn begin_snapshot(&mut self) -> DbResult<()> {
-        let shape = &self.shape;
-        let begin = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL ROLE {}; \
-             LOCK TABLE ONLY {} IN ACCESS SHARE MODE; SET LOCAL ROLE NONE",
-            shape.owner, shape.places.source
-        );
+        let begin = format!("{}; SET LOCAL ROLE NONE", self.snapshot("REPEATABLE READ"));
         self.begin_with(&begin).await
+    }
+
+    /// The same for who only reads: nothing need be proven, and nothing is written.
+    pub(crate) async fn begin_reading(&mut self) -> DbResult<()> {
+        let object = self.shape.table.clone();
+        let sql = format!("{}; SET LOCAL jit = off", self.snapshot("REPEATABLE READ, READ ONLY"));
+        run(&self.session, &sql, "beginning to read", &object).await.map(|_| ())
+    }
+
+    fn snapshot(&self, mode: &str) -> String {
+        let Shape { owner, places, .. } = &self.shape;
+        format!(
+            "BEGIN ISOLATION LEVEL {mode}; SET LOCAL ROLE {owner}; \
+             LOCK TABLE ONLY {} IN ACCESS SHARE MODE",
+            places.source
+        )
     }
 
     async fn begin_with(&mut self, begin: &str) -> DbResult<()> {
