@@ -186,6 +186,12 @@ async fn each_obstacle_is_refused_by_name_and_nothing_is_created() {
             client.batch_execute(setup).await.unwrap_or_else(|error| panic!("{setup}: {error:?}"));
             refused(&db, statement, code, part).await;
         }
+        if flavor != Flavor::Postgres18 {
+            let setup = "CREATE TABLE r25 (a int PRIMARY KEY); CREATE TABLE r25_p (a int CONSTRAINT \
+                         r25_fk REFERENCES r25) PARTITION BY RANGE (a)";
+            client.batch_execute(setup).await.unwrap();
+            refused(&db, "r25 ADD x int", "foreign-key-of-partitioned-table", "r25_fk").await;
+        }
         client.batch_execute("CREATE PUBLICATION everything FOR ALL TABLES").await.unwrap();
         refused(&db, "r16 ADD x int", "publication-for-all-tables", "everything").await;
         client.batch_execute("DROP PUBLICATION everything").await.unwrap();

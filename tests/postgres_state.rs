@@ -290,6 +290,41 @@ async fn lag_is_told_from_positions_whoever_is_asked() {
 }
 
 #[tokio::test]
+async fn replicas_that_the_role_may_not_see_are_spoken_of() {
+    let Some(db) = TestDb::new(Flavor::PostgresDistro) else { return };
+    if db.replica_url().is_none() {
+        return;
+    }
+    let role = format!("owner_{}", db.name());
+    let statements = [
+        format!("CREATE ROLE {role} LOGIN"),
+        format!("GRANT CREATE ON DATABASE {} TO {role}", db.name()),
+        format!("GRANT ALL ON SCHEMA public TO {role}"),
+        format!("SET ROLE {role}"),
+        TABLE.to_owned(),
+    ];
+    pg::execute(&db.url(), statements.to_vec()).unwrap();
+    let url = db.url().replace("postgres@", &format!("{role}@"));
+    for (allowed, expected) in [(false, true), (true, false)] {
+        if allowed {
+            pg::execute(&db.url(), vec![format!("GRANT pg_monitor TO {role}")]).unwrap();
+        }
+        let server = server(&url, &[]).await;
+        let mut asked = request(CHANGE);
+        asked.replicas.clear();
+        let plan = server.control().await.unwrap().plan(&asked).await.unwrap();
+        let spoken_of = plan.findings.iter().any(|finding| finding.code == "replicas-hidden");
+        assert_eq!(spoken_of, expected, "{:?}", plan.findings);
+        assert_eq!(plan.replicas.is_empty(), expected, "{:?}", plan.replicas);
+        let off = request(CHANGE);
+        let plan = server.control().await.unwrap().plan(&off).await.unwrap();
+        assert!(!plan.findings.iter().any(|finding| finding.code == "replicas-hidden"));
+    }
+    let end = ["DROP OWNED BY", "DROP ROLE"].map(|verb| format!("{verb} {role}"));
+    pg::execute(&db.url(), end.to_vec()).unwrap();
+}
+
+#[tokio::test]
 async fn a_server_that_is_no_replica_is_not_taken_for_one() {
     let Some(db) = TestDb::new(Flavor::PostgresDistro) else { return };
     pg::execute(&db.url(), vec![TABLE.to_owned()]).unwrap();

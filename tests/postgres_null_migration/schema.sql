@@ -356,3 +356,24 @@ CREATE TABLE key_in_the_middle (v text, id int PRIMARY KEY, w text);
 
 -- change: not_null_default id
 CREATE TABLE not_null_default (id int PRIMARY KEY, v text NOT NULL DEFAULT '', w boolean NOT NULL DEFAULT false);
+
+-- change: other_method id
+CREATE ACCESS METHOD nm_heap TYPE TABLE HANDLER heap_tableam_handler;
+CREATE TABLE other_method (id int PRIMARY KEY, v text) USING nm_heap;
+
+-- from: 15
+-- change: placed id
+CREATE TABLE placed (id int CONSTRAINT placed_key PRIMARY KEY USING INDEX TABLESPACE nm_space, v text) TABLESPACE nm_space;
+CREATE INDEX placed_v ON placed (v) TABLESPACE nm_space WHERE v <> '';
+CREATE INDEX unplaced_v ON placed (v);
+
+-- from: 18
+-- change: periods id
+CREATE TABLE periods (id int PRIMARY KEY, r int4range, during daterange, CONSTRAINT no_overlaps UNIQUE (r, during WITHOUT OVERLAPS));
+
+-- change: quoted_trigger id
+CREATE TABLE quoted_trigger (id int PRIMARY KEY, "a b" int);
+CREATE TRIGGER "odd trigger" AFTER UPDATE OF "a b" ON quoted_trigger FOR EACH ROW EXECUTE FUNCTION app.noop();
+ALTER TRIGGER "odd trigger" ON quoted_trigger DEPENDS ON EXTENSION plpgsql;
+CREATE INDEX "odd i" ON quoted_trigger ("a b");
+ALTER INDEX "odd i" DEPENDS ON EXTENSION plpgsql;

@@ -21,7 +21,7 @@ use crate::store::command_of;
 
 pub(crate) use holders::{holders, old_holder};
 use replicas::Replicas;
-pub(crate) use replicas::replica_names;
+pub(crate) use replicas::{replica_findings, replica_names};
 
 /// Entries beyond which the length of the log is not counted on.
 const BACKLOG_COUNTED_MAX: u64 = 200_000;

@@ -12,7 +12,7 @@ use underpin_dialect::{DbError, DbResult, ErrorKind, Request};
 use crate::control::Control;
 use crate::dependents::{Subject, refused};
 use crate::query::{flag, literal, rows, text};
-use crate::{names, privileges};
+use crate::{health, names, privileges};
 
 /// Checks that hold whatever way the change is made: the statement, the server, the table's name.
 ///
@@ -26,6 +26,9 @@ pub(crate) async fn before(
 ) -> DbResult<Vec<Finding>> {
     let mut findings = statement(request);
     findings.extend(server(control).await?);
+    findings.extend(
+        health::replica_findings(&control.session, &control.server, &request.replicas).await?,
+    );
     match Subject::read(&control.session, schema, table).await {
         Ok(source) => findings.extend(privileges::check(control, &source).await?),
         Err(error) if error.kind == ErrorKind::NotFound => findings.push(no_table(&error)),

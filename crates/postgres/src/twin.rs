@@ -67,6 +67,7 @@ async fn judge_in_transaction(
     let table = read_table(session, &twin).await?;
     findings.extend(new_findings(session, source, &twin).await?);
     let indexes = indexes::read(session, &twin, private).await?;
+    findings.extend(try_foreign_keys(session, alter, source, &twin, &table).await?);
     let indexes = indexes
         .into_iter()
         .map(|index| if index.build.is_empty() { index.attach } else { index.build });

@@ -24,7 +24,11 @@ struct Check {
 /// The server's.
 pub(crate) async fn findings(session: &Session, source: &Subject) -> DbResult<Vec<Finding>> {
     let mut found = Vec::new();
-    let checks = table_checks(source.oid).into_iter().chain(elsewhere_checks(source)?);
+    let checks = table_checks(source.oid)
+        .into_iter()
+        .chain(belonging_checks(source.oid))
+        .chain(elsewhere_checks(source))
+        .chain(version_checks(source));
     for check in checks {
         found.extend(ask(session, source, &check).await?);
     }
@@ -37,13 +41,17 @@ async fn ask(session: &Session, source: &Subject, check: &Check) -> DbResult<Vec
     Ok(found.iter().map(|row| Finding::refusal(check.code, text(row, 0), check.remedy)).collect())
 }
 
+/// Names the table where a condition on its row `c` in `pg_class` holds.
+fn class_sql(oid: u32, condition: &str, message: &str) -> String {
+    format!(
+        "SELECT pg_catalog.format({message}, c.oid::regclass) FROM pg_catalog.pg_class c WHERE \
+         c.oid = {oid} AND ({condition})"
+    )
+}
+
+/// What kind of table it is.
 fn table_checks(oid: u32) -> Vec<Check> {
-    let class = |condition: &str, message: &str| {
-        format!(
-            "SELECT pg_catalog.format({message}, c.oid::regclass) FROM pg_catalog.pg_class c WHERE \
-             c.oid = {oid} AND ({condition})"
-        )
-    };
+    let class = |condition: &str, message: &str| class_sql(oid, condition, message);
     let check = |code, sql, remedy| Check { code, sql, remedy };
     vec![
         check(
@@ -93,6 +101,14 @@ fn table_checks(oid: u32) -> Vec<Check> {
             ),
             "The copy goes by physical blocks of heap tables: use the access method's own means",
         ),
+    ]
+}
+
+/// What a table is part of, and the state that it is in.
+fn belonging_checks(oid: u32) -> Vec<Check> {
+    let class = |condition: &str, message: &str| class_sql(oid, condition, message);
+    let check = |code, sql, remedy| Check { code, sql, remedy };
+    vec![
         check(
             "inheritance",
             format!(
@@ -147,10 +163,10 @@ fn table_checks(oid: u32) -> Vec<Check> {
     ]
 }
 
-fn elsewhere_checks(source: &Subject) -> DbResult<Vec<Check>> {
+fn elsewhere_checks(source: &Subject) -> Vec<Check> {
     let oid = source.oid;
     let check = |code, sql, remedy| Check { code, sql, remedy };
-    let mut checks = vec![
+    vec![
         check(
             "publication-for-all-tables",
             "SELECT pg_catalog.format('publication %I publishes all tables, the shadow and the change \
@@ -206,7 +222,14 @@ fn elsewhere_checks(source: &Subject) -> DbResult<Vec<Check>> {
             ),
             "underpin's own tables bear this name: rename yours",
         ),
-    ];
+    ]
+}
+
+/// What some versions of the server cannot do.
+fn version_checks(source: &Subject) -> Vec<Check> {
+    let oid = source.oid;
+    let check = |code, sql, remedy| Check { code, sql, remedy };
+    let mut checks = Vec::new();
     if source.version >= 180_000 {
         checks.push(check(
             "foreign-key-period",
@@ -231,7 +254,7 @@ fn elsewhere_checks(source: &Subject) -> DbResult<Vec<Check>> {
              time of the change",
         ));
     }
-    Ok(checks)
+    checks
 }
 
 /// Objects of a catalogue that depend on the table, described.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use underpin_core::finding::Finding;
 use underpin_core::throttle::LagReading;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
@@ -13,7 +14,7 @@ use super::clock::{Clock, Position};
 use crate::connect::{ServerIdentity, Session, SessionSettings, connect};
 use crate::database::Postgres;
 use crate::options::{self, ConnectOptions};
-use crate::query::{first, flag, rows, text};
+use crate::query::{first, flag, number, rows, text};
 
 /// The word that switches the watch off.
 const NONE: &str = "none";
@@ -200,4 +201,42 @@ pub(crate) async fn replica_names(
         return Ok(listed(session).await?.into_keys().collect());
     }
     Ok(asked.iter().map(|url| named(url, &server.options).name).collect())
+}
+
+/// What stands in the way of watching the replicas: for the plan.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn replica_findings(
+    session: &Session,
+    server: &Postgres,
+    asked: &[String],
+) -> DbResult<Vec<Finding>> {
+    if asked.iter().any(|name| name == NONE) {
+        return Ok(Vec::new());
+    }
+    if !asked.is_empty() {
+        let unreadable = asked.iter().filter_map(|url| {
+            let why = named(url, &server.options).options.err()?;
+            let remedy = "Name each replica as postgres://HOST:PORT, or switch the watch off with \
+                          --replica none";
+            let message = format!("a replica that was named cannot be watched: {why}");
+            Some(Finding::refusal("replica-unknown", message, remedy))
+        });
+        return Ok(unreadable.collect());
+    }
+    // Of receivers that the role may not see the list shows the process and nothing else.
+    let sql =
+        "SELECT count(*) FROM pg_stat_replication WHERE state IS NULL AND backend_start IS NULL";
+    let hidden = number(session, sql, "listing the replicas of", "the server").await?;
+    if hidden == 0 {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Finding::warning(
+        "replicas-hidden",
+        format!(
+            "{hidden} receivers of the server's log cannot be seen, so their lag is not watched"
+        ),
+        "GRANT pg_monitor to the role, name the replicas with --replica URL, or say --replica none",
+    )])
 }
