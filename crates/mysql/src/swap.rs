@@ -19,7 +19,7 @@ use crate::connect::Session;
 use crate::control::Control;
 use crate::fingerprint::Fingerprint;
 use crate::inspect::comment_of;
-use crate::query::{first, literal, number, quote, quote_table, rows, run, text};
+use crate::query::{define, first, literal, number, quote, quote_table, rows, run, text};
 use crate::shadow::our_comment;
 use crate::store;
 use crate::trigger;
@@ -326,7 +326,7 @@ impl Control {
             literal(&our_comment(&spec.run_id, "sentry"))?
         );
         let object = format!("{}.{}", spec.schema, spec.names.retired);
-        run(&mut self.session.conn, &sql, "making the sentry", &object).await.map(|_| ())
+        define(&mut self.session.conn, &sql, "making the sentry", &object).await
     }
 
     /// Drops the sentry if the table under the retired name is one.
