@@ -1,4 +1,5 @@
 //! The house has one direction: which room may depend on which, kept over `cargo metadata`.
+#![allow(clippy::unwrap_used)] // what cannot be had here fails the test
 
 use std::collections::BTreeMap;
 use std::process::Command;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use underpin_core::key::Frontier;
-use underpin_dialect::{ChangeLog, Copy, Worker};
+use underpin_dialect::{ChangeLog, Copy, Store, Worker};
 use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::servers::{Flavor, TestDb};
 
@@ -168,6 +168,54 @@ fn a_chunk_is_a_plain_insert_and_swallows_no_clash() {
         worker.copy_with_pending(1, &chunks[1], &end).await.unwrap();
         let (source, shadow) = both(&db, &steps).await;
         assert_eq!(source, shadow);
+    });
+}
+
+/// The unique value of a row outside the batch is in the way of one inside it, unless the rows of
+/// everything pending are removed first.
+#[test]
+fn a_batch_makes_room_for_itself() {
+    on_each(&Flavor::ALL, async |db| {
+        make_table(&db, 10).await;
+        let steps = Steps::begin(&db, CHANGE).await;
+        let mut worker = steps.worker().await;
+        let (chunks, _) = worker.plan_chunks(None, 100, 1).await.unwrap();
+        worker.copy_chunk(1, &chunks[0]).await.unwrap();
+        let mut app = db.conn().await.unwrap();
+        run(
+            &mut app,
+            &[
+                "BEGIN",
+                "UPDATE t SET u = NULL WHERE id = 1",
+                "UPDATE t SET u = 10 WHERE id = 2",
+                "UPDATE t SET u = 20 WHERE id = 1",
+                "COMMIT",
+            ],
+        )
+        .await;
+        let applied = worker.apply(&Frontier::End, 1).await.unwrap();
+        assert_eq!((applied.entries, applied.left), (1, 2));
+        let applied = worker.apply(&Frontier::End, 100).await.unwrap();
+        assert_eq!((applied.entries, applied.left), (2, 0));
+        let (source, shadow) = both(&db, &steps).await;
+        assert_eq!(source, shadow);
+    });
+}
+
+#[test]
+fn a_worker_of_a_grip_that_was_taken_over_writes_nothing() {
+    on_each(&Flavor::ALL, async |db| {
+        make_table(&db, 10).await;
+        let steps = Steps::begin(&db, CHANGE).await;
+        let mut worker = steps.worker().await;
+        let (chunks, _) = worker.plan_chunks(None, 100, 1).await.unwrap();
+        steps.control().await.take_over(&steps.spec.run_id).await.unwrap();
+        let refused = worker.copy_chunk(1, &chunks[0]).await.unwrap_err();
+        assert_eq!(refused.kind, underpin_dialect::ErrorKind::Fenced, "{refused}");
+        let refused = worker.apply(&Frontier::End, 100).await.unwrap_err();
+        assert_eq!(refused.kind, underpin_dialect::ErrorKind::Fenced, "{refused}");
+        let count = format!("SELECT COUNT(*) FROM {}", steps.shadow());
+        assert_eq!(rows(&db, &count).await, ["0"]);
     });
 }
 

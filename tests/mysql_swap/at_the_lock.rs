@@ -6,10 +6,11 @@ use mysql_async::prelude::Queryable;
 use underpin_tests::cli;
 use underpin_tests::prober::Prober;
 use underpin_tests::proxy::{Deed, Proxy, Trap};
+use underpin_tests::runner::story;
 use underpin_tests::servers::{Flavor, TestDb, sql};
 
 use crate::mysql_steps::{
-    make_table, named, nothing_left, on_each, rows, run, spring, start, succeed,
+    LIMIT, make_table, named, nothing_left, on_each, rows, run, spring, start, succeed,
 };
 
 const CHANGE: &str = "ALTER TABLE t ADD n INT NOT NULL DEFAULT 7";
@@ -57,6 +58,36 @@ fn what_is_pending_at_the_lock_arrives_and_keeps_its_first_draw() {
         assert_eq!(rows(&db, CONTENT).await, expected);
         assert_eq!(rows(&db, &draws.replace("{t}", "t")).await, first, "drawn anew");
         nothing_left(&db).await;
+    });
+}
+
+/// Whoever queues for the table before the RENAME of another session goes first: his TRUNCATE would empty
+/// the old table, and the new one would bring every row back.
+#[test]
+fn somebody_who_queues_before_the_rename_is_let_through_first() {
+    let two_sessions: Vec<Flavor> = Flavor::ALL.into_iter().filter(|f| f.is_mariadb()).collect();
+    on_each(&two_sessions, async |db| {
+        make_table(&db, 2000).await;
+        let proxy = Proxy::start(&db.endpoints().primary).unwrap();
+        let rename = proxy.trap(&["RENAME TABLE"], Deed::Hold);
+        let mut runner = start(&proxy.url(db.name()), CHANGE, &[]);
+        spring(&rename, &mut runner);
+        let mut other = db.conn().await.unwrap();
+        let truncating = tokio::spawn(async move { other.query_drop("TRUNCATE TABLE t").await });
+        let waiting = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND \
+                       INFO LIKE 'TRUNCATE%' AND STATE LIKE 'Waiting for table metadata lock%'";
+        let until = Instant::now() + Duration::from_millis(600);
+        while rows(&db, waiting).await == ["0"] {
+            assert!(Instant::now() < until, "the TRUNCATE does not wait");
+        }
+        rename.release();
+        truncating.await.unwrap().unwrap();
+        let called = runner.wait(LIMIT).unwrap();
+        assert_eq!(called.code(), 1, "{}\n{}", called.complaint(), story(&called.events));
+        assert_eq!(rows(&db, "SELECT COUNT(*) FROM t").await, ["0"], "rows that were truncated");
+        let tries = named(&called, "lock_try");
+        let first = |why: &str| why.contains("TRUNCATE");
+        assert!(tries.iter().any(|event| event["why"].as_str().is_some_and(first)), "{tries:?}");
     });
 }
 

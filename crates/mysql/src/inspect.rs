@@ -11,7 +11,9 @@ use underpin_dialect::{DbError, DbResult, ErrorKind, IndexTiming, Inspect, Reque
 
 use crate::connect::Session;
 use crate::control::Control;
-use crate::query::{cell, first, literal, number, optional_text, quote_table, rows, run, text};
+use crate::query::{
+    cell, define, first, literal, number, optional_text, quote_table, rows, run, text,
+};
 use crate::types::key_fit;
 use crate::{health, preflight};
 
@@ -79,7 +81,7 @@ impl Control {
         self.drop_table(schema, &name).await?;
         let conn = &mut self.session.conn;
         let like = format!("CREATE TABLE {scratch} LIKE {source}");
-        run(conn, &like, "making an empty scratch table like", &object).await?;
+        define(conn, &like, "making an empty scratch table like", &object).await?;
         let result = self.alter_scratch(request, schema, &name, &scratch).await;
         self.drop_table(schema, &name).await?;
         result
@@ -97,8 +99,9 @@ impl Control {
         let instant = format!("{sql}, ALGORITHM=INSTANT");
         let can_instant = run(&mut self.session.conn, &instant, "trying", &object).await.is_ok();
         if !can_instant {
-            run(&mut self.session.conn, &sql, "judging the statement on", &object).await.map_err(
-                |mut error| {
+            define(&mut self.session.conn, &sql, "judging the statement on", &object)
+                .await
+                .map_err(|mut error| {
                     if error.kind == ErrorKind::Other || error.kind == ErrorKind::NotFound {
                         error.kind = ErrorKind::Refused;
                     }
@@ -108,8 +111,7 @@ impl Control {
                             .to_owned(),
                     );
                     error
-                },
-            )?;
+                })?;
         }
         Ok((read_table(&mut self.session, schema, name).await?, can_instant))
     }

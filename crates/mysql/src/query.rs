@@ -2,12 +2,21 @@
 //!
 //! One place turns driver errors into the seam's, so that every statement says what it attempted.
 
+use std::time::Duration;
+
 use mysql_async::prelude::{FromValue, Queryable};
 use mysql_async::{Conn, Row};
+use tokio::time::sleep;
 use underpin_core::ident::{self, Dialect};
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::error::Doing;
+
+/// How often a definition is tried that the server rolls back.
+const DEFINITION_TRIES: u32 = 8;
+
+/// Rest after the first roll-back; it grows with each.
+const DEFINITION_REST: Duration = Duration::from_millis(50);
 
 /// A name in backticks.
 ///
@@ -53,6 +62,26 @@ pub(crate) async fn run(
 ) -> DbResult<u64> {
     conn.query_drop(sql).await.doing(attempted, object)?;
     Ok(conn.affected_rows())
+}
+
+/// Runs a definition of ours, again where the server rolled it back: definitions made side by side
+/// deadlock in MySQL's dictionary.
+///
+/// # Errors
+/// As [`run`], the last one after [`DEFINITION_TRIES`].
+pub(crate) async fn define(
+    conn: &mut Conn,
+    sql: &str,
+    attempted: &str,
+    object: &str,
+) -> DbResult<()> {
+    for attempt in 1..DEFINITION_TRIES {
+        match run(conn, sql, attempted, object).await {
+            Err(error) if error.is_retryable() => sleep(DEFINITION_REST * attempt).await,
+            other => return other.map(|_| ()),
+        }
+    }
+    run(conn, sql, attempted, object).await.map(|_| ())
 }
 
 /// Fetches all rows; callers bound their number by the statement.

@@ -11,7 +11,7 @@ use underpin_dialect::{DbError, DbResult, ErrorKind, Shadow};
 use crate::control::Control;
 use crate::fingerprint::Fingerprint;
 use crate::inspect::{comment_of, read_table, table_exists};
-use crate::query::{literal, quote_table, run};
+use crate::query::{define, literal, quote_table, run};
 use crate::shape::Shape;
 use crate::{health, trigger};
 
@@ -27,7 +27,7 @@ impl Shadow for Control {
         let comment = literal(&our_comment(&spec.run_id, "change log"))?;
         let object = shape.table.clone();
         let sql = trigger::log_sql(&shape, &comment);
-        run(&mut self.session.conn, &sql, "making the change log of", &object).await?;
+        define(&mut self.session.conn, &sql, "making the change log of", &object).await?;
         self.install_triggers(spec, &shape).await
     }
 
@@ -118,9 +118,9 @@ impl Control {
         let source = quote_table(&spec.schema, &spec.table)?;
         let conn = &mut self.session.conn;
         let sql = format!("CREATE TABLE {shadow} LIKE {source}");
-        run(conn, &sql, "making the shadow of", &object).await?;
+        define(conn, &sql, "making the shadow of", &object).await?;
         let sql = crate::inspect::shadow_alter(&spec.statement, &shadow)?;
-        run(conn, &sql, "applying the statement to the shadow of", &object).await?;
+        define(conn, &sql, "applying the statement to the shadow of", &object).await?;
         let table = read_table(&mut self.session, &spec.schema, &spec.names.shadow).await?;
         let drops: Vec<String> = table
             .indexes
@@ -130,7 +130,7 @@ impl Control {
             .collect::<DbResult<_>>()?;
         if !drops.is_empty() {
             let sql = format!("ALTER TABLE {shadow} {}", drops.join(", "));
-            run(&mut self.session.conn, &sql, "setting indexes aside on the shadow of", &object)
+            define(&mut self.session.conn, &sql, "setting indexes aside on the shadow of", &object)
                 .await?;
         }
         Ok(())
@@ -236,7 +236,10 @@ impl Control {
     pub(crate) async fn drop_table(&mut self, schema: &str, name: &str) -> DbResult<()> {
         let sql = format!("DROP TABLE IF EXISTS {}", quote_table(schema, name)?);
         let object = format!("{schema}.{name}");
-        self.run_on_live(&sql, "dropping", &object).await
+        match define(&mut self.session.conn, &sql, "dropping", &object).await {
+            Err(error) if error.is_retryable() => Err(self.lock_not_had(&object, error).await),
+            other => other,
+        }
     }
 
     /// Runs a statement that waits for a metadata lock; a lock time-out names who holds the table.
@@ -247,17 +250,17 @@ impl Control {
         object: &str,
     ) -> DbResult<()> {
         match run(&mut self.session.conn, sql, attempted, object).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_retryable() => {
-                let (schema, table) = object.split_once('.').unwrap_or(("", object));
-                let holders = health::holders(&mut self.session, schema, table).await;
-                let mut error = error;
-                error.kind = ErrorKind::LockNotHad;
-                error.help = Some(holders);
-                Err(error)
-            }
-            Err(error) => Err(error),
+            Err(error) if error.is_retryable() => Err(self.lock_not_had(object, error).await),
+            other => other.map(|_| ()),
         }
+    }
+
+    /// The error of a lock that was not had in time, with who holds the table.
+    async fn lock_not_had(&mut self, object: &str, mut error: DbError) -> DbError {
+        let (schema, table) = object.split_once('.').unwrap_or(("", object));
+        error.kind = ErrorKind::LockNotHad;
+        error.help = Some(health::holders(&mut self.session, schema, table).await);
+        error
     }
 
     /// Which table bears the source's name, told by which of our names are left.

@@ -9,7 +9,7 @@ use underpin_core::plan::RunSpec;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Grip, RunSummary, Store, StoredRun};
 
 use crate::control::Control;
-use crate::query::{cell, first, literal, number, quote, rows, run, text};
+use crate::query::{cell, define, first, literal, number, quote, rows, run, text};
 
 /// Tries to bump a fence that an older runner's transaction still holds; one innodb lock wait each.
 const TAKE_OVER_TRIES: u32 = 200;
@@ -256,7 +256,7 @@ impl Control {
             ),
         ];
         for sql in statements {
-            run(&mut self.session.conn, &sql, "making the state tables in", &object)
+            define(&mut self.session.conn, &sql, "making the state tables in", &object)
                 .await
                 .map_err(|error| {
                     error.help(

@@ -19,7 +19,7 @@ use crate::connect::Session;
 use crate::control::Control;
 use crate::fingerprint::Fingerprint;
 use crate::inspect::comment_of;
-use crate::query::{first, literal, number, quote, quote_table, rows, run, text};
+use crate::query::{define, first, literal, number, quote, quote_table, rows, run, text};
 use crate::shadow::our_comment;
 use crate::store;
 use crate::trigger;
@@ -41,6 +41,9 @@ const LOCKED_SILENCE_S: u32 = 3;
 
 /// How long B may take for its RENAME beyond its lock time-out.
 const RENAME_MARGIN: Duration = Duration::from_secs(30);
+
+/// Statements that only read or write rows, behind any comments.
+const ROWS_ONLY: &str = r"(?is)^(\s|\(|/\*(?!M?!).*?\*/|--\s[^\n]*\n|#[^\n]*\n)*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|VALUES|SHOW|EXPLAIN|DESC|DESCRIBE|DO|LOAD|HANDLER)\b";
 
 impl Swap for Control {
     async fn try_swap(
@@ -258,7 +261,10 @@ impl Control {
             result
         });
         let let_go = match rename_is_waiting(worker, renamer_id, &object).await {
-            Ok(()) => let_go(worker, sentry, &object).await,
+            Ok(()) => match nobody_before(worker, spec, renamer_id).await {
+                Ok(()) => let_go(worker, sentry, &object).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         if let Err(error) = let_go {
@@ -326,7 +332,7 @@ impl Control {
             literal(&our_comment(&spec.run_id, "sentry"))?
         );
         let object = format!("{}.{}", spec.schema, spec.names.retired);
-        run(&mut self.session.conn, &sql, "making the sentry", &object).await.map(|_| ())
+        define(&mut self.session.conn, &sql, "making the sentry", &object).await
     }
 
     /// Drops the sentry if the table under the retired name is one.
@@ -391,8 +397,11 @@ impl Control {
     }
 
     async fn not_had(&mut self, spec: &RunSpec, mut error: DbError) -> DbError {
-        error.kind = ErrorKind::LockNotHad;
-        error.help = Some(health::holders(&mut self.session, &spec.schema, &spec.table).await);
+        // Our own words say already who was in the way.
+        if error.kind != ErrorKind::LockNotHad {
+            error.kind = ErrorKind::LockNotHad;
+            error.help = Some(health::holders(&mut self.session, &spec.schema, &spec.table).await);
+        }
         error
     }
 }
@@ -414,6 +423,33 @@ async fn rename_is_waiting(worker: &mut Worker, renamer: u64, object: &str) -> D
     }
     Err(DbError::new(ErrorKind::LockNotHad, "waiting for the rename of", object)
         .help("The RENAME did not come to wait for the table in time"))
+}
+
+/// A definition that queued for the table before B would be carried out between our look at the table and
+/// B's RENAME: what a TRUNCATE took away would be back. One that comes later queues behind B.
+///
+/// Who only reads or writes rows yields to B, so those that wait are told apart by their first word;
+/// what cannot be told apart counts as a definition.
+async fn nobody_before(worker: &mut Worker, spec: &RunSpec, renamer: u64) -> DbResult<()> {
+    let sql = format!(
+        "SELECT ID, COALESCE(LEFT(INFO, 200), '') FROM information_schema.PROCESSLIST WHERE ID <> \
+         {renamer} AND STATE LIKE 'Waiting for table metadata lock%' AND (INFO IS NULL OR \
+         ((LOCATE({}, INFO) > 0 OR LOCATE({}, INFO) > 0) AND INFO NOT RLIKE {})) LIMIT 1",
+        literal(&spec.table)?,
+        literal(&spec.schema)?,
+        literal(ROWS_ONLY)?
+    );
+    let object = worker.shape.table.clone();
+    let conn = &mut worker.session.conn;
+    let found = first(conn, &sql, "looking who queues before the rename of", &object).await?;
+    match found {
+        None => Ok(()),
+        Some(row) => Err(DbError::new(ErrorKind::LockNotHad, "swapping", object).help(format!(
+            "Connection {} was in the queue first, with: {}",
+            text(&row, 0),
+            text(&row, 1)
+        ))),
+    }
 }
 
 /// Lets B go first, then everybody.
