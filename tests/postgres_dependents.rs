@@ -1,5 +1,6 @@
 //! What hangs on a table goes on working across the swap: sessions that were there before it, keys,
 //! sequences, and a runner that is no superuser.
+#![allow(clippy::unwrap_used)] // what cannot be had here fails the test
 
 use underpin_tests::cli;
 use underpin_tests::servers::{Flavor, TestDb, pg};
