@@ -3,22 +3,24 @@
 //! A trap springs when a statement that holds its words comes by: the statement is held until the test
 //! lets it go, or the connection is cut before or after the server has carried it out. So a test
 //! reaches every gap of the protocol, at will and every time. Reads plain text only: the URL switches
-//! encryption off.
+//! encryption off. What a statement looks like on the wire is `wire`'s.
+
+mod wire;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use wire::Wire;
+
+use crate::servers::sql;
 
 /// How long a statement is held at most: a test that failed must not leave threads for ever.
 const HOLD_MAX: Duration = Duration::from_secs(120);
-
-/// `COM_QUERY` and `COM_STMT_PREPARE`: the commands whose payload is a statement.
-const TEXT_COMMANDS: [u8; 2] = [0x03, 0x16];
 
 /// What a trap does to the statement that springs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,10 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Shared {
+    wire: Wire,
     upstream: (String, u16),
+    /// How long every statement takes to get here, in microseconds.
+    delay_us: AtomicU64,
     traps: Mutex<Vec<Trap>>,
     sockets: Mutex<Vec<TcpStream>>,
     closed: AtomicBool,
@@ -74,6 +79,7 @@ impl Proxy {
     /// # Errors
     /// When the URL has no port or no port is to be had.
     pub fn start(url: &str) -> Result<Self> {
+        let wire = if sql::is_postgres(url) { Wire::Postgres } else { Wire::MySql };
         let address = url.split('@').next_back().unwrap_or_default();
         let address = address.split('/').next().unwrap_or_default();
         let (host, port) = address.split_once(':').context("the URL has no port")?;
@@ -81,7 +87,9 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening")?;
         let port = listener.local_addr().context("reading our port")?.port();
         let shared = Arc::new(Shared {
+            wire,
             upstream,
+            delay_us: AtomicU64::new(0),
             traps: Mutex::default(),
             sockets: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -92,10 +100,22 @@ impl Proxy {
         Ok(Self { port, shared })
     }
 
-    /// The URL by which the server is reached through here, as root and without encryption.
+    /// The URL by which the server is reached through here, as its superuser and without encryption.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!("mysql://root@127.0.0.1:{}/{database}?ssl-mode=disabled", self.port)
+        let port = self.port;
+        match self.shared.wire {
+            Wire::MySql => format!("mysql://root@127.0.0.1:{port}/{database}?ssl-mode=disabled"),
+            Wire::Postgres => {
+                format!("postgres://postgres@127.0.0.1:{port}/{database}?sslmode=disable")
+            }
+        }
+    }
+
+    /// Lets every statement from now on take so long to reach the server, as if it were far away.
+    pub fn delay(&self, delay: Duration) {
+        let delay_us = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        self.shared.delay_us.store(delay_us, Ordering::SeqCst);
     }
 
     /// Sets a trap on the first statement that holds all of `words`.
@@ -278,22 +298,15 @@ impl Line {
     fn forward(&self, shared: &Shared) -> Result<()> {
         let (mut client, mut server) = (&self.client, &self.server);
         let mut packet = Vec::new();
-        let mut previous = String::new();
+        let mut previous = None;
         // ends when either side closes
         loop {
-            let mut header = [0_u8; 4];
-            client.read_exact(&mut header)?;
-            let [low, middle, high, sequence] = header;
-            let length = u32::from_le_bytes([low, middle, high, 0]);
-            packet.clear();
-            packet.extend_from_slice(&header);
-            packet.resize(4 + usize::try_from(length)?, 0);
-            client.read_exact(packet.get_mut(4..).unwrap_or_default())?;
-            let command = packet.get(4).filter(|code| TEXT_COMMANDS.contains(code));
-            if sequence == 0 && command.is_some() {
-                let text = String::from_utf8_lossy(packet.get(5..).unwrap_or_default());
-                let trap = shared.trap_for(&previous, &text);
-                previous = text.into_owned();
+            let text = shared.wire.read(&mut client, previous.is_none(), &mut packet)?;
+            let last = previous.get_or_insert_with(String::new);
+            if let Some(text) = text {
+                thread::sleep(Duration::from_micros(shared.delay_us.load(Ordering::SeqCst)));
+                let trap = shared.trap_for(last, &text);
+                *last = text;
                 if let Some(trap) = trap {
                     trap.0.sprung.fetch_add(1, Ordering::SeqCst);
                     match trap.0.deed {
