@@ -9,7 +9,7 @@ use underpin_core::alter::{Alter, Syntax};
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::key::Frontier;
 use underpin_core::machine::SwapState;
-use underpin_core::plan::RunSpec;
+use underpin_core::plan::{Capture, RunSpec};
 use underpin_dialect::{
     ChangeLog, Copy, Database, DbResult, ErrorKind, Grip, IndexTiming, Inspect, Request, Shadow,
     Store, Swap, SwapOutcome, Verify,
@@ -39,6 +39,7 @@ fn request(db: &TestDb, statement: &str) -> Request {
         replicas: vec!["none".into()],
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        capture: Capture::default(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use underpin_core::alter::{Alter, Syntax};
+use underpin_core::plan::Capture;
 use underpin_dialect::{Database, IndexTiming, Inspect, Request};
 use underpin_engine::{Outcome, Reporter, RunOptions};
 use underpin_postgres::connect::SessionSettings;
@@ -79,6 +80,7 @@ async fn change(db: &TestDb, run_id: &str, statement: &str) -> Result<(), String
         replicas: vec!["none".into()],
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        capture: Capture::default(),
     };
     let plan = control.plan(&request).await.map_err(|error| error.to_string())?;
     drop(control);

@@ -11,7 +11,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use underpin_core::alter::{Alter, Syntax};
 use underpin_core::checkpoint::Checkpoint;
-use underpin_core::plan::RunSpec;
+use underpin_core::plan::{Capture, RunSpec};
 use underpin_dialect::{Database, Grip, IndexTiming, Inspect, Request, Shadow, Store};
 use underpin_mysql::connect::SessionSettings;
 use underpin_mysql::mycnf::FileSearch;
@@ -96,6 +96,7 @@ impl Steps {
             replicas: vec!["none".into()],
             indexes: IndexTiming::Auto,
             force_shadow: true,
+            capture: Capture::default(),
         };
         let plan = control.plan(&request).await.unwrap();
         let spec = plan.spec.unwrap_or_else(|| panic!("{:?}", plan.findings));

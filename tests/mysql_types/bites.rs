@@ -8,7 +8,7 @@ use mysql_async::Conn;
 use underpin_core::alter::{Alter, Syntax};
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::key::Chunk;
-use underpin_core::plan::RunSpec;
+use underpin_core::plan::{Capture, RunSpec};
 use underpin_dialect::{
     Copy, Database, IndexTiming, Inspect, RangeReport, Request, Shadow, Store, Verify,
 };
@@ -106,6 +106,7 @@ pub(crate) async fn copied(db: &TestDb, table: &str, alter: &str) -> Result<Benc
         replicas: vec!["none".into()],
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        capture: Capture::default(),
     };
     let plan = control.plan(&request).await?;
     let spec: Arc<RunSpec> =

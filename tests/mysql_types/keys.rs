@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::sync::mpsc;
 use underpin_core::alter::{Alter, Syntax};
 use underpin_core::machine::Settings;
+use underpin_core::plan::Capture;
 use underpin_dialect::{Database, IndexTiming, Inspect, Request};
 use underpin_engine::{Outcome, Report, Reporter, RunOptions, Summary, Verdict};
 use underpin_mysql::connect::SessionSettings;
@@ -111,6 +112,7 @@ async fn run(
         replicas: vec!["none".into()],
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        capture: Capture::default(),
     };
     let plan = server.control().await?.plan(&request).await?;
     let spec = plan.spec.with_context(|| format!("refused: {:?}", plan.findings))?;

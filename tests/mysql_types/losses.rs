@@ -8,6 +8,7 @@ use mysql_async::prelude::Queryable;
 use underpin_core::alter::{Alter, Syntax};
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::key::Frontier;
+use underpin_core::plan::Capture;
 use underpin_dialect::{
     ChangeLog, Copy, Database, ErrorKind, IndexTiming, Inspect, Request, Shadow, Store,
 };
@@ -140,6 +141,7 @@ async fn found_while_applying(db: &TestDb, flavor: Flavor, case: &Case) -> Resul
         replicas: vec!["none".into()],
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        capture: Capture::default(),
     };
     let plan = control.plan(&request).await?;
     let spec = Arc::new(plan.spec.with_context(|| format!("refused: {:?}", plan.findings))?);

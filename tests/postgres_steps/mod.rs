@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use underpin_core::alter::{Alter, Syntax};
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::key::{Chunk, Frontier};
-use underpin_core::plan::RunSpec;
+use underpin_core::plan::{Capture, RunSpec};
 use underpin_dialect::{
     ChangeLog, Copy, Database, Grip, IndexTiming, Inspect, Request, Shadow, Store, Verify,
 };
@@ -57,6 +57,7 @@ pub fn request(statement: &str) -> Request {
         replicas: vec!["none".into()],
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        capture: Capture::default(),
     }
 }
 

@@ -97,6 +97,11 @@ impl Backend {
         }
     }
 
+    /// Whether it is a PostgreSQL server.
+    pub(crate) fn is_postgres(&self) -> bool {
+        matches!(self.family, Family::Postgres(_))
+    }
+
     /// The schema or database of tables that are named without one.
     pub(crate) fn default_schema(&self) -> Option<String> {
         match &self.family {

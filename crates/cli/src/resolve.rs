@@ -11,11 +11,13 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use underpin_core::alter::{Alter, AlterError, Syntax};
 use underpin_core::machine::Settings;
+use underpin_core::plan;
 use underpin_dialect::{IndexTiming, Request};
 use underpin_engine::RunOptions;
 
 use crate::args::{
-    GlobalArgs, Indexes, PlanArgs, RunArgs, ShapeArgs, Source, StatementArgs, Strategy, Verify,
+    Capture, GlobalArgs, Indexes, PlanArgs, RunArgs, ShapeArgs, Source, StatementArgs, Strategy,
+    Verify,
 };
 use crate::backend::{Backend, SessionWishes, syntax_of};
 use crate::exit::Problem;
@@ -111,8 +113,20 @@ fn change(
             Indexes::After => IndexTiming::After,
         },
         force_shadow: shape.strategy == Strategy::Shadow,
+        capture: capture(shape.capture, &backend)?,
     };
     Ok(Change { backend, request })
+}
+
+fn capture(wanted: Capture, backend: &Backend) -> Result<plan::Capture, Problem> {
+    match wanted {
+        Capture::Row => Ok(plan::Capture::Row),
+        Capture::Statement if backend.is_postgres() => Ok(plan::Capture::Statement),
+        Capture::Statement => Err(Problem::usage(
+            "--capture statement is for PostgreSQL: MySQL and MariaDB have no triggers for statements",
+            "leave it out",
+        )),
+    }
 }
 
 /// Reads the statement from where it stands.

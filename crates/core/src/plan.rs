@@ -36,6 +36,17 @@ pub enum Flow {
     Blocks,
 }
 
+/// How changes get into the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Capture {
+    /// A trigger for each row: the cheapest where a statement changes few rows.
+    #[default]
+    Row,
+    /// A trigger for each statement, from the rows that it changed: for tables that are changed in bulk.
+    Statement,
+}
+
 /// A run's fixed facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSpec {
@@ -52,6 +63,9 @@ pub struct RunSpec {
     /// In which order the run goes through its phases.
     #[serde(default)]
     pub flow: Flow,
+    /// How changes get into the log.
+    #[serde(default)]
+    pub capture: Capture,
     /// Names of what the run makes.
     pub names: Names,
     /// What becomes of the columns.

@@ -1,6 +1,7 @@
 //! The data that crosses the seam besides the core's own types.
 
 use underpin_core::alter::Alter;
+use underpin_core::plan::Capture;
 
 /// When secondary indexes are filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +32,8 @@ pub struct Request {
     pub indexes: IndexTiming,
     /// Whether a copy is made even where the server could do without.
     pub force_shadow: bool,
+    /// How changes get into the log, where the server leaves a choice.
+    pub capture: Capture,
 }
 
 /// The right to write for a run. A newer grip makes every older one void.

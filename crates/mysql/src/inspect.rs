@@ -5,7 +5,7 @@ use underpin_core::alter::{Alter, ClauseKind, Syntax};
 use underpin_core::finding::{Finding, is_refused};
 use underpin_core::ident::{Dialect, shadow_name};
 use underpin_core::mapping::{ColumnHints, KeySpec, Mapping, choose_key, map_columns};
-use underpin_core::plan::{Flow, Names, Plan, RunSpec, Strategy};
+use underpin_core::plan::{Capture, Flow, Names, Plan, RunSpec, Strategy};
 use underpin_core::schema::{Column, Index, IndexPart, Table};
 use underpin_dialect::{DbError, DbResult, ErrorKind, IndexTiming, Inspect, Request};
 
@@ -208,6 +208,8 @@ fn spec_for(
         statement: request.statement.clone(),
         fingerprint: request.alter.fingerprint(),
         flow: Flow::KeyRanges,
+        // Neither family has triggers for statements.
+        capture: Capture::Row,
         names,
         mapping,
         key,

@@ -149,6 +149,7 @@ fn spec_for(
         statement: request.statement.clone(),
         fingerprint: request.alter.fingerprint(),
         flow: Flow::Blocks,
+        capture: request.capture,
         names: names::names(&request.run_id, &source.name),
         mapping,
         key,

@@ -18,8 +18,7 @@ use crate::names::{self, places};
 use crate::query::{holds, literal, number, quote, quote_table, rows, run, text, undo};
 use crate::shape::Shape;
 use crate::steps::{self, Stage};
-use crate::trigger::{self, Capture};
-use crate::{build, twin};
+use crate::{build, trigger, twin};
 
 /// How much longer than `deadlock_timeout` we wait for the weaker lock: autovacuum gives way only to who
 /// has waited for that long.
@@ -155,7 +154,7 @@ impl Control {
         self.begin_on_live(&shape.places.source, &object, spec).await?;
         let mut statements = vec![owner];
         statements.extend(trigger::log_sql(&shape, &spec.run_id)?);
-        statements.extend(trigger::capture_sql(&shape, spec, Capture::Rows)?);
+        statements.extend(trigger::capture_sql(&shape, spec)?);
         statements.push("SET LOCAL ROLE NONE".to_owned());
         let installed = self.install_in_transaction(spec, &statements, &object).await;
         self.on_live(undo(&self.session, installed).await, spec).await

@@ -8,23 +8,12 @@
 //! So everything in them is qualified, operators too: nothing in a writer's search path may be called
 //! in the owner's name.
 
-use underpin_core::plan::RunSpec;
+use underpin_core::plan::{Capture, RunSpec};
 use underpin_dialect::DbResult;
 
 use crate::names;
 use crate::query::{literal, quote, quote_table};
 use crate::shape::Shape;
-
-/// How changes are captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Capture {
-    /// A trigger for each row: the cheapest where statements change one row.
-    #[default]
-    Rows,
-    /// A trigger for each statement, from its transition tables: for tables that are changed in bulk.
-    #[allow(dead_code)] // not yet offered as an option
-    Statements,
-}
 
 /// The log, the keys that are still to do, and the run's own marks on the server.
 ///
@@ -60,13 +49,9 @@ pub(crate) fn log_sql(shape: &Shape, run_id: &str) -> DbResult<Vec<String>> {
 ///
 /// # Errors
 /// A name that no identifier can have.
-pub(crate) fn capture_sql(
-    shape: &Shape,
-    spec: &RunSpec,
-    capture: Capture,
-) -> DbResult<Vec<String>> {
+pub(crate) fn capture_sql(shape: &Shape, spec: &RunSpec) -> DbResult<Vec<String>> {
     let mut statements = Vec::new();
-    for trigger in triggers(shape, spec, capture) {
+    for trigger in triggers(shape, spec) {
         let function = quote_table(&names::private_schema(&spec.run_id), &trigger.name)?;
         let name = quote(&trigger.name)?;
         let source = &shape.places.source;
@@ -98,22 +83,11 @@ pub(crate) fn drop_sql(table: &str, spec: &RunSpec) -> DbResult<Vec<String>> {
         .collect()
 }
 
-/// The triggers that must stand while the run goes on.
-pub(crate) fn names_of(spec: &RunSpec, capture: Capture) -> Vec<String> {
-    let truncate = names::truncate_trigger(&spec.run_id);
-    match capture {
-        Capture::Rows => vec![names::capture_trigger(&spec.run_id), truncate],
-        Capture::Statements => {
-            let mut names = spec.names.triggers.to_vec();
-            names.push(truncate);
-            names
-        }
-    }
-}
-
+/// The names of both kinds.
 fn all_names(spec: &RunSpec) -> Vec<String> {
-    let mut names = names_of(spec, Capture::Statements);
+    let mut names = spec.names.triggers.to_vec();
     names.push(names::capture_trigger(&spec.run_id));
+    names.push(names::truncate_trigger(&spec.run_id));
     names
 }
 
@@ -124,7 +98,7 @@ struct Trigger {
     body: String,
 }
 
-fn triggers(shape: &Shape, spec: &RunSpec, capture: Capture) -> Vec<Trigger> {
+fn triggers(shape: &Shape, spec: &RunSpec) -> Vec<Trigger> {
     let log = &shape.places.log;
     let key = shape.log_key("");
     let of = |row: &str| Shape::list(&shape.key, |part| format!("{row}.{}", part.source));
@@ -135,7 +109,7 @@ fn triggers(shape: &Shape, spec: &RunSpec, capture: Capture) -> Vec<Trigger> {
         each: "FOR EACH STATEMENT",
         body: format!("INSERT INTO {log} DEFAULT VALUES;"),
     }];
-    if capture == Capture::Rows {
+    if spec.capture == Capture::Row {
         list.push(Trigger {
             name: names::capture_trigger(&spec.run_id),
             when: "AFTER INSERT OR UPDATE OR DELETE",

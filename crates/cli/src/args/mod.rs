@@ -15,7 +15,7 @@ mod tests;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use connection::{ConnectionArgs, SslMode};
-pub(crate) use run::{Indexes, RunArgs, ShapeArgs, Strategy, Verify};
+pub(crate) use run::{Capture, Indexes, RunArgs, ShapeArgs, Strategy, Verify};
 pub(crate) use statement::{Source, StatementArgs};
 
 /// Change a MySQL, MariaDB or PostgreSQL table while it is in use

@@ -23,11 +23,7 @@ fn lag(text: &str) -> Result<DurationMs, String> {
 }
 
 fn lock_timeout(text: &str) -> Result<DurationMs, String> {
-    let value = DurationMs::within(DurationMs(SECOND), DurationMs(60 * SECOND))(text)?;
-    if value.0 % SECOND != 0 {
-        return Err("the server counts this in whole seconds".to_owned());
-    }
-    Ok(value)
+    DurationMs::within(DurationMs(10), DurationMs(60 * SECOND))(text)
 }
 
 fn swap_budget(text: &str) -> Result<DurationMs, String> {
@@ -74,8 +70,8 @@ pub(crate) struct RunArgs {
 
     /// Longest wait for the table's lock in one try
     ///
-    /// Whole seconds. While we wait for the lock, later statements on the table queue behind us; so
-    /// each try is short, and there are many of them (--lock-patience).
+    /// While we wait for the lock, later statements on the table queue behind us; so each try is
+    /// short, and there are many of them (--lock-patience). Whole seconds on MySQL and MariaDB.
     #[arg(long, value_name = "TIME", default_value = "1s", help_heading = "Swap")]
     #[arg(value_parser = lock_timeout)]
     pub(crate) lock_timeout: DurationMs,
@@ -110,6 +106,12 @@ pub(crate) struct ShapeArgs {
     #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Method")]
     pub(crate) indexes: Indexes,
 
+    /// PostgreSQL: how changes get into the log
+    ///
+    /// A run that is resumed goes on with what it began with.
+    #[arg(long, value_name = "HOW", default_value = "row", help_heading = "Method")]
+    pub(crate) capture: Capture,
+
     /// A replica to watch, as a URL; may be given several times; `none` watches none
     ///
     /// Without this the replicas that the server lists are watched. What the URL leaves out (user,
@@ -136,6 +138,15 @@ pub(crate) enum Indexes {
     During,
     /// In one sorted build after the copy
     After,
+}
+
+/// How changes get into the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Capture {
+    /// A trigger for each row: the cheapest where a statement changes few rows
+    Row,
+    /// A trigger for each statement: for tables that are changed in bulk
+    Statement,
 }
 
 /// Whether old and new table are compared before the swap.

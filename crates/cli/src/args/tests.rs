@@ -83,7 +83,7 @@ fn defaults_are_as_documented() {
     assert_eq!((run.lock_timeout.0, run.swap_budget.0), (1_000, 300));
     assert_eq!(run.lock_patience.0, 1_800_000);
     assert_eq!((run.verify, run.shape.indexes), (Verify::Full, Indexes::Auto));
-    assert_eq!(run.shape.strategy, Strategy::Auto);
+    assert_eq!((run.shape.strategy, run.shape.capture), (Strategy::Auto, Capture::Row));
     assert!(!run.yes && !run.keep_retired && run.shape.replicas.is_empty());
 }
 
@@ -95,8 +95,9 @@ fn values_out_of_bounds_are_refused() {
         ["--chunk-time", "400"],
         ["--chunk-time", "1ms"],
         ["--max-lag", "2 weeks"],
-        ["--lock-timeout", "500ms"],
-        ["--lock-timeout", "1500ms"],
+        ["--lock-timeout", "5ms"],
+        ["--lock-timeout", "61s"],
+        ["--capture", "table"],
         ["--swap-budget", "1m"],
         ["--lock-patience", "8d"],
         ["--verify", "sometimes"],

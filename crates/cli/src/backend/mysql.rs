@@ -39,6 +39,12 @@ pub(super) fn resolve(
     }
     let mut settings = SessionSettings::default();
     if let Some(lock_timeout_ms) = wishes.lock_timeout_ms {
+        if lock_timeout_ms == 0 || lock_timeout_ms % 1000 != 0 {
+            return Err(Problem::usage(
+                "--lock-timeout: the server counts it in whole seconds",
+                "write 1s or more",
+            ));
+        }
         settings.lock_wait_timeout_s = u32::try_from(lock_timeout_ms / 1000).unwrap_or(u32::MAX);
     }
     let mut remarks =

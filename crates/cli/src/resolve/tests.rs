@@ -98,6 +98,27 @@ fn limits_reach_the_run() {
 }
 
 #[test]
+fn what_only_one_family_can_do_is_refused_for_the_other() {
+    let at = |url: &str, more: &[&str]| {
+        let line = ["underpin", "run", url, ALTER, "--yes"];
+        let cli = Cli::try_parse_from(line.iter().chain(more)).unwrap();
+        let Command::Run(args) = &cli.command else { unreachable!() };
+        run(args, &cli.global, false, &mut "".as_bytes())
+    };
+    let (mysql, postgres) = ("mysql://a@db1/shop", "postgres://a@db1/shop");
+    for more in [["--capture", "statement"], ["--lock-timeout", "1500ms"]] {
+        assert_eq!(ExitStatus::of(&at(mysql, &more).unwrap_err()), ExitStatus::Usage, "{more:?}");
+        at(postgres, &more).unwrap();
+    }
+    let capture = |order: RunOrder| order.change.request.capture;
+    assert_eq!(
+        capture(at(postgres, &["--capture", "statement"]).unwrap()),
+        plan::Capture::Statement
+    );
+    assert_eq!(capture(at(postgres, &[]).unwrap()), plan::Capture::Row);
+}
+
+#[test]
 fn the_defaults_are_the_machines_own() {
     let order = run_with(&[ALTER, "--yes"], false, "").unwrap();
     let (ours, machine) = (&order.options.settings, Settings::default());

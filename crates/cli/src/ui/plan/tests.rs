@@ -1,7 +1,7 @@
 //! The page of a plan, word for word.
 
 use underpin_core::mapping::{ColumnPair, KeyColumn, KeyFit, Mapping};
-use underpin_core::plan::{Flow, Names};
+use underpin_core::plan::{Capture, Flow, Names};
 
 use super::*;
 
@@ -18,6 +18,7 @@ fn spec() -> RunSpec {
         statement: "ALTER TABLE orders ADD note TEXT".into(),
         fingerprint: "ADD note TEXT".into(),
         flow: Flow::KeyRanges,
+        capture: Capture::Row,
         names: Names {
             shadow: "orders~new".into(),
             log: "orders~log".into(),
