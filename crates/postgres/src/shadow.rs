@@ -33,14 +33,8 @@ impl Shadow for Control {
     }
 
     async fn check_source(&mut self, spec: &RunSpec) -> DbResult<()> {
-        let object = format!("{}.{}", spec.schema, spec.table);
         let kept = self.load_identity(&spec.run_id).await?;
-        let now = Fingerprint::read(&self.session, spec).await?;
-        if now.has_another_file(&kept) && self.was_truncated(spec).await? {
-            return Err(DbError::new(ErrorKind::Truncated, "checking the source", object)
-                .said("the table was emptied by TRUNCATE"));
-        }
-        now.ensure_same(&kept, &object)
+        ensure_same(&self.session, spec, &kept).await
     }
 
     async fn build_indexes(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -192,7 +186,7 @@ impl Control {
         match done {
             Err(mut error) if error.is_retryable() => {
                 error.kind = ErrorKind::LockNotHad;
-                let names = health::holders(&self.session, &spec.schema, &spec.table).await;
+                let names = health::holders(&self.session, spec).await;
                 error.help = Some(names);
                 Err(error)
             }
@@ -247,7 +241,10 @@ impl Control {
         }
         let drops: Vec<String> = found.iter().map(|row| text(row, 0)).collect();
         let what = format!("dropping schema {schema} of the run on");
-        let done = run(&self.session, &drops.join("; "), &what, &object).await.map(drop);
+        // Nobody uses these tables but autovacuum, which gives way to who can wait.
+        let wait_ms = eviction_ms(&self.session, &object).await?;
+        let sql = format!("SET LOCAL lock_timeout = {wait_ms}; {}", drops.join("; "));
+        let done = run(&self.session, &sql, &what, &object).await.map(drop);
         self.on_live(done, spec).await
     }
 
@@ -260,7 +257,10 @@ impl Control {
             return Ok(());
         }
         for step in steps::pending(&self.session, spec, Stage::After).await? {
-            let done = run(&self.session, &step.sql, "validating a foreign key of", &object).await;
+        let wait_ms = eviction_ms(&self.session, &object).await?;
+            // It holds up vacuum and definitions only.
+            let sql = format!("SET LOCAL lock_timeout = {wait_ms}; {}", step.sql);
+            let done = run(&self.session, &sql, "validating a foreign key of", &object).await;
             match self.on_live(done, spec).await {
                 Ok(_) => {}
                 Err(error) if error.kind == ErrorKind::DataError => {
@@ -273,13 +273,6 @@ impl Control {
             steps::mark_done(&self.session, spec, Stage::After, step.position).await?;
         }
         Ok(())
-    }
-
-    /// Whether the log has the marker of a TRUNCATE.
-    async fn was_truncated(&self, spec: &RunSpec) -> DbResult<bool> {
-        let object = format!("{}.{}", spec.schema, spec.table);
-        let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE k0 IS NULL)", places(spec)?.log);
-        holds(&self.session, &sql, "looking for a TRUNCATE of", &object).await
     }
 
     async fn exists(&self, schema: &str, name: &str) -> DbResult<bool> {
@@ -317,19 +310,41 @@ impl Control {
 }
 
 /// As [`Control::begin_on_live`], on any session; the caller rolls back where it fails.
+/// Checks that the source is the table that it was when the triggers were installed, `kept`.
+///
+/// # Errors
+/// `SourceChanged`, saying what changed; `Truncated` where the file alone did and the log has the marker.
+pub(crate) async fn ensure_same(session: &Session, spec: &RunSpec, kept: &str) -> DbResult<()> {
+    let object = format!("{}.{}", spec.schema, spec.table);
+    let now = Fingerprint::read(session, spec).await?;
+    if now.has_another_file(kept) {
+        let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE k0 IS NULL)", places(spec)?.log);
+        if holds(session, &sql, "looking for a TRUNCATE of", &object).await? {
+            return Err(DbError::new(ErrorKind::Truncated, "checking the source", object)
+                .said("the table was emptied by TRUNCATE"));
+        }
+    }
+    now.ensure_same(kept, &object)
+}
+
+/// How long a request must be able to wait for autovacuum to give way to it, in milliseconds. Only for
+/// locks that no writer waits behind.
+pub(crate) async fn eviction_ms(session: &Session, object: &str) -> DbResult<u64> {
+    let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'";
+    let patience_ms = number(session, sql, "reading deadlock_timeout for", object).await?;
+    Ok(patience_ms.saturating_add(EVICTION_MARGIN_MS))
+}
+
 pub(crate) async fn begin_on_live(
     session: &Session,
     table: &str,
     object: &str,
     lock_timeout_ms: u32,
 ) -> DbResult<()> {
-    let patience = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'";
-    let patience_ms = number(session, patience, "reading deadlock_timeout for", object)
-        .await?
-        .saturating_add(EVICTION_MARGIN_MS);
     let sql = format!(
-        "BEGIN; SET LOCAL lock_timeout = {patience_ms}; LOCK TABLE ONLY {table} IN SHARE UPDATE \
-         EXCLUSIVE MODE; SET LOCAL lock_timeout = {lock_timeout_ms}"
+        "BEGIN; SET LOCAL lock_timeout = {}; LOCK TABLE ONLY {table} IN SHARE UPDATE \
+         EXCLUSIVE MODE; SET LOCAL lock_timeout = {lock_timeout_ms}",
+        eviction_ms(session, object).await?
     );
     run(session, &sql, "locking against vacuum", object).await.map(drop)
 }

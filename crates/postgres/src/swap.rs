@@ -2,9 +2,10 @@
 //! everything that hangs on the table, exchange the schemas of the two, prove that nothing points at
 //! the old one any more, commit.
 //!
-//! The weaker lock comes first: a request for it makes autovacuum give way while writers go on, and
-//! under it everything that the strong lock is needed for is read and spelled out. The strong lock is
-//! asked for with the short time-out; the other tables' locks follow in the order of their OIDs.
+//! The weaker lock comes first, on all tables: a request for it makes autovacuum give way while writers
+//! go on, and under it everything that the strong lock is needed for is read and spelled out. The
+//! strong lock is asked for with the short time-out; the other tables' locks follow in the order of
+//! their OIDs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,11 +19,10 @@ use crate::dependents::{
     Subject, foreign_keys, functions, policies, publications, rules, sequences, statistics,
     triggers, views,
 };
-use crate::fingerprint::Fingerprint;
 use crate::inspect::alter_of;
 use crate::names::{self, places};
-use crate::query::{number, quote, run};
-use crate::shadow::{begin_on_live, source_of};
+use crate::query::{first, number, quote, run, text};
+use crate::shadow::{begin_on_live, ensure_same, eviction_ms, source_of};
 use crate::shape::Shape;
 use crate::steps::{self, Stage};
 use crate::{changelog, diagnose, health, store, trigger, twin};
@@ -65,7 +65,7 @@ impl Swap for Control {
         match outcome {
             Err(mut error) if error.is_retryable() => {
                 error.kind = ErrorKind::LockNotHad;
-                let names = health::holders(&self.session, &spec.schema, &spec.table).await;
+                let names = health::holders(&self.session, spec).await;
                 error.help = Some(names);
                 Err(error)
             }
@@ -79,7 +79,7 @@ impl Control {
     /// we do not even queue, since everybody would queue behind us.
     async fn refuse_old_holders(&self, spec: &RunSpec) -> DbResult<()> {
         let limit_s = std::cmp::max(self.server.settings.lock_timeout_ms / 1000, 1);
-        match health::old_holder(&self.session, &spec.schema, &spec.table, limit_s).await? {
+        match health::old_holder(&self.session, spec, limit_s).await? {
             None => Ok(()),
             Some(holder) => Err(DbError::new(
                 ErrorKind::LockNotHad,
@@ -129,6 +129,8 @@ struct Attempt<'a> {
     session: Session,
 }
 
+    /// The query for the old table's rights, wherever it stands.
+    rights: String,
 /// Everything that runs under the lock, spelled out before.
 #[derive(Debug, Default)]
 struct Script {
@@ -145,6 +147,8 @@ impl Attempt<'_> {
             .await?;
         let sql = format!(
             "SET LOCAL idle_in_transaction_session_timeout = {LOCKED_SILENCE_MS}; {}",
+        self.evict_vacuum(&script.tables).await?;
+        let rights = self.rights(&script).await?;
             self.fence
         );
         if number(&self.session, &sql, "reading the fence of", object).await? != self.epoch {
@@ -163,6 +167,10 @@ impl Attempt<'_> {
         run(&self.session, &script.moves, "swapping", object).await?;
         self.prove().await?;
         if locked.elapsed() >= self.budget {
+        if self.rights(&script).await? != rights {
+            return Err(DbError::new(ErrorKind::Retryable, "swapping", object)
+                .said("somebody changed the rights on the table meanwhile"));
+        }
             return Ok(SwapOutcome::DrainTooSlow { drained });
         }
         run(&self.session, "COMMIT", "committing the swap of", object).await?;
@@ -171,8 +179,29 @@ impl Attempt<'_> {
     }
 
     async fn ensure_same(&self) -> DbResult<()> {
-        let now = Fingerprint::read(&self.session, self.spec).await?;
-        now.ensure_same(&self.kept, &self.shape.table)
+        ensure_same(&self.session, self.spec, &self.kept).await
+    }
+
+    /// Takes the weaker lock on the tables beside the source too: autovacuum comes to a shadow that was
+    /// just filled, and for as long as it works there the short request for the strong lock would fail.
+    async fn evict_vacuum(&self, others: &[String]) -> DbResult<()> {
+        let object = &self.shape.table;
+        let mut tables = vec![self.shape.places.shadow.clone()];
+        tables.extend_from_slice(others);
+        let sql = format!(
+            "SET LOCAL lock_timeout = {}; LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE",
+            eviction_ms(&self.session, object).await?,
+            tables.join(", ONLY ")
+        );
+        run(&self.session, &sql, "locking against vacuum", object).await.map(drop)
+    }
+
+    /// A sum over who may do what with the old table. No lock holds a GRANT off; once its row in the
+    /// catalogue was moved, the server lets none pass before we have committed.
+    async fn rights(&self, script: &Script) -> DbResult<String> {
+        let object = &self.shape.table;
+        let row = first(&self.session, &script.rights, "reading the rights on", object).await?;
+        Ok(row.map(|row| text(&row, 0)).unwrap_or_default())
     }
 
     /// The source first, the others in one order for all; less time for each that follows.
@@ -235,7 +264,14 @@ impl Attempt<'_> {
         let after: Vec<_> =
             keys.validations.into_iter().map(|sql| (String::new(), sql, String::new())).collect();
         moves.push(steps::record_sql(spec, Stage::After, &after)?);
-        Ok(Script { tables: keys.tables, moves: moves.join(";\n") })
+        let rights = format!(
+            "SELECT pg_catalog.md5(pg_catalog.concat_ws('|', c.relacl, (SELECT \
+             pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.attacl), ';' ORDER BY \
+             a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid))) FROM \
+             pg_catalog.pg_class c WHERE c.oid = {}",
+            source.oid
+        );
+        Ok(Script { tables: keys.tables, moves: moves.join(";\n"), rights })
     }
 
     /// Indexes, constraints, sequences and types move with their tables.

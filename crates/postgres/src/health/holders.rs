@@ -1,22 +1,32 @@
 //! Who holds a table, in words: for messages and for waiting with reason.
 
+use underpin_core::plan::RunSpec;
 use underpin_dialect::DbResult;
 
 use crate::connect::Session;
+use crate::names;
 use crate::query::{first, literal, rows, text};
 
 /// Holders that a message names.
 const NAMED_MAX: u32 = 3;
 
-/// Sessions and prepared transactions with a lock on a table, ours left out, the oldest first: process
+/// Sessions and prepared transactions with a lock on the source, the shadow or a table that a foreign
+/// key ties to the source, ours left out; who only reads comes last, else the oldest first: process
 /// (empty for a prepared transaction), user, application, lock, age of the transaction in seconds, what
 /// it does, and `t` for an autovacuum.
-fn holders_sql(schema: &str, table: &str) -> DbResult<String> {
-    let (schema, table) = (literal(schema)?, literal(table)?);
+fn holders_sql(spec: &RunSpec) -> DbResult<String> {
+    let (schema, table) = (literal(&spec.schema)?, literal(&spec.table)?);
+    let private = literal(&names::private_schema(&spec.run_id))?;
     Ok(format!(
-        "WITH wanted AS (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = {schema} AND c.relname = {table}), \
-         held AS (SELECT l.pid, l.virtualtransaction, string_agg(DISTINCT l.mode, ', ') AS modes \
+        "WITH tables AS (SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON \
+         n.oid = c.relnamespace), source AS (SELECT oid FROM tables WHERE nspname = {schema} AND \
+         relname = {table}), wanted AS (SELECT oid FROM source UNION SELECT oid FROM tables WHERE \
+         nspname = {private} AND relname = {table} UNION SELECT CASE WHEN k.conrelid = s.oid THEN \
+         k.confrelid ELSE k.conrelid END FROM pg_constraint k JOIN source s ON s.oid IN (k.conrelid, \
+         k.confrelid) WHERE k.contype = 'f'), \
+         held AS (SELECT l.pid, l.virtualtransaction, string_agg(DISTINCT l.mode || CASE WHEN \
+         l.relation IN (SELECT oid FROM source) THEN '' ELSE ' on ' || l.relation::regclass END, ', ') \
+         AS modes, bool_and(l.mode = 'AccessShareLock') AS reads \
          FROM pg_locks l JOIN wanted w ON w.oid = l.relation \
          WHERE l.locktype = 'relation' AND l.granted AND l.database = \
          (SELECT oid FROM pg_database WHERE datname = current_database()) \
@@ -31,16 +41,16 @@ fn holders_sql(schema: &str, table: &str) -> DbResult<String> {
          FROM held LEFT JOIN pg_stat_activity a ON a.pid = held.pid \
          LEFT JOIN pg_locks x ON held.pid IS NULL AND x.pid IS NULL \
          AND x.locktype = 'transactionid' AND x.virtualtransaction = held.virtualtransaction \
-         LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid ORDER BY age_s DESC"
+         LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid ORDER BY held.reads, age_s DESC"
     ))
 }
 
-/// Who holds a table, in words; for messages only.
-pub(crate) async fn holders(session: &Session, schema: &str, table: &str) -> String {
-    let listed = match holders_sql(schema, table) {
+/// Who holds the tables of a run, in words; for messages only.
+pub(crate) async fn holders(session: &Session, spec: &RunSpec) -> String {
+    let listed = match holders_sql(spec) {
         Ok(sql) => {
             let sql = format!("{sql} LIMIT {NAMED_MAX}");
-            rows(session, &sql, "looking for lock holders of", table).await
+            rows(session, &sql, "looking for lock holders of", &spec.table).await
         }
         Err(error) => Err(error),
     };
@@ -53,20 +63,19 @@ pub(crate) async fn holders(session: &Session, schema: &str, table: &str) -> Str
     }
 }
 
-/// A transaction that has been open on the table for longer than `limit_s`, in words; `None` where there
-/// is none. An autovacuum is none: it gives way.
+/// A transaction that has been open on the tables of a run for longer than `limit_s`, in words; `None`
+/// where there is none. An autovacuum is none: it gives way.
 pub(crate) async fn old_holder(
     session: &Session,
-    schema: &str,
-    table: &str,
+    spec: &RunSpec,
     limit_s: u32,
 ) -> DbResult<Option<String>> {
     let sql = format!(
         "SELECT * FROM ({}) AS h(pid, usename, application, modes, age_s, doing, autovacuum) \
          WHERE age_s > {limit_s} AND autovacuum IS NOT TRUE LIMIT 1",
-        holders_sql(schema, table)?
+        holders_sql(spec)?
     );
-    let row = first(session, &sql, "looking for old holders of", table).await?;
+    let row = first(session, &sql, "looking for old holders of", &spec.table).await?;
     Ok(row.as_ref().map(words))
 }
 
