@@ -1,5 +1,8 @@
 //! Index builds on the shadow: sorted, several side by side, each kept when it stands; then what hangs
 //! on them, one by one; then fresh statistics and a visibility map.
+//!
+//! Builds run on sessions that outlive the control's and its lock by a while when the runner is killed. So
+//! each reads the fence and holds it: who takes the run over waits for them, and none begins behind.
 
 use futures_util::future::join_all;
 use underpin_core::plan::RunSpec;
@@ -8,12 +11,13 @@ use underpin_dialect::{DbError, DbResult};
 use crate::connect::Session;
 use crate::control::Control;
 use crate::names::{self, places};
-use crate::query::{holds, literal, quote, quote_table, run};
+use crate::query::{holds, literal, number, quote, quote_table, run, undo};
 use crate::shadow::source_of;
 use crate::steps::{self, Stage, Step};
+use crate::store;
 
 /// Builds side by side. Each reads the whole shadow and sorts, and each holds a snapshot while it does.
-const BUILDS_MAX: usize = 2;
+pub(crate) const BUILDS_MAX: usize = 2;
 
 /// Sorts in memory are several times faster than on disk; a quarter of a gigabyte for each of the few
 /// builds side by side, or what the server gives where that is more.
@@ -21,12 +25,29 @@ const SORT_MEMORY_SQL: &str = "SELECT pg_catalog.set_config('maintenance_work_me
     greatest(setting::bigint, 262144)::text, true) FROM pg_catalog.pg_settings WHERE name = \
     'maintenance_work_mem'";
 
+/// What every build needs to know of its run.
+#[derive(Debug, Clone)]
+struct Job {
+    /// The table, for people.
+    object: String,
+    /// The source's owner, quoted.
+    owner: String,
+    /// The statement that reads the fence and holds it, and what it must say.
+    fence: String,
+    epoch: u64,
+}
+
 /// Builds what is missing of the shadow's indexes.
 ///
 /// # Errors
 /// `DuplicateKey` where the rows clash in a new unique index.
 pub(crate) async fn indexes(control: &Control, spec: &RunSpec) -> DbResult<()> {
+    let object = format!("{}.{}", spec.schema, spec.table);
+    let fence = store::fence_sql(&control.state_schema, &spec.run_id)?;
+    // This session has the runner's lock: nobody can have taken over yet.
+    let epoch = number(&control.session, &fence, "reading the fence of", &object).await?;
     let owner = quote(&source_of(&control.session, spec).await?.owner)?;
+    let job = Job { object, owner, fence, epoch };
     let pending = steps::pending(&control.session, spec, Stage::Index).await?;
     let mut missing = Vec::new();
     for step in &pending {
@@ -34,53 +55,53 @@ pub(crate) async fn indexes(control: &Control, spec: &RunSpec) -> DbResult<()> {
             missing.push(step.clone());
         }
     }
-    build_all(control, spec, &owner, &missing).await?;
+    build_all(control, &job, &missing).await?;
     for step in &pending {
-        attach(&control.session, spec, &owner, step).await?;
+        attach(&control.session, spec, &job, step).await?;
     }
-    // The planner knows nothing of the new table yet, and an index-only scan needs to know which pages
-    // everybody can see.
+    vacuum(control, spec, &job.object).await
+}
+
+/// The planner knows nothing of the new table yet, and an index-only scan needs to know which pages
+/// everybody can see.
+async fn vacuum(control: &Control, spec: &RunSpec, object: &str) -> DbResult<()> {
+    let session = &control.session;
+    let what = "analysing the shadow of";
+    // An autovacuum of the shadow, which a large copy calls, gives way to who waits long enough.
+    run(session, "SET lock_timeout = 0", what, object).await?;
     let sql = format!("VACUUM (ANALYZE) {}", places(spec)?.shadow);
-    let object = format!("{}.{}", spec.schema, spec.table);
-    run(&control.session, &sql, "analysing the shadow of", &object).await.map(drop)
+    let done = run(session, &sql, what, object).await.map(drop);
+    // Not SET LOCAL: no transaction may be around it. A lost session has lost its settings too.
+    let sql = format!("SET lock_timeout = {}", control.server.settings.lock_timeout_ms);
+    let reset = run(session, &sql, what, object).await.map(drop);
+    done.and(reset)
 }
 
 /// The primary key's index alone first would leave the others waiting: all in the order of the list,
 /// on a few connections, this one among them so that cancelling it ends them all.
-async fn build_all(
-    control: &Control,
-    spec: &RunSpec,
-    owner: &str,
-    missing: &[Step],
-) -> DbResult<()> {
+async fn build_all(control: &Control, job: &Job, missing: &[Step]) -> DbResult<()> {
     for group in missing.chunks(BUILDS_MAX) {
         let mut helpers = Vec::new();
         let Some((own, others)) = group.split_first() else { continue };
         for step in others {
             let session = control.server.session().await?;
-            let (pid, spec, owner, step) =
-                (u64::from(session.id.pid), spec.clone(), owner.to_owned(), step.clone());
+            let (pid, job, step) = (u64::from(session.id.pid), job.clone(), step.clone());
             let task = tokio::spawn(async move {
-                let built = build(&session, &spec, &owner, &step).await;
+                let built = build(&session, &job, &step).await;
                 session.close().await;
                 built
             });
             helpers.push((pid, task));
         }
-        let mut result = build(&control.session, spec, owner, own).await;
+        let mut result = build(&control.session, job, own).await;
         if result.is_err() {
             let pids = helpers.iter().map(|(pid, _)| *pid);
             join_all(pids.map(|pid| cancel(control, pid))).await;
         }
         for (_, task) in helpers {
             let built = task.await.unwrap_or_else(|fault| {
-                let object = format!("{}.{}", spec.schema, spec.table);
-                Err(DbError::new(
-                    underpin_dialect::ErrorKind::Other,
-                    "building an index of",
-                    object,
-                )
-                .said(fault.to_string()))
+                let (kind, object) = (underpin_dialect::ErrorKind::Other, job.object.clone());
+                Err(DbError::new(kind, "building an index of", object).said(fault.to_string()))
             });
             result = result.and(built);
         }
@@ -96,29 +117,37 @@ async fn cancel(control: &Control, session: u64) {
     }
 }
 
-async fn build(session: &Session, spec: &RunSpec, owner: &str, step: &Step) -> DbResult<()> {
-    let object = format!("{}.{}", spec.schema, spec.table);
+async fn build(session: &Session, job: &Job, step: &Step) -> DbResult<()> {
+    let built = build_in_transaction(session, job, step).await;
+    undo(session, built).await
+}
+
+async fn build_in_transaction(session: &Session, job: &Job, step: &Step) -> DbResult<()> {
+    let object = &job.object;
     let what = format!("building index {} for", step.name);
+    let begin = format!("BEGIN; {}", job.fence);
+    if number(session, &begin, &what, object).await? != job.epoch {
+        return Err(store::fenced(object));
+    }
     // Nobody else uses the shadow: whoever holds it (autovacuum) is waited for.
     let sql = format!(
-        "BEGIN; SET LOCAL lock_timeout = 0; {SORT_MEMORY_SQL}; SET LOCAL ROLE {owner}; {}; COMMIT",
-        step.sql
+        "SET LOCAL lock_timeout = 0; {SORT_MEMORY_SQL}; SET LOCAL ROLE {}; {}; COMMIT",
+        job.owner, step.sql
     );
-    let built = run(session, &sql, &what, &object).await.map(drop);
-    crate::query::undo(session, built).await
+    run(session, &sql, &what, object).await.map(drop)
 }
 
 /// Constraint, comments and marks, and the note that the step is done, in one transaction.
-async fn attach(session: &Session, spec: &RunSpec, owner: &str, step: &Step) -> DbResult<()> {
-    let object = format!("{}.{}", spec.schema, spec.table);
+async fn attach(session: &Session, spec: &RunSpec, job: &Job, step: &Step) -> DbResult<()> {
+    let Job { object, owner, .. } = job;
     let what = format!("attaching index {} to the shadow of", step.name);
     let attach = if step.then.is_empty() { String::new() } else { format!("{}; ", step.then) };
     let sql = format!(
         "BEGIN; SET LOCAL lock_timeout = 0; SET LOCAL ROLE {owner}; {attach}{}; COMMIT",
         steps::done_sql(spec, Stage::Index, step.position)?
     );
-    let attached = run(session, &sql, &what, &object).await.map(drop);
-    crate::query::undo(session, attached).await
+    let attached = run(session, &sql, &what, object).await.map(drop);
+    undo(session, attached).await
 }
 
 /// Whether the index stands on the shadow, whole.
