@@ -118,7 +118,8 @@ impl Proxy {
         self.shared.delay_us.store(delay_us, Ordering::SeqCst);
     }
 
-    /// Sets a trap on the first statement that holds all of `words`.
+    /// Sets a trap on the first statement that holds all of `words`; one that begins with `^` must stand
+    /// at its beginning.
     pub fn trap(&self, words: &[&str], deed: Deed) -> Trap {
         self.trap_nth(words, 0, deed)
     }
@@ -202,8 +203,12 @@ impl Trap {
     /// Whether this statement springs it.
     fn springs(&self, previous: &str, statement: &str) -> bool {
         let state = &self.0;
-        let has =
-            |text: &str, words: &[String]| words.iter().all(|word| text.contains(word.as_str()));
+        let has = |text: &str, words: &[String]| {
+            words.iter().all(|word| match word.strip_prefix('^') {
+                Some(start) => text.starts_with(start),
+                None => text.contains(word.as_str()),
+            })
+        };
         has(statement, &state.words)
             && has(previous, &state.previous)
             && !take_one(&state.skip)

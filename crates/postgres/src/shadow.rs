@@ -256,8 +256,8 @@ impl Control {
         if !self.exists(&private, "underpin_steps").await? {
             return Ok(());
         }
-        for step in steps::pending(&self.session, spec, Stage::After).await? {
         let wait_ms = eviction_ms(&self.session, &object).await?;
+        for step in steps::pending(&self.session, spec, Stage::After).await? {
             // It holds up vacuum and definitions only.
             let sql = format!("SET LOCAL lock_timeout = {wait_ms}; {}", step.sql);
             let done = run(&self.session, &sql, "validating a foreign key of", &object).await;
@@ -309,7 +309,6 @@ impl Control {
     }
 }
 
-/// As [`Control::begin_on_live`], on any session; the caller rolls back where it fails.
 /// Checks that the source is the table that it was when the triggers were installed, `kept`.
 ///
 /// # Errors
@@ -335,6 +334,7 @@ pub(crate) async fn eviction_ms(session: &Session, object: &str) -> DbResult<u64
     Ok(patience_ms.saturating_add(EVICTION_MARGIN_MS))
 }
 
+/// As [`Control::begin_on_live`], on any session; the caller rolls back where it fails.
 pub(crate) async fn begin_on_live(
     session: &Session,
     table: &str,

@@ -129,8 +129,6 @@ struct Attempt<'a> {
     session: Session,
 }
 
-    /// The query for the old table's rights, wherever it stands.
-    rights: String,
 /// Everything that runs under the lock, spelled out before.
 #[derive(Debug, Default)]
 struct Script {
@@ -138,6 +136,8 @@ struct Script {
     tables: Vec<String>,
     /// One statement after the other, joined.
     moves: String,
+    /// The query for the old table's rights, wherever it stands.
+    rights: String,
 }
 
 impl Attempt<'_> {
@@ -147,8 +147,6 @@ impl Attempt<'_> {
             .await?;
         let sql = format!(
             "SET LOCAL idle_in_transaction_session_timeout = {LOCKED_SILENCE_MS}; {}",
-        self.evict_vacuum(&script.tables).await?;
-        let rights = self.rights(&script).await?;
             self.fence
         );
         if number(&self.session, &sql, "reading the fence of", object).await? != self.epoch {
@@ -156,6 +154,8 @@ impl Attempt<'_> {
         }
         self.ensure_same().await?;
         let script = self.script().await?;
+        self.evict_vacuum(&script.tables).await?;
+        let rights = self.rights(&script).await?;
         let begun = Instant::now();
         self.lock(&script.tables, begun).await?;
         // The wait for the locks has a bound of its own.
@@ -166,11 +166,11 @@ impl Attempt<'_> {
         self.ensure_same().await?;
         run(&self.session, &script.moves, "swapping", object).await?;
         self.prove().await?;
-        if locked.elapsed() >= self.budget {
         if self.rights(&script).await? != rights {
             return Err(DbError::new(ErrorKind::Retryable, "swapping", object)
                 .said("somebody changed the rights on the table meanwhile"));
         }
+        if locked.elapsed() >= self.budget {
             return Ok(SwapOutcome::DrainTooSlow { drained });
         }
         run(&self.session, "COMMIT", "committing the swap of", object).await?;
