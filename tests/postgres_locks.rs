@@ -1,132 +1,248 @@
 //! Whoever holds the table is waited for and named, and the application is held up no longer than the
 //! lock time-out meanwhile.
-#![allow(clippy::unwrap_used)] // what cannot be had here fails the test
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // what cannot be had here fails the test
+
+mod postgres_runs;
+mod postgres_steps;
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tokio_postgres::Client;
+use underpin_tests::proxy::Proxy;
 use underpin_tests::runner::Runner;
-use underpin_tests::servers::{Flavor, TestDb};
+use underpin_tests::servers::{Flavor, Server, ServerSpec, TestDb, pg, wanted};
 
-const LIMIT: Duration = Duration::from_secs(240);
-/// The lock time-out of the runs here, what a machine under load adds, and the swap itself.
-const STALL_MAX: Duration = Duration::from_millis(300 + 2500);
+use postgres_runs::{
+    Application, LIMIT, before_the_locks, between_the_locks, named, pid_of, spring, start, succeed,
+};
+use postgres_steps::{make_table, on_each, rows, run};
 
-async fn table(db: &TestDb, rows: u32) -> Client {
-    let client = db.client().await.unwrap();
-    let sql = format!(
-        "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t SELECT i, i FROM \
-         generate_series(1, {rows}) i"
+const CHANGE: &str = "ALTER TABLE t ADD n int NOT NULL DEFAULT 7";
+
+/// What the application does all the time.
+const TRAFFIC: [&str; 2] =
+    ["SELECT * FROM t WHERE id = 17", "UPDATE t SET v = v || 'x' WHERE id = 18"];
+
+/// How long the table is held: several times the lock time-out.
+const HELD: Duration = Duration::from_millis(2500);
+
+/// When the holder comes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Moment {
+    /// Before the triggers are installed.
+    Installation,
+    /// Before the swap asks for its first lock.
+    Swap,
+    /// When the swap has the weak lock, and asks for the strong one.
+    BetweenTheLocks,
+}
+
+/// Waits for a try of the lock that names the holder by all of `words`.
+fn wait_named(runner: &mut Runner, words: &[&str]) {
+    let says = |event: &Value| {
+        let why = event["why"].as_str().unwrap_or_default();
+        event["event"] == "lock_try" && words.iter().all(|word| why.contains(word))
+    };
+    let found = runner.wait_for(LIMIT, says).unwrap();
+    assert!(found.is_some(), "nobody was named as {words:?}: {}", runner.story());
+}
+
+/// Runs the change while `holder` does `begin` and holds on, until it does `end`.
+async fn held(
+    db: &TestDb,
+    moment: Moment,
+    holder: &Client,
+    [begin, end]: [&str; 2],
+    words: &[&str],
+) {
+    let proxy = Proxy::start(&db.endpoints().primary).unwrap();
+    let trap = match moment {
+        Moment::Installation => None,
+        Moment::Swap => Some(before_the_locks(&proxy)),
+        Moment::BetweenTheLocks => Some(between_the_locks(&proxy)),
+    };
+    if moment == Moment::Installation {
+        run(holder, &[begin]).await;
+    }
+    let application = Application::start(&db.url(), &TRAFFIC).await;
+    let mut runner = start(&proxy.url(db.name()), CHANGE, &[]);
+    if let Some(trap) = trap {
+        spring(&trap, &mut runner);
+        run(holder, &[begin]).await;
+        trap.release();
+    }
+    let begun = Instant::now();
+    wait_named(&mut runner, words);
+    tokio::time::sleep(HELD.saturating_sub(begun.elapsed())).await;
+    assert!(!runner.has_ended().unwrap(), "{}", runner.story());
+    let reached = |phase: &str| runner.find(|event| event["phase"] == phase).is_some();
+    assert_eq!(reached("copy"), moment != Moment::Installation, "{moment:?}");
+    assert!(runner.find(|event| event["event"] == "swap").is_none(), "swapped under a holder");
+    run(holder, &[end]).await;
+    succeed(runner);
+    application.stop().await;
+    assert_eq!(rows(db, "SELECT DISTINCT n FROM t").await, ["7"]);
+}
+
+const WRITE: &str = "BEGIN; UPDATE t SET v = 'held' WHERE id = 40";
+
+/// Who is idle in a transaction is named by process, user, lock, age and query.
+fn an_idle_transaction(moment: Moment) {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 2000).await;
+        let holder = db.client().await.unwrap();
+        let session = format!("session {} of postgres", pid_of(&holder).await);
+        let words = [&session, "RowExclusiveLock", "in a transaction for", "idle in", WRITE];
+        held(&db, moment, &holder, [WRITE, "COMMIT"], &words).await;
+        assert_eq!(rows(&db, "SELECT v FROM t WHERE id = 40").await, ["held"]);
+    });
+}
+
+#[test]
+fn an_idle_transaction_delays_the_installation_and_nobody_else() {
+    an_idle_transaction(Moment::Installation);
+}
+
+#[test]
+fn an_idle_transaction_delays_the_swap_and_nobody_else() {
+    an_idle_transaction(Moment::Swap);
+}
+
+/// A prepared transaction has no session: it is named by its own name, with how to end it.
+fn a_prepared_transaction(moment: Moment) {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 2000).await;
+        let holder = db.client().await.unwrap();
+        let id = format!("held_{}", db.name());
+        let begin = format!("{WRITE}; PREPARE TRANSACTION '{id}'");
+        let end = format!("COMMIT PREPARED '{id}'");
+        let name = format!("prepared transaction {id} of postgres");
+        let words = [&name, "RowExclusiveLock", "s old", "COMMIT PREPARED"];
+        held(&db, moment, &holder, [&begin, &end], &words).await;
+        assert_eq!(rows(&db, "SELECT v FROM t WHERE id = 40").await, ["held"]);
+    });
+}
+
+#[test]
+fn a_prepared_transaction_delays_the_installation_and_nobody_else() {
+    a_prepared_transaction(Moment::Installation);
+}
+
+#[test]
+fn a_prepared_transaction_delays_the_swap_and_nobody_else() {
+    a_prepared_transaction(Moment::Swap);
+}
+
+/// A reader does not hold the triggers off, so the whole copy is made beside him; the swap waits.
+#[test]
+fn a_long_reader_delays_the_swap_and_not_the_copy() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 2000).await;
+        let holder = db.client().await.unwrap();
+        let read = "BEGIN; SELECT count(*) FROM t";
+        run(&holder, &[read]).await;
+        let application = Application::start(&db.url(), &TRAFFIC).await;
+        let mut runner = start(&db.url(), CHANGE, &[]);
+        let session = format!("session {} of postgres", pid_of(&holder).await);
+        // By then his transaction has a new last query.
+        wait_named(&mut runner, &[&session, "AccessShareLock", "SELECT pg_backend_pid()"]);
+        tokio::time::sleep(HELD).await;
+        run(&holder, &["COMMIT"]).await;
+        let called = succeed(runner);
+        let at = |wanted: &dyn Fn(&Value) -> bool| called.events.iter().position(wanted).unwrap();
+        let first_try = at(&|event| event["event"] == "lock_try");
+        assert!(at(&|event| event["phase"] == "swap") < first_try, "the installation had to wait");
+        application.stop().await;
+    });
+}
+
+/// A reader who comes between the two locks makes the strong one fail, and everybody is let through.
+#[test]
+fn a_reader_between_the_locks_delays_the_swap_and_nobody_else() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 2000).await;
+        let holder = db.client().await.unwrap();
+        let read = "BEGIN; SELECT count(*) FROM t";
+        let words = [&format!("session {} of", pid_of(&holder).await), "AccessShareLock", read];
+        held(&db, Moment::BetweenTheLocks, &holder, [read, "COMMIT"], &words).await;
+    });
+}
+
+/// The swap needs the tables of foreign keys too. Who holds one of those must not keep the table itself
+/// locked, and is named with the table that he holds.
+#[test]
+fn who_holds_a_referencing_table_delays_the_swap_and_nobody_else() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 2000).await;
+        let holder = db.client().await.unwrap();
+        run(&holder, &["CREATE TABLE child (p int REFERENCES t)", "INSERT INTO child VALUES (1)"])
+            .await;
+        let read = "BEGIN; SELECT count(*) FROM child";
+        let words = [&format!("session {} of", pid_of(&holder).await), "on public.child", read];
+        held(&db, Moment::Swap, &holder, [read, "COMMIT"], &words).await;
+        let key = "SELECT convalidated, confrelid::regclass FROM pg_constraint WHERE conrelid = \
+                   'child'::regclass AND contype = 'f'";
+        assert_eq!(rows(&db, key).await, ["t/t"]);
+    });
+}
+
+/// Table options under which autovacuum comes after a thousand dead rows, and goes slowly.
+const SLOW_VACUUM: &str = "autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0, \
+     autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000000, \
+     autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1";
+
+/// Makes a twentieth of the rows die, in all blocks, and waits until autovacuum is at the table.
+async fn wait_for_autovacuum(client: &Client, table: &str) {
+    run(client, &[&format!("UPDATE {table} SET v = v WHERE id % 20 = 0")]).await;
+    let at_it = format!(
+        "SELECT count(*) > 0 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.relation = \
+         '{table}'::regclass AND a.backend_type = 'autovacuum worker' AND l.mode = \
+         'ShareUpdateExclusiveLock' AND l.granted"
     );
-    client.batch_execute(&sql).await.unwrap();
-    client
+    let until = Instant::now() + Duration::from_secs(60);
+    while !client.query_one(&at_it, &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(Instant::now() < until, "no autovacuum came to {table}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
-fn start(db: &TestDb) -> Runner {
-    let words = [
-        "run",
-        &db.url(),
-        "ALTER TABLE t ALTER v TYPE bigint",
-        "--strategy",
-        "shadow",
-        "--replica",
-        "none",
-        "--yes",
-        "--lock-timeout",
-        "300ms",
-    ];
-    Runner::start(&words).unwrap()
-}
-
-/// Waits for a try of the lock that names `holder`.
-fn named(runner: &mut Runner, holder: &str) {
-    let found = runner
-        .wait_for(LIMIT, |event| event["event"] == "lock_try" && event.to_string().contains(holder))
-        .unwrap();
-    assert!(found.is_some(), "nobody was named as {holder}: {}", runner.story());
-}
-
-fn succeed(runner: Runner) {
-    let called = runner.wait(LIMIT).unwrap();
-    assert_eq!(called.code(), 0, "{}", called.complaint());
-}
-
-/// Writes one row after the other until told to stop; returns the longest wait.
-fn application(
-    client: Client,
-    mut stop: tokio::sync::oneshot::Receiver<()>,
-) -> tokio::task::JoinHandle<Duration> {
-    tokio::spawn(async move {
-        let mut longest = Duration::ZERO;
-        while stop.try_recv().is_err() {
-            let begun = Instant::now();
-            client.batch_execute("UPDATE t SET v = v + 1 WHERE id = 1").await.unwrap();
-            longest = std::cmp::max(longest, begun.elapsed());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        longest
-    })
-}
-
-/// Runs a change while `hold` keeps the table; `release` lets it go. The holder is named by `name`.
-async fn held(hold: &str, release: &str, name: &str) {
-    let Some(db) = TestDb::new(Flavor::PostgresDistro) else { return };
-    let holder = table(&db, 1000).await;
-    holder.batch_execute(hold).await.unwrap();
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let writer = application(db.client().await.unwrap(), stopped);
-    let mut runner = start(&db);
-    tokio::task::block_in_place(|| named(&mut runner, name));
-    holder.batch_execute(release).await.unwrap();
-    tokio::task::block_in_place(|| succeed(runner));
-    stop.send(()).unwrap();
-    let longest = writer.await.unwrap();
-    assert!(longest < STALL_MAX, "the application stood still for {longest:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_idle_transaction_is_named_and_waited_for() {
-    held("BEGIN; UPDATE t SET v = 0 WHERE id = 5", "COMMIT", "UPDATE t SET v = 0").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_long_reader_is_named_and_waited_for() {
-    held("BEGIN; SELECT count(*) FROM t", "COMMIT", "SELECT count(*) FROM t").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_prepared_transaction_is_named_and_waited_for() {
-    let Some(db) = TestDb::new(Flavor::PostgresDistro) else { return };
-    let id = format!("held_{}", db.name());
-    held(
-        &format!("BEGIN; UPDATE t SET v = 0 WHERE id = 5; PREPARE TRANSACTION '{id}'"),
-        &format!("COMMIT PREPARED '{id}'"),
-        &id,
-    )
-    .await;
-}
-
-/// A vacuum that goes slowly over the table holds it against definitions for as long as it takes. One of
-/// the server's own gives way to us.
+/// Autovacuum holds a table against definitions for as long as it works there, here half a minute. It
+/// gives way to a request that can wait for it, never to a short one: at the installation, at the swap,
+/// and on the shadow, to which it comes because that was just filled.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_autovacuum_gives_way() {
-    let Some(db) = TestDb::new(Flavor::PostgresDistro) else { return };
-    let client = table(&db, 200_000).await;
-    client
-        .batch_execute(
-            "ALTER TABLE t SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0, \
-             autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1); DELETE FROM t \
-             WHERE id > 1",
-        )
-        .await
-        .unwrap();
-    let vacuuming = "SELECT count(*)::int FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE \
-                     l.relation = 't'::regclass AND a.backend_type = 'autovacuum worker'";
-    let until = Instant::now() + Duration::from_secs(150);
-    while client.query_one(vacuuming, &[]).await.unwrap().get::<_, i32>(0) == 0 {
-        assert!(Instant::now() < until, "no autovacuum came");
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    if !wanted(Flavor::PostgresDistro) {
+        return;
     }
-    let runner = start(&db);
-    tokio::task::block_in_place(|| succeed(runner));
+    let spec = ServerSpec::new(Flavor::PostgresDistro).option("autovacuum_naptime=1s");
+    let server = Server::start(&spec, false).unwrap();
+    let url = format!("{}postgres", server.url());
+    let client = pg::connect(&url).await.unwrap();
+    run(
+        &client,
+        &[
+            &format!("CREATE TABLE t (id int PRIMARY KEY, v text NOT NULL) WITH ({SLOW_VACUUM})"),
+            "INSERT INTO t SELECT i, repeat('x', 60) FROM generate_series(1, 20000) i",
+        ],
+    )
+    .await;
+    let given_way = || server.log().matches("canceling autovacuum task").count();
+    let application = Application::start(&url, &TRAFFIC).await;
+    let proxy = Proxy::start(&server.url()).unwrap();
+    let trap = before_the_locks(&proxy);
+    wait_for_autovacuum(&client, "t").await;
+    let mut runner = start(&proxy.url("postgres"), CHANGE, &["--verify", "off"]);
+    spring(&trap, &mut runner);
+    assert_eq!(given_way(), 1, "at the installation");
+    let shadow = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^underpin_[a-z0-9]+$'";
+    let private: String = client.query_one(shadow, &[]).await.unwrap().get(0);
+    wait_for_autovacuum(&client, "t").await;
+    wait_for_autovacuum(&client, &format!("{private}.t")).await;
+    trap.release();
+    let called = succeed(runner);
+    assert_eq!(given_way(), 3, "at the swap");
+    let tries = named(&called, "lock_try");
+    assert!(tries.is_empty(), "{tries:?}");
+    application.stop().await;
 }

@@ -36,7 +36,12 @@ pub struct Steps {
 
 /// The dialect for this database.
 pub async fn open(db: &TestDb) -> Postgres {
-    let resolved = options::resolve(&db.url(), &FileSearch::none(), &|_| None).unwrap();
+    open_through(&db.url()).await
+}
+
+/// The dialect by way of `url`, as through a proxy.
+pub async fn open_through(url: &str) -> Postgres {
+    let resolved = options::resolve(url, &FileSearch::none(), &|_| None).unwrap();
     Postgres::open(
         resolved.options,
         SessionSettings::default(),
@@ -71,9 +76,14 @@ impl Steps {
 
     /// The same without the preparation.
     pub async fn recorded(db: &TestDb, statement: &str) -> Self {
+        Self::recorded_for(db, &request(statement)).await
+    }
+
+    /// The same for a request of the test's own.
+    pub async fn recorded_for(db: &TestDb, request: &Request) -> Self {
         let server = open(db).await;
         let mut control = server.control().await.unwrap();
-        let plan = control.plan(&request(statement)).await.unwrap();
+        let plan = control.plan(request).await.unwrap();
         let spec = plan.spec.unwrap_or_else(|| panic!("{:?}", plan.findings));
         control.acquire(&spec.schema, &spec.table).await.unwrap();
         control.create_run(&spec, &Checkpoint::begin()).await.unwrap();
