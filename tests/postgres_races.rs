@@ -8,5 +8,7 @@ mod postgres_steps;
 mod capture;
 #[path = "postgres_races/copy.rs"]
 mod copy;
+#[path = "postgres_races/keys.rs"]
+mod keys;
 #[path = "postgres_races/log.rs"]
 mod log;

@@ -152,7 +152,7 @@ impl Pending {
     async fn read(session: &Session, shape: &Shape) -> DbResult<Self> {
         let sql = format!(
             "SELECT coalesce(sum(times), 0), count(*), \
-             (SELECT count(*) FROM {}), coalesce(bool_or(k0 IS NULL), \
+             (SELECT count(*) FROM {}), coalesce(bool_or(k0 IS NOT DISTINCT FROM NULL), \
              false) FROM (SELECT {}, count(*) AS times FROM {} AS l WHERE {} GROUP BY {}) \
              AS p",
             shape.todo,
@@ -291,7 +291,7 @@ pub(crate) fn backlog_sql(spec: &RunSpec, at_most: u64) -> DbResult<String> {
 
 /// Counts the markers of a `TRUNCATE` in the log.
 pub(crate) fn markers_sql(shape: &Shape) -> String {
-    format!("SELECT count(*) FROM {} AS l WHERE l.k0 IS NULL", shape.places.log)
+    format!("SELECT count(*) FROM {} AS l WHERE l.k0 IS NOT DISTINCT FROM NULL", shape.places.log)
 }
 
 /// The error of a run whose source was emptied.
@@ -317,7 +317,7 @@ pub(crate) fn is_pending(shape: &Shape) -> String {
 /// The distinct pending keys, as a table expression.
 pub(crate) fn pending_keys(shape: &Shape) -> String {
     format!(
-        "(SELECT DISTINCT {} FROM {} AS l WHERE {} AND l.k0 IS NOT NULL)",
+        "(SELECT DISTINCT {} FROM {} AS l WHERE {} AND l.k0 IS DISTINCT FROM NULL)",
         shape.log_key("l."),
         shape.places.log,
         is_pending(shape)

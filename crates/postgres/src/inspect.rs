@@ -11,8 +11,8 @@ use underpin_dialect::{DbError, DbResult, ErrorKind, Inspect, Request};
 use crate::connect::Session;
 use crate::control::Control;
 use crate::dependents::Subject;
-use crate::keys::key_fit;
-use crate::query::{cell, flag, optional_text, rows, text};
+use crate::keys::{NOT_DETERMINISTIC, key_fit, remade};
+use crate::query::{cell, flag, literal, optional_text, rows, text};
 use crate::{health, names, preflight, twin};
 
 impl Inspect for Control {
@@ -97,8 +97,19 @@ pub(crate) fn compare(
 ) -> Result<(Mapping, KeySpec), Finding> {
     let mapping = map_columns(source, shadow, &hints(alter))
         .map_err(|error| Finding::refusal("columns-unclear", error.to_string(), ""))?;
-    let key = choose_key(source, shadow, &mapping, key_fit)
-        .map_err(|error| Finding::refusal("no-usable-key", error.to_string(), ""))?;
+    let remade = remade(alter);
+    let fit = |old: &Column, new: &Column| {
+        if remade.contains(&old.name) { None } else { key_fit(old, new) }
+    };
+    let key = choose_key(source, shadow, &mapping, fit).map_err(|error| {
+        let remedy = if remade.is_empty() {
+            ""
+        } else {
+            "Values that USING makes anew are no keys: leave it out where a cast does, or change the key \
+             in a statement of its own"
+        };
+        Finding::refusal("no-usable-key", error.to_string(), remedy)
+    })?;
     Ok((mapping, key))
 }
 
@@ -209,12 +220,15 @@ const MOMENT_WORDS: [&str; 6] =
 async fn read_columns(session: &Session, subject: &Subject) -> DbResult<Vec<Column>> {
     let sql = format!(
         "SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), t.typname, CASE WHEN \
-         a.attcollation <> 0 THEN a.attcollation::regcollation::text END, a.attnotnull, \
+         a.attcollation <> 0 THEN a.attcollation::regcollation::text || CASE WHEN EXISTS (SELECT FROM \
+         pg_catalog.pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic) THEN \
+         {loose} ELSE '' END END, a.attnotnull, \
          a.attgenerated <> '', a.attidentity <> '', pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM \
          pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid LEFT JOIN \
          pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE a.attrelid = \
          {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-        subject.oid
+        subject.oid,
+        loose = literal(NOT_DETERMINISTIC)?
     );
     let found = rows(session, &sql, "reading the columns of", &subject.object()).await?;
     Ok(found
@@ -246,11 +260,16 @@ async fn read_columns(session: &Session, subject: &Subject) -> DbResult<Vec<Colu
 }
 
 /// Indexes, the primary key's first. One that cannot tell rows apart at all times (partial, deferrable,
-/// invalid) is not called unique here.
+/// invalid), or tells them apart otherwise than its columns do (another collation, under which or under
+/// whose one text may equal another), is not called unique here.
 async fn read_indexes(session: &Session, subject: &Subject) -> DbResult<Vec<Index>> {
     let sql = format!(
         "SELECT c.relname, i.indisprimary, i.indisunique AND i.indimmediate AND i.indisvalid AND \
-         i.indisready AND i.indislive AND i.indpred IS NULL AND NOT i.indisexclusion, a.amname, \
+         i.indisready AND i.indislive AND i.indpred IS NULL AND NOT i.indisexclusion AND NOT EXISTS \
+         (SELECT FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) AS p(n) JOIN \
+         pg_catalog.pg_attribute y ON y.attrelid = i.indrelid AND y.attnum = i.indkey[p.n] JOIN \
+         pg_catalog.pg_collation l ON l.oid IN (i.indcollation[p.n], y.attcollation) AND NOT \
+         l.collisdeterministic WHERE i.indcollation[p.n] <> y.attcollation), a.amname, \
          pg_catalog.pg_get_indexdef(c.oid), x.attname, k.ord IS NOT NULL AND (i.indoption[k.ord - 1] \
          & 1) = 1 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN \
          pg_catalog.pg_am a ON a.oid = c.relam CROSS JOIN LATERAL \

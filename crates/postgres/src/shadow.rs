@@ -317,7 +317,7 @@ pub(crate) async fn ensure_same(session: &Session, spec: &RunSpec, kept: &str) -
     let object = format!("{}.{}", spec.schema, spec.table);
     let now = Fingerprint::read(session, spec).await?;
     if now.has_another_file(kept) {
-        let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE k0 IS NULL)", places(spec)?.log);
+        let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE k0 IS NOT DISTINCT FROM NULL)", places(spec)?.log);
         if holds(session, &sql, "looking for a TRUNCATE of", &object).await? {
             return Err(DbError::new(ErrorKind::Truncated, "checking the source", object)
                 .said("the table was emptied by TRUNCATE"));

@@ -137,7 +137,7 @@ impl Worker {
     /// `Truncated` where the marker is pending: the tables differ then, and comparing them is no use.
     async fn refuse_truncated_since(&mut self) -> DbResult<()> {
         let sql = format!(
-            "SELECT count(*) FROM {} AS l WHERE {} AND l.k0 IS NULL",
+            "SELECT count(*) FROM {} AS l WHERE {} AND l.k0 IS NOT DISTINCT FROM NULL",
             self.shape.places.log,
             is_pending(&self.shape)
         );
@@ -225,7 +225,7 @@ fn not_pending(shape: &Shape, pending: bool, meets: &str) -> String {
         return "true".to_owned();
     }
     let keys = format!(
-        "(SELECT {} FROM {} AS l WHERE {} AND l.k0 IS NOT NULL UNION SELECT {} FROM {} AS l)",
+        "(SELECT {} FROM {} AS l WHERE {} AND l.k0 IS DISTINCT FROM NULL UNION SELECT {} FROM {} AS l)",
         shape.log_key("l."),
         shape.places.log,
         is_pending(shape),
