@@ -61,6 +61,8 @@ pub(crate) fn capture_sql(shape: &Shape, spec: &RunSpec) -> DbResult<Vec<String>
                  SECURITY DEFINER AS {}",
                 literal(&format!("BEGIN {} RETURN NULL; END", trigger.body))?
             ),
+            // Nobody else may hang it on a table of his own and write into the log by it.
+            format!("REVOKE ALL ON FUNCTION {function}() FROM PUBLIC"),
             format!(
                 "CREATE TRIGGER {name} {} ON {source} {} EXECUTE FUNCTION {function}()",
                 trigger.when, trigger.each
