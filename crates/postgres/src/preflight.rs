@@ -201,6 +201,7 @@ pub(crate) async fn change(
         findings.push(conversion(from, to));
     }
     findings.extend(refused::by_column(&control.session, source, mapping, &retyped).await?);
+    findings.extend(sessions(old, new, mapping, &retyped));
     for name in &mapping.added {
         if let Some(column) = new.column(name).filter(|column| !column.has_default) {
             findings.push(Finding::refusal(
@@ -230,4 +231,31 @@ fn conversion(old: &Column, new: &Column) -> Finding {
         "conversion",
         format!("{change}; a value that does not fit stops the run before the swap"),
     )
+}
+
+/// What sessions that are open at the swap may meet, as after any ALTER TABLE that changes what a query
+/// returns. `retyped`: columns of the source with another type.
+fn sessions(old: &Table, new: &Table, mapping: &Mapping, retyped: &[String]) -> Vec<Finding> {
+    let mut findings = vec![Finding::note(
+        "old-snapshots",
+        "a REPEATABLE READ or SERIALIZABLE transaction that begins before the swap and first reads the \
+         table after it may not see rows there, as after a rewriting ALTER TABLE; one that has read the \
+         table before is waited for",
+    )];
+    let names = |table: &Table| -> Vec<String> {
+        table.columns.iter().map(|column| column.name.clone()).collect()
+    };
+    let renamed = mapping.pairs.iter().any(|pair| pair.source != pair.target);
+    if retyped.is_empty() && !renamed && names(old) == names(new) {
+        return findings;
+    }
+    findings.push(Finding::warning(
+        "prepared-statements",
+        "a session that has prepared SELECT * on the table, or a query that returns a column with \
+         another type, gets one error from the server after the swap: cached plan must not change \
+         result type",
+        "As after any ALTER TABLE: drivers that prepare anew or reconnect do not show it; with a pooler, \
+         RECONNECT",
+    ));
+    findings
 }

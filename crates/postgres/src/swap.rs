@@ -38,10 +38,12 @@ impl Swap for Control {
         budget_ms: u64,
     ) -> DbResult<SwapOutcome> {
         self.refuse_old_holders(spec).await?;
+        let kept = self.load_identity(&spec.run_id).await?;
+        // Nobody is to wait for us where it cannot be.
+        ensure_same(&self.session, spec, &kept).await?;
         let session = self.server.session().await?;
         let pid = u64::from(session.id.pid);
         let shape = Shape::read(&session, spec).await?;
-        let kept = self.load_identity(&spec.run_id).await?;
         let attempt = Attempt {
             spec,
             shape,
@@ -136,7 +138,7 @@ struct Script {
     tables: Vec<String>,
     /// One statement after the other, joined.
     moves: String,
-    /// The query for the old table's rights, wherever it stands.
+    /// The query for a sum over the old table's rights, wherever it stands.
     rights: String,
 }
 
@@ -155,7 +157,8 @@ impl Attempt<'_> {
         self.ensure_same().await?;
         let script = self.script().await?;
         self.evict_vacuum(&script.tables).await?;
-        let rights = self.rights(&script).await?;
+        let rights = first(&self.session, &script.rights, "reading the rights on", object).await?;
+        let rights = rights.map(|row| text(&row, 0)).unwrap_or_default();
         let begun = Instant::now();
         self.lock(&script.tables, begun).await?;
         // The wait for the locks has a bound of its own.
@@ -165,8 +168,7 @@ impl Attempt<'_> {
         };
         self.ensure_same().await?;
         run(&self.session, &script.moves, "swapping", object).await?;
-        self.prove().await?;
-        if self.rights(&script).await? != rights {
+        if self.prove(&script).await? != rights {
             return Err(DbError::new(ErrorKind::Retryable, "swapping", object)
                 .said("somebody changed the rights on the table meanwhile"));
         }
@@ -194,14 +196,6 @@ impl Attempt<'_> {
             tables.join(", ONLY ")
         );
         run(&self.session, &sql, "locking against vacuum", object).await.map(drop)
-    }
-
-    /// A sum over who may do what with the old table. No lock holds a GRANT off; once its row in the
-    /// catalogue was moved, the server lets none pass before we have committed.
-    async fn rights(&self, script: &Script) -> DbResult<String> {
-        let object = &self.shape.table;
-        let row = first(&self.session, &script.rights, "reading the rights on", object).await?;
-        Ok(row.map(|row| text(&row, 0)).unwrap_or_default())
     }
 
     /// The source first, the others in one order for all; less time for each that follows.
@@ -287,16 +281,18 @@ impl Attempt<'_> {
         ))
     }
 
-    /// Nothing may point at the old table any more: it could be dropped, and is not.
-    async fn prove(&self) -> DbResult<()> {
+    /// Nothing may point at the old table any more: it could be dropped, and is not. Returns its rights as
+    /// they are now. No lock holds a GRANT off; but once the table's row in the catalogue was moved, the
+    /// server lets none pass before we have committed.
+    async fn prove(&self, script: &Script) -> DbResult<String> {
         let object = &self.shape.table;
         let sql = format!(
             "SAVEPOINT underpin_proof; DROP TABLE {} RESTRICT; ROLLBACK TO SAVEPOINT underpin_proof; \
-             RELEASE SAVEPOINT underpin_proof",
-            self.shape.places.retired
+             RELEASE SAVEPOINT underpin_proof; {}",
+            self.shape.places.retired, script.rights
         );
-        match run(&self.session, &sql, "proving that nothing points at", object).await {
-            Ok(_) => Ok(()),
+        match first(&self.session, &sql, "proving that nothing points at", object).await {
+            Ok(row) => Ok(row.map(|row| text(&row, 0)).unwrap_or_default()),
             // Whatever it is was made since the script was written: the next try carries it, or names it.
             Err(error) if crate::error::has_state(&error, "2BP01") => {
                 let mut error = error.help("Something still points at the old table");
