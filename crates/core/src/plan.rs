@@ -74,7 +74,8 @@ pub struct RunSpec {
     pub key: KeySpec,
     /// Definitions of indexes that are built after the copy, ready for `ADD`.
     pub deferred_indexes: Vec<String>,
-    /// Columns of the shadow alone whose defaults differ at each draw; a row keeps its first draw.
+    /// Columns of the shadow alone whose defaults differ at each draw. By key ranges a row keeps its first
+    /// draw; by blocks it is drawn anew until the swap, before which nobody sees it.
     pub volatile_added: Vec<String>,
     /// Rows of the source by the server's estimate.
     pub rows_estimate: u64,

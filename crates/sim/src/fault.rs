@@ -135,6 +135,8 @@ impl Fault {
             | Self::NameOrder
             | Self::LogDroppedFirst
             | Self::FloorTooEarly
+            | Self::DrawAgain
+            | Self::PartsLoseDraws
             | Self::ClashIsViolation => &[Flow::KeyRanges],
             Self::CursorByXid
             | Self::SavepointInLog

@@ -145,6 +145,8 @@ impl Scenario {
     pub(crate) fn by_blocks(&mut self, dice: &mut Dice, fault: Option<Fault>) {
         self.settings.flow = Flow::Blocks;
         self.swap = SwapStyle::OneSession;
+        // Nobody sees a draw before the swap: there they are drawn again with each application.
+        self.volatile = false;
         if let Some((_, what)) = &mut self.chaos.meddling
             && *what == Meddling::Truncate
         {

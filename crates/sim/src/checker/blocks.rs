@@ -20,7 +20,6 @@ impl Checker {
     /// The shadow was settled in the snapshot of this commit.
     pub(super) fn settled(&mut self, snapshot_no: u64) {
         self.settled_no = snapshot_no;
-        self.draws.forget_first();
     }
 
     /// Keys that are pending in truth: logged and not taken, or taken out and still to be written.

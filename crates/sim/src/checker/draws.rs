@@ -24,11 +24,6 @@ impl Draws {
         self.may_differ.clear();
     }
 
-    /// Rows were taken out before anybody has seen them: they will be drawn anew.
-    pub(crate) fn forget_first(&mut self) {
-        self.first.clear();
-    }
-
     /// A writer's change has committed.
     pub(crate) fn changed(&mut self, change: Change) {
         match change {

@@ -111,15 +111,10 @@ async fn read(session: &Session, snapshot: Snapshot, keys_max: u64) -> Done<Batc
     let pending = pending_in(session, &log_snapshot)?;
     snapshot.shadow.as_ref().ok_or(Cut::Missing("shadow"))?;
     session.share(SOURCE).await?;
-    let (log_first, is_volatile) = session.now(|world| {
-        let volatile = world.scenario.volatile && !world.has(Fault::PartsLoseDraws);
-        (world.has(Fault::LogThenSource), volatile)
-    });
+    let log_first = session.now(|world| world.has(Fault::LogThenSource));
     let source = if log_first { session.now(|world| world.db.snapshot()) } else { snapshot };
     let keys: BTreeSet<RowKey> = pending.iter().map(|(_, key)| *key).collect();
     let todo = Rc::clone(&heaps(&log_snapshot)?.todo);
-    // Rows with a first draw cannot be deleted now and written later: all of them are taken at once.
-    let keys_max = if is_volatile { u64::MAX } else { keys_max };
     let keys_max = usize::try_from(keys_max).unwrap_or(usize::MAX);
     let all: BTreeSet<RowKey> = todo.union(&keys).copied().collect();
     let taken_keys: BTreeSet<RowKey> = all.iter().take(keys_max).copied().collect();
