@@ -76,6 +76,8 @@ pub enum Fault {
     SettlePiecemeal,
     /// What has been taken from the log is committed before the rows are.
     BoundaryApart,
+    /// Where the log is noted by stretches, what is taken is told by a snapshot from after the last one.
+    BoundaryLate,
     /// The last drain reads in a snapshot from before the lock.
     DrainSnapshotEarly,
     /// The change log does not survive a crash of the server.
@@ -86,7 +88,7 @@ pub enum Fault {
 
 impl Fault {
     /// All faults with their names on the command line.
-    pub const ALL: [(Self, &'static str); 37] = [
+    pub const ALL: [(Self, &'static str); 38] = [
         (Self::ApplyDuringChunk, "apply-during-chunk"),
         (Self::StaleFrontier, "stale-frontier"),
         (Self::ConsumeByLastId, "consume-by-last-id"),
@@ -121,6 +123,7 @@ impl Fault {
         (Self::SettleForgets, "settle-forgets"),
         (Self::SettlePiecemeal, "settle-piecemeal"),
         (Self::BoundaryApart, "boundary-apart"),
+        (Self::BoundaryLate, "boundary-late"),
         (Self::DrainSnapshotEarly, "drain-snapshot-early"),
         (Self::UnloggedLog, "unlogged-log"),
         (Self::UnloggedShadow, "unlogged-shadow"),
@@ -147,6 +150,7 @@ impl Fault {
             | Self::SettleForgets
             | Self::SettlePiecemeal
             | Self::BoundaryApart
+            | Self::BoundaryLate
             | Self::DrainSnapshotEarly
             | Self::UnloggedLog
             | Self::UnloggedShadow => &[Flow::Blocks],

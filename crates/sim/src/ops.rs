@@ -9,6 +9,7 @@ mod blocks;
 mod copy;
 mod floor;
 mod prepare;
+mod stretches;
 mod swap;
 mod verify;
 

@@ -29,6 +29,7 @@ fn expected(fault: Fault) -> &'static [Invariant] {
         | Fault::CursorByXid
         | Fault::SavepointInLog
         | Fault::PreparedForgotten
+        | Fault::BoundaryLate
         | Fault::UnloggedLog => &[I::AtomicSwap, I::RealViolation, I::RightEnding],
         Fault::LogThenSource
         | Fault::BatchOnly

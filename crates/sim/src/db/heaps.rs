@@ -150,6 +150,11 @@ impl Db {
         Xids { xmax: self.txn_next + 1, active: open.map(|(_, txn)| txn.no).collect() }
     }
 
+    /// Where the log ends: every entry that has been written stands before it.
+    pub(crate) fn log_end(&self) -> u64 {
+        self.entry_next
+    }
+
     /// The append-only log's part of an entry. `by_savepoint`: it bears the savepoint's id.
     pub(super) fn append_to_heap(&mut self, session: SessionId, id: u64, key: RowKey) {
         if self.heaps.is_none() {

@@ -8,6 +8,7 @@ use underpin_core::machine::{Applied, Event};
 
 use super::apply::{Stage, write};
 use super::blocks::{check_source, heaps, take_out, xids};
+use super::stretches::shorten;
 use super::took_ms;
 use crate::checker::About;
 use crate::db::{Definition, RETIRED, RowKey, Rows, SHADOW, SOURCE, Snapshot, Xids};
@@ -66,10 +67,14 @@ pub(super) fn source_rows(session: &Session, snapshot: &Snapshot) -> Rc<Rows> {
 /// One application of pending entries.
 pub(super) async fn apply(session: &Session, keys_max: u64) -> Done<Applied> {
     let began_us = session.now(|world| world.now_us);
+    // Before there is an index only a fault applies anything.
+    let is_indexed = session.now(|world| world.db.shadow_indexed);
+    let shortened = if is_indexed { shorten(session, true).await? } else { 0 };
     session.statement().await?;
     let snapshot = session.now(|world| world.db.snapshot());
     let batch = read(session, snapshot, keys_max).await?;
-    let applied = batch.applied();
+    let mut applied = batch.applied();
+    applied.entries += shortened;
     if session.now(|world| world.has(Fault::BoundaryApart)) {
         let seen = batch.seen.clone();
         session.now(|world| world.db.advance(session.id, seen));

@@ -7,6 +7,7 @@ use underpin_core::key::{Chunk, Key, KeyRange};
 use underpin_core::machine::Event;
 
 use super::batch::pending_in;
+use super::stretches::shorten;
 use super::{Stretch, took_ms};
 use crate::checker::About;
 use crate::db::{Definition, Heaps, Object, Row, RowKey, SOURCE, Snapshot, Xids};
@@ -231,6 +232,9 @@ const PARTS: u64 = 3;
 async fn settle_once(session: &Session) -> Done<u64> {
     let (forgets, is_piecemeal) =
         session.now(|world| (world.has(Fault::SettleForgets), world.has(Fault::SettlePiecemeal)));
+    if !forgets {
+        shorten(session, false).await?;
+    }
     let (mut about, noted) = note_pending(session, forgets).await?;
     let mut rows = 0;
     for part in 0..PARTS {
