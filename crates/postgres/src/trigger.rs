@@ -33,6 +33,8 @@ pub(crate) fn log_sql(shape: &Shape, run_id: &str) -> DbResult<Vec<String>> {
         ),
         format!("CREATE INDEX underpin_log_xid ON {log} (xid)"),
         format!("CREATE TABLE {todo} ({columns})"),
+        // Whether a key is noted already is asked for each of a stretch of the log.
+        format!("CREATE INDEX underpin_todo_key ON {todo} ({})", shape.log_key("")),
         format!(
             "CREATE TABLE {state} (applied pg_catalog.pg_snapshot NOT NULL DEFAULT '1:1:', \
              blocks bigint, filenode pg_catalog.oid)"
