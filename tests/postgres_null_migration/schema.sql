@@ -1,6 +1,8 @@
 -- Tables that together hold everything that can hang on a table and is carried. Each is changed by a
 -- statement that alters nothing; the dump before and after must be the same.
--- A line `-- change: TABLE COLUMN` names the table and a column that is NOT NULL already.
+-- A line `-- change: TABLE COLUMN` names the table and a column that is NOT NULL already; `-- change alone:`
+-- one whose swap alters another table of these (its foreign key, its policy), which a run on that table
+-- would notice and stop.
 -- A line `-- from: VERSION` leaves out what follows, up to the next empty line, on older servers.
 
 DO $$ BEGIN
@@ -20,7 +22,7 @@ CREATE TYPE app.pair AS (x int, y text);
 CREATE DOMAIN app.positive AS int CHECK (VALUE > 0);
 CREATE COLLATION app.fold (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 
--- change: plain id
+-- change alone: plain id
 CREATE TABLE plain (id int PRIMARY KEY, v text);
 
 -- change: no_pk a
@@ -203,19 +205,19 @@ CREATE RULE touch AS ON INSERT TO ruled WHERE NEW.id < 0 DO INSTEAD UPDATE ruled
 ALTER TABLE ruled DISABLE RULE no_delete;
 COMMENT ON RULE log_it ON ruled IS 'a rule';
 
--- change: parent id
+-- change alone: parent id
 CREATE TABLE parent (id int PRIMARY KEY, code text NOT NULL UNIQUE, a int, b int, UNIQUE (a, b));
 CREATE TABLE child (id int PRIMARY KEY, p int CONSTRAINT to_parent REFERENCES parent, code text REFERENCES parent (code) ON UPDATE CASCADE ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED, a int, b int, CONSTRAINT two FOREIGN KEY (a, b) REFERENCES parent (a, b) MATCH FULL ON DELETE SET DEFAULT);
 COMMENT ON CONSTRAINT to_parent ON child IS 'a key';
 CREATE TABLE child_not_valid (id int PRIMARY KEY, p int);
 ALTER TABLE child_not_valid ADD CONSTRAINT nv FOREIGN KEY (p) REFERENCES parent NOT VALID;
 
--- change: child id
+-- change alone: child id
 
--- change: child_not_valid id
+-- change alone: child_not_valid id
 
 -- from: 15
--- change: child_columns id
+-- change alone: child_columns id
 CREATE TABLE child_columns (id int PRIMARY KEY, a int, b int, FOREIGN KEY (a, b) REFERENCES parent (a, b) ON DELETE SET NULL (b));
 
 -- change: tree id
@@ -377,3 +379,78 @@ CREATE TRIGGER "odd trigger" AFTER UPDATE OF "a b" ON quoted_trigger FOR EACH RO
 ALTER TRIGGER "odd trigger" ON quoted_trigger DEPENDS ON EXTENSION plpgsql;
 CREATE INDEX "odd i" ON quoted_trigger ("a b");
 ALTER INDEX "odd i" DEPENDS ON EXTENSION plpgsql;
+
+-- Rows for all of them, behind what the constraints that were never validated do not let in.
+INSERT INTO no_pk VALUES (1, 'a'), (2, NULL);
+INSERT INTO composite VALUES ('v', 'b', 1), (NULL, 'b', 2), ('v', 'c', 1);
+INSERT INTO types VALUES ('00000000-0000-0000-0000-000000000001', 'sad', '(1,"x y")', 5, 1.5, 'é', 'a', '{{1,2},{3,NULL}}', '{"b": [1, null]}', '2020-01-01 10:00:00.123', '\x00ff', '1 day 02:03:04.56', B'101', '10.0.0.0/8', 'a:1 b:2', '[1,5)', 'x', 'n', '<a>b</a>', 'Straße', '(1.5,-0)', '12.34', '10:00:00+02'), ('00000000-0000-0000-0000-000000000002', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+INSERT INTO defaults (id) VALUES (1), (2);
+INSERT INTO serials (v) VALUES ('a'), ('b');
+INSERT INTO identity_always (v) VALUES ('a'), ('b');
+INSERT INTO identity_default (v) VALUES ('a'), ('b');
+INSERT INTO generated VALUES (1, 2, DEFAULT, 'a'), (2, NULL, DEFAULT, NULL);
+INSERT INTO checks VALUES (1, 5, 'abcd'), (2, NULL, NULL);
+INSERT INTO whole_row_check VALUES (1, 2);
+INSERT INTO indexes SELECT i, i, 'b' || i, 'c', int4range(i, i + 2), '{"a": 1}' FROM generate_series(1, 40) i;
+INSERT INTO uniques VALUES (1, 1, 1, 1, 1), (2, NULL, 2, 2, 2);
+INSERT INTO deferrable_pk VALUES (1, 2), (2, 1);
+INSERT INTO exclusions VALUES (1, '[1,3)', '<(0,0),1>'), (2, '[3,5)', '<(0,0),1>'), (4, NULL, '<(9,9),1>');
+INSERT INTO owned (v) VALUES ('a'), ('b');
+INSERT INTO granted VALUES (1, 'a', 'b');
+INSERT INTO default_granted DEFAULT VALUES;
+INSERT INTO default_kept VALUES (1);
+INSERT INTO commented VALUES (1, 'a'), (2, NULL);
+INSERT INTO options SELECT i, repeat(md5(i::text), 300) FROM generate_series(1, 5) i;
+INSERT INTO unlogged_one VALUES (1, 'a');
+INSERT INTO unlogged_identity (v) VALUES ('a');
+INSERT INTO clustered SELECT i, 'v' || i FROM generate_series(1, 20) i;
+INSERT INTO identity_full VALUES (1);
+INSERT INTO identity_nothing VALUES (1);
+INSERT INTO identity_index VALUES (1, 2);
+INSERT INTO secured VALUES (1, 'nm_a', 'x'), (2, 'nm_b', NULL);
+INSERT INTO policy_off VALUES (1);
+INSERT INTO triggered VALUES (1, 'a', 2), (2, NULL, NULL);
+INSERT INTO ruled VALUES (1, 'keep'), (2, NULL);
+INSERT INTO parent VALUES (1, 'a', 1, 1), (2, 'b', 2, NULL);
+INSERT INTO child VALUES (1, 1, 'a', 1, 1), (2, NULL, NULL, NULL, NULL);
+ALTER TABLE child_not_valid DROP CONSTRAINT nv;
+INSERT INTO child_not_valid VALUES (1, 1), (2, 99);
+ALTER TABLE child_not_valid ADD CONSTRAINT nv FOREIGN KEY (p) REFERENCES parent NOT VALID;
+INSERT INTO tree VALUES (1, NULL, 'root'), (2, 1, 'a'), (3, 3, 'loop');
+INSERT INTO viewed VALUES (1, 'a', 5), (2, NULL, 1);
+INSERT INTO functioned VALUES (1, 'a');
+INSERT INTO policed_by VALUES (1, 'a');
+INSERT INTO ruled_from VALUES (1, 'a');
+INSERT INTO constraint_from VALUES (1);
+INSERT INTO published VALUES (1, 'a', 'b');
+INSERT INTO extended SELECT i, i % 3, i % 3, 'c' FROM generate_series(1, 30) i;
+INSERT INTO dropped_columns (id) VALUES (1), (2);
+INSERT INTO "Odd ""Schema"."Odd ""Table" ("sel'ect") VALUES ('a'), (NULL);
+INSERT INTO a_table_whose_name_is_exactly_as_long_as_the_server_allows_1234 (v) VALUES ('a');
+INSERT INTO log VALUES (1, 'a');
+INSERT INTO reserved VALUES (1, 'a', 2);
+INSERT INTO wide VALUES (1, 'a', NULL, 'b');
+INSERT INTO app.in_schema DEFAULT VALUES;
+INSERT INTO text_key VALUES ('a', 'x'), ('b', 'y');
+INSERT INTO timed_key VALUES ('2020-01-01', 1.0), ('2020-01-01', 2.00), ('infinity', 'NaN');
+INSERT INTO bytea_key VALUES ('\x00', 'a'), ('\x', 'b');
+INSERT INTO many_sequences (a) VALUES (1), (2);
+INSERT INTO shared_sequence (v) VALUES ('a');
+INSERT INTO plain_again VALUES (1, 'a');
+INSERT INTO key_in_the_middle VALUES ('a', 1, 'b');
+INSERT INTO not_null_default (id) VALUES (1);
+INSERT INTO other_method VALUES (1, 'a');
+INSERT INTO quoted_trigger VALUES (1, 2);
+INSERT INTO plain SELECT i, 'v' || i FROM generate_series(1, 9) i;
+
+-- from: 15
+INSERT INTO nulls_not_distinct VALUES (1, NULL, NULL), (2, 1, 1);
+INSERT INTO child_columns VALUES (1, 1, 1), (2, NULL, 5);
+INSERT INTO published_filter VALUES (1, 'a', 'b');
+INSERT INTO placed VALUES (1, 'a');
+
+-- from: 18
+INSERT INTO not_enforced VALUES (1, -1);
+INSERT INTO virtual_column VALUES (1, 2);
+INSERT INTO periods VALUES (1, '[1,2)', '[2020-01-01,2021-01-01)');
+INSERT INTO not_null_named VALUES (1, 2, 3);

@@ -17,6 +17,7 @@ pub(crate) mod indexes;
 pub(crate) mod policies;
 pub(crate) mod publications;
 pub(crate) mod refused;
+pub(crate) mod refused_elsewhere;
 pub(crate) mod rules;
 pub(crate) mod sequences;
 pub(crate) mod statistics;
@@ -196,5 +197,6 @@ pub(crate) async fn on_twin(
     run_all(session, &triggers, doing, &object).await?;
     run_all(session, &comments::on_twin(session, source, &twin).await?, doing, &object).await?;
     run_all(session, &grants::on_twin(session, source, &twin).await?, doing, &object).await?;
+    grants::ensure_same(session, source, &twin).await?;
     Ok(twin)
 }

@@ -132,6 +132,11 @@ fn classify_server(server: &ServerError) -> ErrorKind {
     match (kind_of_state(state), server.parsed_severity()) {
         // FATAL ends the session whatever the state says, and with it what was in flight.
         (ErrorKind::Other, Some(Severity::Fatal | Severity::Panic)) => ErrorKind::ConnectionLost,
+        // Two sessions that define the same thing at once (a function that both touch); the server has
+        // no state of its own for it.
+        (ErrorKind::Other, _) if server.message().starts_with("tuple concurrently ") => {
+            ErrorKind::Retryable
+        }
         (kind, _) => kind,
     }
 }

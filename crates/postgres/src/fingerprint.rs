@@ -112,11 +112,14 @@ fn definition_sql(spec: &RunSpec) -> DbResult<String> {
     let parts = [
         "pg_catalog.concat_ws(' ', c.relowner, c.relpersistence, c.relkind, c.relam, c.reltablespace, \
          c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.relacl, c.reloptions, c.reltype, \
-         c.relispartition)"
+         c.relispartition, (SELECT t.reloptions FROM pg_catalog.pg_class t WHERE t.oid = \
+         c.reltoastrelid))"
             .to_owned(),
         "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.attname, a.atttypid, \
          a.atttypmod, a.attnotnull, a.attcollation, a.attidentity, a.attgenerated, a.attstorage, \
-         a.attacl, (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d \
+         a.attcompression, a.attstattarget, a.attacl, (SELECT pg_catalog.string_agg(o, ',') FROM \
+         pg_catalog.unnest(a.attoptions) AS o WHERE pg_catalog.starts_with(o, 'n_distinct')), (SELECT \
+         pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d \
          WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum)), ';' ORDER BY a.attnum) FROM \
          pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"
             .to_owned(),
@@ -141,11 +144,56 @@ fn definition_sql(spec: &RunSpec) -> DbResult<String> {
          d.description), ';' ORDER BY d.objsubid) FROM pg_catalog.pg_description d WHERE d.classoid = \
          'pg_catalog.pg_class'::regclass AND d.objoid = c.oid)"
             .to_owned(),
-        "(SELECT pg_catalog.string_agg(pg_catalog.pg_get_statisticsobjdef(s.oid), ';' ORDER BY s.oid) \
-         FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = c.oid)"
+        "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.stxstattarget, \
+         pg_catalog.pg_get_statisticsobjdef(s.oid)), ';' ORDER BY s.oid) FROM \
+         pg_catalog.pg_statistic_ext s WHERE s.stxrelid = c.oid)"
             .to_owned(),
+        "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', x.oid, x.reltablespace, (SELECT \
+         pg_catalog.string_agg(a.attstattarget::text, ',' ORDER BY a.attnum) FROM \
+         pg_catalog.pg_attribute a WHERE a.attrelid = x.oid)), ';' ORDER BY x.oid) FROM \
+         pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = \
+         c.oid)"
+            .to_owned(),
+        "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', q, x.relname, x.relacl, \
+         pg_catalog.obj_description(x.oid, 'pg_class')), ';' ORDER BY x.oid) FROM pg_catalog.pg_depend \
+         d JOIN pg_catalog.pg_sequence q ON q.seqrelid = d.objid JOIN pg_catalog.pg_class x ON x.oid = \
+         d.objid WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = \
+         'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'i')"
+            .to_owned(),
+        comments_sql(&ours),
     ];
     Ok(format!("pg_catalog.md5(pg_catalog.concat_ws('|', {}))", parts.join(", ")))
+}
+
+/// Comments on what stands on the table, and labels. Foreign keys take theirs along in the swap, as they
+/// are then.
+fn comments_sql(ours: &str) -> String {
+    let of = |catalogue: &str, oid: &str, table: &str, which: &str| {
+        format!(
+            "SELECT d.classoid, d.objoid, d.description FROM pg_catalog.pg_description d JOIN \
+             {catalogue} k ON k.{oid} = d.objoid WHERE d.classoid = '{}'::regclass AND k.{table} = \
+             c.oid {which}",
+            if oid == "indexrelid" { "pg_catalog.pg_class" } else { catalogue }
+        )
+    };
+    let parts = [
+        of("pg_catalog.pg_constraint", "oid", "conrelid", "AND k.contype <> 'f'"),
+        of("pg_catalog.pg_index", "indexrelid", "indrelid", ""),
+        of("pg_catalog.pg_policy", "oid", "polrelid", ""),
+        of(
+            "pg_catalog.pg_trigger",
+            "oid",
+            "tgrelid",
+            &format!("AND NOT pg_catalog.starts_with(k.tgname, {ours})"),
+        ),
+        "SELECT l.classoid, l.objsubid::oid, l.label FROM pg_catalog.pg_seclabel l WHERE l.classoid = \
+         'pg_catalog.pg_class'::regclass AND l.objoid = c.oid"
+            .to_owned(),
+    ];
+    format!(
+        "(SELECT pg_catalog.string_agg(m::text, ';' ORDER BY m::text) FROM ({}) AS m)",
+        parts.join(" UNION ALL ")
+    )
 }
 
 /// The capture triggers as the catalogue shows them.

@@ -10,7 +10,8 @@ use underpin_dialect::{DbError, DbResult, ErrorKind, Request};
 
 use crate::connect::Session;
 use crate::dependents::{
-    self, Subject, foreign_keys, grants, indexes, policies, refused, sequences, triggers,
+    self, Subject, foreign_keys, grants, indexes, policies, refused, refused_elsewhere, sequences,
+    triggers,
 };
 use crate::inspect::{compare, read_table};
 use crate::names;
@@ -66,6 +67,7 @@ async fn judge_in_transaction(
     let after = Anatomy::read(session, &twin).await?;
     let table = read_table(session, &twin).await?;
     findings.extend(new_findings(session, source, &twin).await?);
+    findings.extend(refused_elsewhere::taken_names(session, source, &twin).await?);
     let indexes = indexes::read(session, &twin, private).await?;
     findings.extend(try_foreign_keys(session, alter, source, &twin, &table).await?);
     let indexes = indexes

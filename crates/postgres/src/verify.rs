@@ -329,7 +329,8 @@ fn differing(shape: &Shape) -> DbResult<String> {
         .collect::<DbResult<_>>()?;
     Ok(format!(
         "CASE WHEN underpin_n.ctid IS NULL THEN ' (missing in the shadow)' ELSE concat(' (differs in ', \
-         concat_ws(', ', {}), ')') END",
+         array_to_string(ARRAY[{}], ', '), ')') END",
+        // No list of arguments: a function takes a hundred at most.
         names.join(", ")
     ))
 }

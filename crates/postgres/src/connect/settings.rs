@@ -51,6 +51,9 @@ impl SessionSettings {
             ("default_transaction_deferrable", "off"),
             // Statements are bounded by cancelling them from another session, with a proof.
             ("statement_timeout", "0"),
+            // A statement that must go by an index is given a cost at which the server would compile it,
+            // which takes far longer than to run it.
+            ("jit", "off"),
             // Values travel as text in places: without loss, and always the same text.
             ("TimeZone", "UTC"),
             ("DateStyle", "ISO, MDY"),

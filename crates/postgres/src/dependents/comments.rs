@@ -34,6 +34,9 @@ pub(crate) async fn on_twin(
          UNION ALL SELECT pg_catalog.format('COMMENT ON POLICY %I ON %s IS %L', p.polname, {twin}, \
          d.description) FROM pg_catalog.pg_description d JOIN pg_catalog.pg_policy p ON p.oid = \
          d.objoid WHERE d.classoid = 'pg_catalog.pg_policy'::regclass AND p.polrelid = {oid} UNION \
+         ALL SELECT pg_catalog.format('COMMENT ON TYPE %s IS %L', {twin}, d.description) FROM \
+         pg_catalog.pg_description d JOIN pg_catalog.pg_type t ON t.oid = d.objoid WHERE d.classoid = \
+         'pg_catalog.pg_type'::regclass AND t.typrelid = {oid} UNION \
          ALL SELECT pg_catalog.format('SECURITY LABEL FOR %I ON TABLE %s IS %L', provider, {twin}, \
          label) FROM pg_catalog.pg_seclabel WHERE classoid = 'pg_catalog.pg_class'::regclass AND \
          objoid = {oid} AND objsubid = 0 UNION ALL SELECT pg_catalog.format('SECURITY LABEL FOR %I ON \

@@ -60,8 +60,8 @@ pub(crate) async fn in_swap(
 }
 
 /// Statements that make each surviving foreign key between the twin and an empty table like the other
-/// one, as the swap will make it between the real ones: no lock on anybody's table, and an error where
-/// the new shape does not allow the key.
+/// one, as the swap will make it between the real ones: no lock on anybody's table, no right to read it
+/// needed, and an error where the new shape does not allow the key.
 ///
 /// # Errors
 /// The server's.
@@ -85,7 +85,7 @@ pub(crate) async fn trials(
         }
         let (from, to, other) = (text(row, 7), text(row, 8), text(row, 9));
         let trial = format!("{private}.underpin_trial_{number}");
-        let like = format!("CREATE TABLE {trial} (LIKE {other})");
+        let like = format!("CREATE TABLE {trial} ({other})");
         let sql = match (own, is_self) {
             (_, true) => {
                 format!("ALTER TABLE {twin} ADD FOREIGN KEY ({from}) REFERENCES {twin} ({to})")
@@ -105,7 +105,7 @@ pub(crate) async fn trials(
 
 /// Drop, add, validation (NULL where it is not to be made), whether a column of ours in it is dropped,
 /// whether it goes out of the table, its name, whether it stays within the table, its columns on both
-/// sides, the other table.
+/// sides, and those of the other table with their types.
 fn query(source: &Subject, mapping: &Mapping) -> DbResult<String> {
     let mapping = mapping_sql(source, mapping)?;
     let oid = source.oid;
@@ -128,6 +128,17 @@ fn query(source: &Subject, mapping: &Mapping) -> DbResult<String> {
         columns("a.attname", "k.confkey", "k.confrelid"),
         columns(&new_name, "k.confkey", "k.confrelid"),
     );
+    let typed = |side: &str, table: &str| {
+        format!(
+            "(SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%I %s%s', a.attname, \
+             pg_catalog.format_type(a.atttypid, a.atttypmod), CASE WHEN a.attcollation <> 0 THEN ' \
+             COLLATE ' || a.attcollation::regcollation::text ELSE '' END), ', ') FROM \
+             pg_catalog.unnest({side}) AS u(num) JOIN pg_catalog.pg_attribute a ON a.attrelid = \
+             {table} AND a.attnum = u.num)"
+        )
+    };
+    let (from_typed, to_typed) =
+        (typed("k.conkey", "k.conrelid"), typed("k.confkey", "k.confrelid"));
     let valid = if source.version >= 180_000 {
         "(k.convalidated AND k.conenforced)"
     } else {
@@ -148,8 +159,7 @@ fn query(source: &Subject, mapping: &Mapping) -> DbResult<String> {
          u(num) JOIN pg_catalog.pg_attribute a ON a.attrelid = {oid} AND a.attnum = u.num WHERE \
          a.attname NOT IN (SELECT m.source FROM {mapping})), k.conrelid = \
          {oid}, k.conname, k.conrelid = k.confrelid, x.from_new, x.to_new, CASE WHEN k.conrelid = {oid} \
-         THEN pg_catalog.format('%I.%I', pn.nspname, p.relname) ELSE {child} END FROM \
-         pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = \
+         THEN {to_typed} ELSE {from_typed} END FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = \
          k.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace JOIN \
          pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = \
          p.relnamespace CROSS JOIN LATERAL (SELECT {from_old} AS from_old, {from_new} AS from_new, \

@@ -12,6 +12,7 @@ use crate::query::literal;
 /// # Errors
 /// The server's.
 pub(crate) async fn in_swap(session: &Session, source: &Subject) -> DbResult<Vec<String>> {
+    // Replacing a function takes from it that it goes with an extension, and nothing else.
     // A variable of the table's row type, compiled before the swap, breaks in that session until the
     // function changes: any change of its catalogue row will do.
     let sql = format!(
@@ -19,7 +20,12 @@ pub(crate) async fn in_swap(session: &Session, source: &Subject) -> DbResult<Vec
          'a' AND EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = \
          'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = \
          'pg_catalog.pg_class'::regclass AND d.refobjid = {oid}) UNION ALL SELECT \
-         pg_catalog.format('ALTER ROUTINE %s COST %s', p.oid::regprocedure, p.procost) FROM \
+         pg_catalog.format('ALTER ROUTINE %s DEPENDS ON EXTENSION %I', d.objid::regprocedure, \
+         e.extname) FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_depend x ON x.classid = d.classid \
+         AND x.objid = d.objid AND x.deptype = 'x' JOIN pg_catalog.pg_extension e ON e.oid = \
+         x.refobjid WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.refclassid = \
+         'pg_catalog.pg_class'::regclass AND d.refobjid = {oid} GROUP BY d.objid, e.extname UNION ALL \
+         SELECT pg_catalog.format('ALTER ROUTINE %s COST %s', p.oid::regprocedure, p.procost) FROM \
          pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE l.lanname = \
          'plpgsql' AND CASE WHEN {name} ~ '^[a-zA-Z0-9_]+$' THEN p.prosrc ~* ('\\m' || {name} || \
          '\\M') ELSE pg_catalog.strpos(p.prosrc, {name}) > 0 END \

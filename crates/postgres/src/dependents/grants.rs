@@ -1,11 +1,11 @@
 //! Grants on the table, its columns and its identity sequences, by their grantors; and what default
 //! privileges gave beyond them is taken away.
 
-use underpin_dialect::DbResult;
+use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use super::{Subject, statements};
 use crate::connect::Session;
-use crate::query::literal;
+use crate::query::{Row, flag, literal, rows, text};
 
 /// Statements for the twin.
 ///
@@ -73,11 +73,113 @@ async fn level(session: &Session, from: &Subject, to: &Subject) -> DbResult<Vec<
     );
     let mut all = statements(session, &revokes, "the grants", from).await?;
     all.extend(statements(session, &owner_again, "the grants", from).await?);
-    all.extend(statements(session, &grants_sql(from, to, kind)?, "the grants", from).await?);
+    let sql = grants_sql(from, to, kind)?;
+    let found = rows(session, &sql, "reading the grants of", &from.object()).await?;
+    all.extend(in_order(found.iter().map(Grant::of).collect()));
     Ok(all)
 }
 
-/// The grants in the order of the list, in which each grantor stands before those he granted to.
+/// One privilege that somebody gave to somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Grant {
+    sql: String,
+    grantor: String,
+    grantee: String,
+    privilege: String,
+    /// The column that it is confined to; empty for the whole.
+    column: String,
+    /// Whether the grantee may give it on.
+    grantable: bool,
+    by_owner: bool,
+}
+
+impl Grant {
+    fn of(row: &Row) -> Self {
+        Self {
+            sql: text(row, 0),
+            grantor: text(row, 1),
+            grantee: text(row, 2),
+            privilege: text(row, 3),
+            column: text(row, 4),
+            grantable: flag(row, 5),
+            by_owner: flag(row, 6),
+        }
+    }
+
+    /// Whether this one is what the grantor of `other` gives on.
+    fn allows(&self, other: &Self) -> bool {
+        self.grantable
+            && self.grantee == other.grantor
+            && self.privilege == other.privilege
+            && (self.column.is_empty() || self.column == other.column)
+    }
+}
+
+/// The order of the list, except where somebody would grant what he has not been given yet: grants
+/// that were made at different times share a place in the list.
+fn in_order(mut waiting: Vec<Grant>) -> Vec<String> {
+    let mut made: Vec<Grant> = Vec::new();
+    // Each turn makes one grant at least, or is the last.
+    for _ in 0..=waiting.len() {
+        let mut left = Vec::new();
+        let before = made.len();
+        for grant in waiting {
+            if grant.by_owner || made.iter().any(|other| other.allows(&grant)) {
+                made.push(grant);
+            } else {
+                left.push(grant);
+            }
+        }
+        waiting = left;
+        if made.len() == before {
+            break;
+        }
+    }
+    // What nobody could have given is left to the server to refuse.
+    made.into_iter().chain(waiting).map(|grant| grant.sql).collect()
+}
+
+/// Compares what has become of the grants: the server only warns where it grants less than was asked.
+///
+/// # Errors
+/// `Refused`, naming what is missing or too much.
+pub(crate) async fn ensure_same(
+    session: &Session,
+    source: &Subject,
+    twin: &Subject,
+) -> DbResult<()> {
+    let all = |oid: u32| {
+        format!(
+            "SELECT ''::name AS col, a.* FROM pg_catalog.pg_class c CROSS JOIN LATERAL \
+             pg_catalog.aclexplode(coalesce(c.relacl, pg_catalog.acldefault((CASE c.relkind WHEN 'S' \
+             THEN 's' ELSE 'r' END)::\"char\", c.relowner))) AS a WHERE c.oid = {oid} UNION ALL SELECT \
+             t.attname, a.* FROM pg_catalog.pg_attribute t CROSS JOIN LATERAL \
+             pg_catalog.aclexplode(t.attacl) AS a WHERE t.attrelid = {oid} AND NOT t.attisdropped"
+        )
+    };
+    let mut pairs = super::sequences::identity_pairs(session, source, twin).await?;
+    pairs.push((source.clone(), twin.clone()));
+    for (from, to) in pairs {
+        let (old, new) = (all(from.oid), all(to.oid));
+        let sql = format!(
+            "SELECT pg_catalog.format('%s %s from %s to %s', privilege_type, col, {}, {}) FROM \
+             ((({old}) EXCEPT ({new})) UNION ALL (({new}) EXCEPT ({old}))) AS x",
+            role("grantor"),
+            role("grantee")
+        );
+        let differing = statements(session, &sql, "the grants", &from).await?;
+        if let Some(grant) = differing.first() {
+            let attempted = "making the grants again of";
+            return Err(DbError::new(ErrorKind::Refused, attempted, from.object())
+                .said(format!("the grant of {grant} does not come out the same"))
+                .help("REVOKE it and GRANT it again, or leave it out"));
+        }
+    }
+    Ok(())
+}
+
+/// The grants in the order of the list: statement, grantor, grantee, privilege, column, whether it may
+/// be given on, whether the owner gave it.
 fn grants_sql(from: &Subject, to: &Subject, kind: &str) -> DbResult<String> {
     let target = literal(&to.quoted()?)?;
     let schema = literal(&to.schema)?;
@@ -94,8 +196,9 @@ fn grants_sql(from: &Subject, to: &Subject, kind: &str) -> DbResult<String> {
          pg_catalog.pg_get_userbyid(c.grantor)) END || pg_catalog.format('GRANT %s%s ON %s %s TO \
          %s%s', c.privilege_type, c.cols, {kind}, {target}, {who}, CASE WHEN c.is_grantable THEN ' \
          WITH GRANT OPTION' ELSE '' END) || CASE WHEN c.grantor = c.relowner THEN '' ELSE \
-         pg_catalog.format('; SET LOCAL ROLE %I', pg_catalog.pg_get_userbyid(c.relowner)) END FROM g \
-         AS c ORDER BY c.place, c.ord",
+         pg_catalog.format('; SET LOCAL ROLE %I', pg_catalog.pg_get_userbyid(c.relowner)) END, \
+         c.grantor, c.grantee, c.privilege_type, c.cols, c.is_grantable, c.grantor = c.relowner FROM \
+         g AS c ORDER BY c.place, c.ord",
         oid = from.oid,
         who = role("c.grantee"),
     ))
@@ -106,4 +209,31 @@ fn role(oid: &str) -> String {
         "(CASE WHEN {oid} = 0 THEN 'PUBLIC' ELSE \
          pg_catalog.quote_ident(pg_catalog.pg_get_userbyid({oid})) END)"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_grants_what_he_has_not_been_given() {
+        let grant = |grantor: &str, grantee: &str, privilege: &str, grantable| Grant {
+            sql: format!("{grantor} {privilege} {grantee}"),
+            grantor: grantor.into(),
+            grantee: grantee.into(),
+            privilege: privilege.into(),
+            column: String::new(),
+            grantable,
+            by_owner: grantor == "o",
+        };
+        let list = vec![
+            grant("o", "b", "I", true),
+            grant("b", "c", "I", false),
+            grant("b", "c", "S", false),
+            grant("o", "a", "S", true),
+            grant("a", "b", "S", true),
+            grant("x", "y", "S", false),
+        ];
+        assert_eq!(in_order(list), ["o I b", "b I c", "o S a", "a S b", "b S c", "x S y"]);
+    }
 }

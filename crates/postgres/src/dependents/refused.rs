@@ -7,15 +7,15 @@ use underpin_core::finding::Finding;
 use underpin_core::mapping::Mapping;
 use underpin_dialect::DbResult;
 
-use super::{Subject, mapping_sql};
+use super::{Subject, mapping_sql, refused_elsewhere};
 use crate::connect::Session;
 use crate::query::{literal, rows, text};
 
 /// One kind of obstacle: a query that names what is in the way.
-struct Check {
-    code: &'static str,
-    sql: String,
-    remedy: &'static str,
+pub(super) struct Check {
+    pub(super) code: &'static str,
+    pub(super) sql: String,
+    pub(super) remedy: &'static str,
 }
 
 /// What stands in the way before the statement is looked at.
@@ -28,6 +28,7 @@ pub(crate) async fn findings(session: &Session, source: &Subject) -> DbResult<Ve
         .into_iter()
         .chain(belonging_checks(source.oid))
         .chain(elsewhere_checks(source))
+        .chain(refused_elsewhere::checks(source))
         .chain(version_checks(source));
     for check in checks {
         found.extend(ask(session, source, &check).await?);
@@ -35,7 +36,11 @@ pub(crate) async fn findings(session: &Session, source: &Subject) -> DbResult<Ve
     Ok(found)
 }
 
-async fn ask(session: &Session, source: &Subject, check: &Check) -> DbResult<Vec<Finding>> {
+pub(super) async fn ask(
+    session: &Session,
+    source: &Subject,
+    check: &Check,
+) -> DbResult<Vec<Finding>> {
     let attempted = format!("looking for what cannot be carried ({}) of", check.code);
     let found = rows(session, &check.sql, &attempted, &source.object()).await?;
     Ok(found.iter().map(|row| Finding::refusal(check.code, text(row, 0), check.remedy)).collect())
@@ -217,10 +222,10 @@ fn elsewhere_checks(source: &Subject) -> Vec<Check> {
             "swap-schema",
             format!(
                 "SELECT pg_catalog.format('a table of the name %I is in the way', relname) FROM \
-                 pg_catalog.pg_class WHERE oid = {oid} AND relname IN ('underpin_log', \
-                 'underpin_todo', 'underpin_state', 'underpin_steps')"
+                 pg_catalog.pg_class WHERE oid = {oid} AND pg_catalog.starts_with(relname, \
+                 'underpin_')"
             ),
-            "underpin's own tables bear this name: rename yours",
+            "underpin's own tables bear such names: rename yours",
         ),
     ]
 }

@@ -1,0 +1,326 @@
+-- Tables that somebody somewhere has: odd names, odd columns, and dependents that stand on each other.
+-- Read as schema.sql is, and behind it.
+
+-- change: trapped id
+CREATE TABLE trapped (id int PRIMARY KEY, " ON public.trapped " text, v text);
+CREATE TRIGGER "a ON public.trapped b" BEFORE UPDATE OF " ON public.trapped ", v ON trapped FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION app.keep(' ON public.trapped ');
+CREATE INDEX "i ON public.trapped USING" ON trapped (" ON public.trapped ");
+CREATE STATISTICS "s FROM public.trapped" ON " ON public.trapped ", v FROM trapped;
+INSERT INTO trapped VALUES (1, ' ON ', NULL), (2, NULL, 'b');
+
+CREATE SCHEMA "Ünï.cöde ""x""; '";
+-- change: "Ünï.cöde ""x""; '"."täble.with ""dots"" and 'more' äöüßäöüßäöüßäöüxxx" "ïd"
+CREATE TABLE "Ünï.cöde ""x""; '"."täble.with ""dots"" and 'more' äöüßäöüßäöüßäöüxxx" ("ïd" bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "c.o ""l""" text DEFAULT '日本', "sixty-three bytes of a name of a column that is as long as may " int, CONSTRAINT "sixty-three bytes of a name of a constraint that is as long äx" CHECK ("c.o ""l""" <> '"'));
+CREATE INDEX "sixty-three bytes of a name of an index that is as long as mayb" ON "Ünï.cöde ""x""; '"."täble.with ""dots"" and 'more' äöüßäöüßäöüßäöüxxx" (upper("c.o ""l""")) WHERE "ïd" > 0;
+CREATE TRIGGER "trïgger 'of' ""it""" AFTER UPDATE OF "c.o ""l""" ON "Ünï.cöde ""x""; '"."täble.with ""dots"" and 'more' äöüßäöüßäöüßäöüxxx" FOR EACH ROW EXECUTE FUNCTION app.noop('"', '''');
+CREATE POLICY "pölicy ""q""" ON "Ünï.cöde ""x""; '"."täble.with ""dots"" and 'more' äöüßäöüßäöüßäöüxxx" FOR UPDATE TO nm_a USING ("c.o ""l""" = current_user) WITH CHECK ("ïd" > 0);
+CREATE RULE "rüle ""r""" AS ON DELETE TO "Ünï.cöde ""x""; '"."täble.with ""dots"" and 'more' äöüßäöüßäöüßäöüxxx" WHERE OLD."ïd" < 0 DO INSTEAD NOTHING;
+COMMENT ON RULE "rüle ""r""" ON "Ünï.cöde ""x""; '"."täble.with ""dots"" and 'more' äöüßäöüßäöüßäöüxxx" IS E'two\nlines; \\ and ''quotes''';
+GRANT SELECT ("c.o ""l""") ON "Ünï.cöde ""x""; '"."täble.with ""dots"" and 'more' äöüßäöüßäöüßäöüxxx" TO nm_a;
+CREATE VIEW "Ünï.cöde ""x""; '"."vïew" AS SELECT x."ïd", x."c.o ""l""" AS "a ""b""" FROM "Ünï.cöde ""x""; '"."täble.with ""dots"" and 'more' äöüßäöüßäöüßäöüxxx" x;
+CREATE PUBLICATION "püb ""l""" FOR TABLE "Ünï.cöde ""x""; '"."täble.with ""dots"" and 'more' äöüßäöüßäöüßäöüxxx";
+INSERT INTO "Ünï.cöde ""x""; '"."täble.with ""dots"" and 'more' äöüßäöüßäöüßäöüxxx" ("c.o ""l""") VALUES ('ä'), (E'a\\b''c'), (NULL);
+
+-- change: "UPPER" "ID"
+CREATE TABLE "UPPER" ("ID" uuid PRIMARY KEY DEFAULT gen_random_uuid(), "Id" int, id int);
+INSERT INTO "UPPER" ("Id", id) VALUES (1, 2), (3, 4);
+
+-- change: "select" "from"
+CREATE TABLE "select" ("from" int, "where" text, "group" text, "end" int, "primary" int, "default" int DEFAULT 3, "null" int, "true" boolean, "array" int[], "row" int, "user" text DEFAULT current_user, "left" int, "offset" int, "returning" int, "window" int, PRIMARY KEY ("from", "end"));
+CREATE INDEX "index" ON "select" ("where", "group") WHERE "null" IS NULL;
+INSERT INTO "select" ("from", "where", "end", "row") VALUES (1, 'x', 2, 3), (2, NULL, 3, 4);
+
+-- Columns and tables of the names that statements use within.
+-- change: excluded k0
+CREATE TABLE excluded (k0 int, xid int, "new" int, "old" int, underpin_n int, underpin_p int, l int, s int, t int, m int, d int, source int, target int, excluded int, tg_op text, oid oid, found boolean, key text, bound int, applied int, record text, "ROW" int, taken int, PRIMARY KEY (k0, xid, "new", "old"));
+INSERT INTO excluded (k0, xid, "new", "old", l) VALUES (1, 2, 3, 4, 5), (2, 3, 4, 5, NULL);
+
+-- change: "new" "old"
+CREATE TABLE "new" ("old" int PRIMARY KEY, "new" int);
+INSERT INTO "new" VALUES (1, 2);
+
+-- change: "old" "new"
+CREATE TABLE "old" ("new" int PRIMARY KEY, "old" int);
+INSERT INTO "old" VALUES (1, 2);
+
+-- change: l id
+CREATE TABLE l (id int PRIMARY KEY, l int);
+INSERT INTO l VALUES (1, 2);
+
+-- change: t id
+CREATE TABLE t (id int PRIMARY KEY, t int);
+INSERT INTO t VALUES (1, 2);
+
+-- change: s s
+CREATE TABLE s (s int PRIMARY KEY, ctid_ int);
+INSERT INTO s VALUES (1, 2);
+
+-- change: taken id
+CREATE TABLE taken (id int PRIMARY KEY, taken int);
+INSERT INTO taken VALUES (1, 2);
+
+-- change: bound id
+CREATE TABLE bound (id int PRIMARY KEY, bound int);
+INSERT INTO bound VALUES (1, 2);
+
+-- change: wide_300 c1
+DO $$ BEGIN EXECUTE 'CREATE TABLE wide_300 (c1 int PRIMARY KEY, ' || (SELECT string_agg(format('%I %s', 'Column ' || i, (ARRAY['int', 'text', 'numeric(9,2)', 'timestamptz', 'jsonb', 'boolean'])[i % 6 + 1]), ', ') FROM generate_series(2, 300) i) || ')'; END $$;
+INSERT INTO wide_300 (c1, "Column 2", "Column 300", "Column 169") SELECT i, i, i, 'x' || i FROM generate_series(1, 50) i;
+
+-- An identity that has come to its end, one that counts down, one that began far out.
+-- change: exhausted id
+CREATE TABLE exhausted (id smallint GENERATED ALWAYS AS IDENTITY (MAXVALUE 3) PRIMARY KEY, down int GENERATED BY DEFAULT AS IDENTITY (INCREMENT -2 MINVALUE -9 MAXVALUE -1 START -3), far bigint GENERATED ALWAYS AS IDENTITY (START 9223372036854775806 MINVALUE -5));
+INSERT INTO exhausted DEFAULT VALUES;
+INSERT INTO exhausted DEFAULT VALUES;
+ALTER SEQUENCE exhausted_far_seq RESTART WITH 9;
+SELECT nextval('exhausted_id_seq');
+
+-- One sequence for two tables; owned by the first.
+-- change: seq_owner id
+-- change: seq_user id
+CREATE TABLE seq_owner (id serial PRIMARY KEY, v text);
+CREATE TABLE seq_user (id int PRIMARY KEY DEFAULT nextval('seq_owner_id_seq'), v text DEFAULT 'x' || currval('seq_owner_id_seq'));
+INSERT INTO seq_owner (v) VALUES ('a'), ('b');
+INSERT INTO seq_user (v) VALUES ('c'), ('d');
+
+-- Views upon views with triggers and rules, on every kind of query.
+-- change: looked_at id
+CREATE TABLE looked_at (id int PRIMARY KEY, v text, n int, dropped int, "Renamed" int);
+ALTER TABLE looked_at DROP COLUMN dropped;
+INSERT INTO looked_at VALUES (1, 'a', 3, 4), (2, NULL, 1, NULL), (3, 'c', NULL, 5);
+CREATE VIEW look_1 AS SELECT l.*, row_to_json(l) AS j, l IS NULL AS nothing, count(*) OVER w AS c FROM looked_at l WINDOW w AS (PARTITION BY n ORDER BY id) ORDER BY id DESC LIMIT 5;
+CREATE VIEW look_2 AS WITH x AS (SELECT * FROM looked_at), y AS MATERIALIZED (SELECT id FROM look_1) SELECT x.v, y.id, z.* FROM x JOIN y USING (id) CROSS JOIN LATERAL (SELECT max(n) AS top FROM looked_at WHERE looked_at.id <= x.id) z;
+CREATE VIEW look_3 AS SELECT DISTINCT ON (n) id, n FROM looked_at UNION ALL SELECT 1, 2 EXCEPT SELECT * FROM (VALUES (3, 4)) AS x ORDER BY 1;
+CREATE VIEW look_4 AS SELECT n, v, grouping(n) AS g, sum(id) FILTER (WHERE v IS NOT NULL) AS s FROM ONLY looked_at GROUP BY GROUPING SETS ((n), (v), ()) HAVING count(*) > 0;
+CREATE VIEW look_5 AS SELECT id, v, "Renamed" FROM looked_at TABLESAMPLE bernoulli (100) WHERE id IN (SELECT n FROM looked_at) OR EXISTS (SELECT FROM look_3) FOR UPDATE OF looked_at;
+ALTER TABLE looked_at RENAME COLUMN "Renamed" TO renamed;
+ALTER VIEW look_5 RENAME COLUMN v TO "V v";
+CREATE VIEW look_6 (a, b) WITH (check_option = local, security_barrier) AS SELECT id, v FROM looked_at WHERE n > 0;
+CREATE VIEW look_7 AS SELECT a, b AS bb FROM look_6 WHERE a > 1 WITH CASCADED CHECK OPTION;
+ALTER VIEW look_7 ALTER COLUMN bb SET DEFAULT 'seven';
+CREATE TRIGGER on_view INSTEAD OF INSERT OR UPDATE OR DELETE ON look_1 FOR EACH ROW EXECUTE FUNCTION app.noop();
+CREATE TRIGGER on_view_on_view INSTEAD OF DELETE ON look_2 FOR EACH ROW EXECUTE FUNCTION app.noop();
+CREATE TRIGGER after_view AFTER UPDATE ON look_7 FOR EACH STATEMENT EXECUTE FUNCTION app.noop();
+CREATE RULE two_things AS ON INSERT TO look_3 DO INSTEAD (INSERT INTO looked_at (id, n) VALUES (NEW.id, NEW.n) RETURNING id, n; UPDATE looked_at SET v = 'r' WHERE id = NEW.id);
+COMMENT ON RULE two_things ON look_3 IS 'a rule of a view';
+COMMENT ON VIEW look_7 IS 'seven';
+COMMENT ON COLUMN look_7.bb IS 'its column';
+CREATE MATERIALIZED VIEW kept AS SELECT v, id FROM look_2;
+CREATE UNIQUE INDEX kept_id ON kept (id);
+GRANT SELECT, UPDATE ON look_7 TO nm_a WITH GRANT OPTION;
+ALTER VIEW look_4 OWNER TO nm_a;
+
+-- Functions in other schemas, of every kind, with names of the same name.
+CREATE SCHEMA "Other F";
+-- change: bodied id
+CREATE TABLE bodied (id int PRIMARY KEY, v text);
+INSERT INTO bodied VALUES (1, 'a'), (2, 'b');
+CREATE FUNCTION "Other F"."Bödy ""of"""(i int DEFAULT 1, OUT a int, OUT b text) RETURNS SETOF record LANGUAGE sql STABLE PARALLEL SAFE LEAKPROOF ROWS 7 COST 9 BEGIN ATOMIC SELECT id, v FROM bodied WHERE id >= i; END;
+CREATE FUNCTION "Other F"."Bödy ""of"""(x text) RETURNS TABLE (id int) LANGUAGE sql STRICT BEGIN ATOMIC SELECT b.id FROM bodied b WHERE b.v = x; END;
+CREATE FUNCTION "Other F".by_name(c regclass DEFAULT 'bodied'::regclass) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$;
+CREATE FUNCTION "Other F".over_view() RETURNS bigint LANGUAGE sql SET work_mem = '5MB' RETURN (SELECT count(*) FROM look_1, bodied);
+CREATE FUNCTION "Other F".wild(VARIADIC x int[]) RETURNS int LANGUAGE sql BEGIN ATOMIC INSERT INTO bodied SELECT unnest(x) ON CONFLICT ON CONSTRAINT bodied_pkey DO UPDATE SET v = excluded.v; SELECT 1; END;
+ALTER FUNCTION "Other F".over_view() DEPENDS ON EXTENSION plpgsql;
+ALTER FUNCTION "Other F"."Bödy ""of"""(text) OWNER TO nm_a;
+REVOKE ALL ON FUNCTION "Other F"."Bödy ""of"""(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION "Other F".wild TO nm_b WITH GRANT OPTION;
+COMMENT ON FUNCTION "Other F".wild IS 'wild';
+
+-- Policies here that look elsewhere, policies elsewhere that look here.
+-- change: judged id
+CREATE TABLE judged (id int PRIMARY KEY, who name, v text);
+INSERT INTO judged VALUES (1, 'a', 'x'), (2, 'b', NULL);
+ALTER TABLE judged ENABLE ROW LEVEL SECURITY;
+CREATE TABLE judging (id int PRIMARY KEY, who name);
+ALTER TABLE judging ENABLE ROW LEVEL SECURITY;
+CREATE POLICY here ON judged AS RESTRICTIVE FOR SELECT TO nm_a, nm_b USING (who IN (SELECT g.who FROM judging g WHERE g.id = judged.id AND judged.v IS NOT NULL));
+CREATE POLICY there ON judging FOR INSERT WITH CHECK (EXISTS (SELECT FROM judged judging_2 JOIN judged j2 USING (id) WHERE j2.id = judging.id));
+CREATE POLICY both_ways ON judging TO nm_a USING ((SELECT count(*) FROM judged) > id) WITH CHECK (who = ANY (ARRAY(SELECT who FROM judged)));
+COMMENT ON POLICY there ON judging IS 'looks there';
+
+-- Rules that add.
+-- change: also id
+CREATE TABLE also (id int PRIMARY KEY, v text DEFAULT 'dd');
+CREATE TABLE also_log (id int, v text, at timestamptz DEFAULT now());
+INSERT INTO also VALUES (1, 'a');
+CREATE RULE a_also AS ON INSERT TO also DO ALSO (INSERT INTO also_log (id, v) VALUES (NEW.id, NEW.v); DELETE FROM also_log WHERE id < 0; NOTIFY heard);
+CREATE RULE b_also AS ON UPDATE TO also DO ALSO INSERT INTO also_log (id, v) SELECT OLD.id, a.v FROM also a WHERE a.id = NEW.id;
+CREATE RULE c_back AS ON INSERT TO also_log WHERE EXISTS (SELECT FROM also x WHERE x.id = NEW.id) DO INSTEAD NOTHING;
+ALTER TABLE also ENABLE ALWAYS RULE b_also;
+ALTER TABLE also_log ENABLE REPLICA RULE c_back;
+COMMENT ON RULE c_back ON also_log IS 'back';
+
+-- Types upon types.
+CREATE DOMAIN app.dpair AS app.pair CHECK ((VALUE).x > 0);
+CREATE DOMAIN app.names AS text[] CHECK (array_length(VALUE, 1) < 9);
+CREATE TYPE app.frange AS RANGE (subtype = float8, subtype_diff = float8mi);
+CREATE FUNCTION app.twice(app.positive) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT $1::int * 2 $$;
+-- change: typed_odd id
+CREATE TABLE typed_odd (id app.positive, e app.mood, p app.dpair, ps app.dpair[], n app.names DEFAULT '{x}', r app.frange, j json, c circle, b box, ls lseg, f real, g double precision, x xid, tq tsquery, tx tid, lsn pg_lsn, mr int4multirange, ms app.mood[], i2 interval year to month, nu numeric, np numeric(20,0), bi bit(3), rc regclass, ma macaddr8, twice int GENERATED ALWAYS AS (app.twice(id)) STORED CHECK (twice > 0), PRIMARY KEY (id, e));
+CREATE INDEX typed_odd_twice ON typed_odd (twice, app.twice(id));
+CREATE STATISTICS typed_odd_one ON (app.twice(id)) FROM typed_odd;
+INSERT INTO typed_odd VALUES (1, 'ok', '(3,x)', ARRAY['(1,a)', '(2,)']::app.dpair[], '[3:4]={a,b}', '[1,2)', '{"a": 1, "a": 2}', '<(1,2),3>', '(1,2),(3,4)', '[(1,2),(3,4)]', 'NaN', '-0', '77', 'a & b', '(1,2)', '1/2', '{[1,3),[5,7)}', '{ok,sad}', '3 years 2 months', 'NaN', 12345678901234567890, B'101', 'pg_class', '08:00:2b:01:02:03:04:05'), (2, 'sad', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1e-30, 0.1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1.500, NULL, NULL, NULL, NULL);
+
+-- Keys of many types.
+-- change: key_types a
+CREATE TABLE key_types (a app.mood, b char(4), c "char", d name, e inet, f numeric, g boolean, h float8, i interval, j date, k int4range, l int[], m app.positive, v text, PRIMARY KEY (a, b, c, d, e, f, g, h, i, j, k, l, m));
+INSERT INTO key_types VALUES ('ok', 'a', 'x', 'n', '10.0.0.1/8', 1.50, true, -0.0, '30 days', '2020-01-01', '[1,5)', '{1,NULL}', 5, 'one'), ('sad', 'a', 'x', 'n', '10.0.0.1/8', 'NaN', true, 'NaN', '1 mon', 'infinity', 'empty', '{}', 5, 'two');
+
+-- change: key_jsonb j
+CREATE TABLE key_jsonb (j jsonb, u bit varying, t time with time zone, p app.pair, PRIMARY KEY (j, u, t, p));
+INSERT INTO key_jsonb VALUES ('{"a": [1, null]}', B'10', '10:00+02', '(1,x)'), ('1.0', B'', '00:00+00', '(2,)');
+
+-- Foreign keys of all sorts.
+-- change alone: fk_up a
+-- change alone: fk_down id
+CREATE TABLE fk_up (a int, b text, c int, PRIMARY KEY (b, a));
+CREATE UNIQUE INDEX fk_up_c ON fk_up (c);
+CREATE TABLE fk_down (id int PRIMARY KEY, b text, a int, c int CONSTRAINT by_index REFERENCES fk_up (c) ON UPDATE SET NULL ON DELETE SET DEFAULT, up int, CONSTRAINT turned FOREIGN KEY (a, b) REFERENCES fk_up (a, b) DEFERRABLE, CONSTRAINT again FOREIGN KEY (b, a) REFERENCES fk_up ON UPDATE CASCADE ON DELETE RESTRICT, CONSTRAINT "Sélf; ""x""" FOREIGN KEY (up) REFERENCES fk_down DEFERRABLE INITIALLY DEFERRED);
+INSERT INTO fk_up VALUES (1, 'x', 7), (2, 'y', 8);
+INSERT INTO fk_down VALUES (1, 'x', 1, 7, NULL), (2, 'y', 2, NULL, 1), (3, NULL, NULL, 8, 3);
+COMMENT ON CONSTRAINT "Sélf; ""x""" ON fk_down IS 'a; self';
+ALTER TABLE fk_up ADD back int;
+ALTER TABLE fk_up ADD CONSTRAINT to_down FOREIGN KEY (back) REFERENCES fk_down NOT VALID;
+
+-- change: fk_to_parted id
+CREATE TABLE parted (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (1) TO (10);
+CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20);
+INSERT INTO parted VALUES (1, 'a'), (11, 'b');
+CREATE TABLE fk_to_parted (id int PRIMARY KEY, p int REFERENCES parted ON DELETE CASCADE);
+INSERT INTO fk_to_parted VALUES (1, 1), (2, 11), (3, NULL);
+
+-- A partition's own foreign key; on 18 that of the whole.
+-- change: fk_from_part id
+CREATE TABLE fk_from_part (id int PRIMARY KEY);
+INSERT INTO fk_from_part VALUES (1), (11);
+ALTER TABLE parted_1 ADD CONSTRAINT of_one FOREIGN KEY (id) REFERENCES fk_from_part;
+
+-- from: 18
+-- change: fk_from_parted id
+CREATE TABLE fk_from_parted (id int PRIMARY KEY);
+INSERT INTO fk_from_parted VALUES (1), (11);
+ALTER TABLE parted ADD CONSTRAINT of_all FOREIGN KEY (id) REFERENCES fk_from_parted;
+COMMENT ON CONSTRAINT of_all ON parted IS 'all';
+
+-- Owners who may not read each other's tables.
+-- change: fk_owned id
+CREATE TABLE fk_owned_up (id int PRIMARY KEY);
+CREATE TABLE fk_owned (id int PRIMARY KEY, up int REFERENCES fk_owned_up);
+CREATE TABLE fk_owned_down (id int PRIMARY KEY, up int REFERENCES fk_owned);
+ALTER TABLE fk_owned_up OWNER TO nm_a;
+ALTER TABLE fk_owned OWNER TO nm_owner;
+ALTER TABLE fk_owned_down OWNER TO nm_b;
+GRANT REFERENCES ON fk_owned_up TO nm_owner;
+GRANT REFERENCES ON fk_owned TO nm_b;
+INSERT INTO fk_owned_up VALUES (1);
+INSERT INTO fk_owned VALUES (1, 1), (2, NULL);
+INSERT INTO fk_owned_down VALUES (1, 1);
+
+-- Grants given on and on, in an order that the list does not show.
+DO $$ BEGIN
+  CREATE ROLE "nm Third ""party"; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+GRANT USAGE, CREATE ON SCHEMA public TO nm_owner, nm_a, nm_b, "nm Third ""party";
+-- change: given id
+CREATE TABLE given (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text, w text);
+INSERT INTO given (v) VALUES ('a'), ('b');
+ALTER TABLE given OWNER TO nm_owner;
+GRANT INSERT ON given TO nm_b WITH GRANT OPTION;
+SET ROLE nm_b;
+GRANT INSERT ON given TO "nm Third ""party" WITH GRANT OPTION;
+RESET ROLE;
+GRANT SELECT ON given TO nm_a WITH GRANT OPTION;
+SET ROLE nm_a;
+GRANT SELECT ON given TO nm_b WITH GRANT OPTION;
+GRANT SELECT (w) ON given TO PUBLIC;
+SET ROLE nm_b;
+GRANT SELECT ON given TO "nm Third ""party" WITH GRANT OPTION;
+SET ROLE "nm Third ""party";
+GRANT SELECT, INSERT ON given TO PUBLIC;
+GRANT SELECT (v) ON given TO nm_a;
+RESET ROLE;
+GRANT REFERENCES, TRIGGER, TRUNCATE ON given TO nm_a;
+GRANT USAGE ON SEQUENCE given_id_seq TO nm_a WITH GRANT OPTION;
+SET ROLE nm_a;
+GRANT USAGE ON SEQUENCE given_id_seq TO nm_b;
+RESET ROLE;
+
+-- from: 17
+GRANT MAINTAIN ON given TO nm_b;
+
+-- change: nobodys id
+CREATE TABLE nobodys (id int PRIMARY KEY, v text);
+INSERT INTO nobodys VALUES (1, 'a');
+GRANT SELECT ON nobodys TO nm_a;
+REVOKE ALL ON nobodys FROM nm_a, postgres;
+
+-- What an owner's own default privileges add.
+ALTER DEFAULT PRIVILEGES FOR ROLE nm_owner GRANT ALL ON TABLES TO nm_b WITH GRANT OPTION;
+ALTER DEFAULT PRIVILEGES FOR ROLE nm_owner GRANT SELECT ON SEQUENCES TO nm_b;
+ALTER DEFAULT PRIVILEGES FOR ROLE nm_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+ALTER DEFAULT PRIVILEGES FOR ROLE nm_owner IN SCHEMA public GRANT DELETE ON TABLES TO nm_a;
+-- change: by_default id
+CREATE TABLE by_default (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text);
+INSERT INTO by_default (v) VALUES ('a');
+ALTER TABLE by_default OWNER TO nm_owner;
+
+-- change: by_default_2 id
+SET ROLE nm_owner;
+CREATE TABLE by_default_2 (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text);
+INSERT INTO by_default_2 (v) VALUES ('a');
+RESET ROLE;
+
+-- Comments on everything that can bear one.
+-- change: remarked id
+CREATE TABLE remarked (id int CONSTRAINT r_pk PRIMARY KEY, a int CONSTRAINT r_u UNIQUE, b int CONSTRAINT r_c CHECK (b > 0), c int4range, d int CONSTRAINT r_f REFERENCES plain, e int GENERATED ALWAYS AS IDENTITY, CONSTRAINT r_x EXCLUDE USING gist (c WITH &&) WHERE (id > 0));
+CREATE INDEX r_i ON remarked (b);
+CREATE STATISTICS r_s ON a, b FROM remarked;
+CREATE TRIGGER r_t AFTER INSERT ON remarked EXECUTE FUNCTION app.noop();
+CREATE CONSTRAINT TRIGGER r_ct AFTER INSERT ON remarked FOR EACH ROW EXECUTE FUNCTION app.noop();
+CREATE POLICY r_p ON remarked USING (true);
+CREATE RULE r_r AS ON DELETE TO remarked WHERE false DO INSTEAD NOTHING;
+COMMENT ON TABLE remarked IS 't''"\ $a$';
+COMMENT ON COLUMN remarked.id IS 'c1';
+COMMENT ON COLUMN remarked.c IS E'c\t3\n';
+COMMENT ON CONSTRAINT r_pk ON remarked IS 'pk';
+COMMENT ON CONSTRAINT r_u ON remarked IS 'u';
+COMMENT ON CONSTRAINT r_c ON remarked IS 'c';
+COMMENT ON CONSTRAINT r_x ON remarked IS 'x';
+COMMENT ON CONSTRAINT r_f ON remarked IS 'f';
+COMMENT ON INDEX r_i IS 'i';
+COMMENT ON INDEX r_u IS 'ui';
+COMMENT ON INDEX r_x IS 'xi';
+COMMENT ON STATISTICS r_s IS 's';
+COMMENT ON TRIGGER r_t ON remarked IS 't';
+COMMENT ON TRIGGER r_ct ON remarked IS 'ct';
+COMMENT ON POLICY r_p ON remarked IS 'p';
+COMMENT ON RULE r_r ON remarked IS 'r';
+COMMENT ON SEQUENCE remarked_e_seq IS 'seq';
+INSERT INTO remarked (id, a, b, c) VALUES (1, 2, 3, '[1,2)');
+
+-- Constraint triggers and their own table's state.
+-- change: pulled id
+CREATE TABLE pulled (id int PRIMARY KEY, v text);
+INSERT INTO pulled VALUES (1, 'a');
+CREATE CONSTRAINT TRIGGER from_plain AFTER UPDATE OF v ON pulled FROM plain DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.v IS DISTINCT FROM OLD.v) EXECUTE FUNCTION app.noop();
+CREATE TRIGGER both_tables AFTER UPDATE ON pulled REFERENCING OLD TABLE AS "old ""rows" NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION app.noop();
+CREATE TRIGGER many AFTER INSERT OR DELETE OR TRUNCATE ON pulled EXECUTE FUNCTION app.noop();
+
+-- from: 15
+-- change: published_odd id
+CREATE TABLE published_odd (id int, "Col ""x" text, v text, PRIMARY KEY (id, "Col ""x"));
+INSERT INTO published_odd VALUES (1, 'a', 'b');
+CREATE PUBLICATION "Pub ""a" FOR TABLE published_odd ("Col ""x", id) WHERE ("Col ""x" <> 'x'' y' AND id > 3), plain;
+CREATE PUBLICATION pub_schemas FOR TABLES IN SCHEMA app, public WITH (publish = 'insert, delete');
+COMMENT ON PUBLICATION "Pub ""a" IS 'a publication';
+
+-- from: 18
+-- change: named_18 id
+CREATE TABLE named_18 (id int CONSTRAINT "id is there" NOT NULL CONSTRAINT named_18_key PRIMARY KEY, a int CONSTRAINT alone_there NOT NULL NO INHERIT, p int CONSTRAINT loose_up REFERENCES plain ON DELETE CASCADE NOT ENFORCED, v int GENERATED ALWAYS AS (a * 2) VIRTUAL, w int GENERATED ALWAYS AS (a * 3) STORED);
+INSERT INTO named_18 (id, a) VALUES (1, 2);
+COMMENT ON CONSTRAINT "id is there" ON named_18 IS 'there';
+
+-- from: 18
+-- change: temporal id
+CREATE TABLE temporal (id int4range, valid daterange, PRIMARY KEY (id, valid WITHOUT OVERLAPS), n int NOT NULL UNIQUE);
+INSERT INTO temporal VALUES ('[1,2)', '[2020-01-01,2021-01-01)', 1), ('[1,2)', '[2021-01-01,)', 2);
