@@ -8,6 +8,8 @@ mod postgres_steps;
 mod capture;
 #[path = "postgres_races/copy.rs"]
 mod copy;
+#[path = "postgres_races/ground.rs"]
+mod ground;
 #[path = "postgres_races/keys.rs"]
 mod keys;
 #[path = "postgres_races/log.rs"]
