@@ -18,14 +18,18 @@ use underpin_core::machine::Applied;
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{ChangeLog, DbError, DbResult, ErrorKind};
 
-use crate::connect::Session;
+use crate::connect::{Session, our_meanings, users_meanings};
 use crate::query::{cell, first, literal, number, run};
 use crate::shape::{self, Shape};
 use crate::worker::Worker;
 use crate::{diagnose, names};
 
-/// Blocks of the shadow that one transaction of settling reads: about a second's work.
-const SETTLE_BLOCKS: u64 = 65_536;
+/// Blocks of the shadow that the first transaction of settling reads, and the fewest.
+const SETTLE_BLOCKS_START: u64 = 8192;
+const SETTLE_BLOCKS_MIN: u64 = 256;
+
+/// How long such a transaction should last, in milliseconds: no snapshot of ours shall grow old.
+const SETTLE_MS: std::ops::Range<u128> = 150..600;
 
 /// Entries that are drained under the lock at most: far fewer than a second's work, so that a longer log
 /// is found out before the application has waited for it.
@@ -35,9 +39,11 @@ impl ChangeLog for Worker {
     /// The frontier does not matter here: the log is kept until the copy is done.
     async fn apply(&mut self, _frontier: &Frontier, keys_max: u64) -> DbResult<Applied> {
         let begun = Instant::now();
+        let noted = self.shorten_log(true).await?;
         match self.apply_in_transaction(keys_max).await {
             Ok(mut applied) => {
                 self.commit().await?;
+                applied.entries = applied.entries.saturating_add(noted);
                 applied.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 Ok(applied)
             }
@@ -58,6 +64,7 @@ impl ChangeLog for Worker {
     /// some blocks in each transaction: it has no index yet, and may be long. What becomes pending
     /// meanwhile is left for `apply`: each row that stays is as it was in that first snapshot.
     async fn settle(&mut self) -> DbResult<u64> {
+        self.shorten_log(false).await?;
         let noted = self.note_pending().await;
         if self.ended(noted).await? == 0 {
             return Ok(0);
@@ -69,11 +76,18 @@ impl ChangeLog for Worker {
         );
         let blocks = number(&self.session, &sql, "measuring the shadow of", &object).await?;
         let mut rows = 0;
-        let mut from = 0;
+        let (mut from, mut step) = (0, SETTLE_BLOCKS_START);
         while from < blocks {
-            let part = self.settle_part(from).await;
+            let begun = Instant::now();
+            let part = self.settle_part(from, from + step).await;
             rows += self.ended(part).await?;
-            from += SETTLE_BLOCKS;
+            from += step;
+            let took_ms = begun.elapsed().as_millis();
+            if took_ms < SETTLE_MS.start {
+                step = step.saturating_mul(2);
+            } else if took_ms > SETTLE_MS.end {
+                step = std::cmp::max(step / 2, SETTLE_BLOCKS_MIN);
+            }
         }
         Ok(rows)
     }
@@ -89,7 +103,11 @@ impl Worker {
         if pending.entries == 0 && pending.to_do == 0 {
             return Ok(Applied::default());
         }
-        write(&self.session, &self.shape, &pending, keys_max).await
+        let applied = write(&self.session, &self.shape, &pending, keys_max).await?;
+        // A deferred constraint would speak only when the transaction commits.
+        let sql = "SET CONSTRAINTS ALL IMMEDIATE";
+        run(&self.session, sql, "applying changes to", &object).await?;
+        Ok(applied)
     }
 
     /// Makes everything pending a thing to do; returns how many keys are to do now.
@@ -105,7 +123,7 @@ impl Worker {
     }
 
     /// Takes the rows of all keys that are to do out of some blocks of the shadow.
-    async fn settle_part(&mut self, from: u64) -> DbResult<u64> {
+    async fn settle_part(&mut self, from: u64, until: u64) -> DbResult<u64> {
         let object = self.shape.table.clone();
         self.begin().await?;
         let shape = &self.shape;
@@ -114,14 +132,15 @@ impl Worker {
              '({from},0)'::tid AND underpin_n.ctid < '({},0)'::tid AND {}",
             shape.places.shadow,
             shape.todo,
-            from + SETTLE_BLOCKS,
+            // A block number has 32 bits.
+            std::cmp::min(until, u64::from(u32::MAX)),
             shape.shadow_meets()
         );
         run(&self.session, &sql, "settling the shadow of", &object).await
     }
 
     /// Ends the transaction of a piece of work.
-    async fn ended<T>(&mut self, done: DbResult<T>) -> DbResult<T> {
+    pub(crate) async fn ended<T>(&mut self, done: DbResult<T>) -> DbResult<T> {
         match done {
             Ok(value) => {
                 self.commit().await?;
@@ -217,8 +236,8 @@ async fn write(
 /// The transaction must be READ COMMITTED: an older snapshot would not see the last entries.
 ///
 /// # Errors
-/// `Truncated`; `DuplicateKey` and `DataError` for what the new shape cannot hold: roll back, then ask
-/// [`crate::diagnose`] for the rows.
+/// `Truncated`; `DuplicateKey` and `DataError` for what the new shape cannot hold: roll back, and let an
+/// application name the rows.
 pub(crate) async fn drain(
     session: &Session,
     shape: &Shape,
@@ -237,9 +256,10 @@ pub(crate) async fn drain(
         .map(|row| (crate::query::text(&row, 0), crate::query::text(&row, 1)))
         .unwrap_or_default();
     let sql = format!(
-        "SET LOCAL ROLE {}; SET LOCAL jit = off; SET LOCAL enable_seqscan = off; \
+        "SET LOCAL ROLE {}; {}; SET LOCAL jit = off; SET LOCAL enable_seqscan = off; \
          SET LOCAL statement_timeout = {budget_ms}",
-        shape.owner
+        shape.owner,
+        users_meanings()
     );
     run(session, &sql, "preparing the last drain of", object).await?;
     let begun = Instant::now();
@@ -250,8 +270,9 @@ pub(crate) async fn drain(
     let Some(drained) = drained.filter(|_| begun.elapsed() <= budget) else { return Ok(None) };
     // A deferred constraint would leave events behind, and no table with such can be altered.
     let sql = format!(
-        "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL enable_seqscan = on; \
+        "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL enable_seqscan = on; {}; \
          SET LOCAL statement_timeout = {}; SET LOCAL ROLE {}",
+        our_meanings(),
         literal(&statement_timeout)?,
         crate::query::quote(&role)?
     );
@@ -280,13 +301,21 @@ async fn drain_all(session: &Session, shape: &Shape) -> DbResult<Option<u64>> {
 pub(crate) fn backlog_sql(spec: &RunSpec, at_most: u64) -> DbResult<String> {
     let log = names::places(spec)?.log;
     let (todo, state) = (shape::todo_place(&spec.run_id)?, shape::state_place(&spec.run_id)?);
-    // Two ranges of the index, one after the other: each stops at the limit.
+    let entries = entries_sql(&log, &state, at_most);
     Ok(format!(
-        "SET LOCAL enable_seqscan = off; SELECT (SELECT count(*) FROM ((SELECT 1 FROM {log} AS l WHERE \
-         l.xid >= (SELECT pg_snapshot_xmax(applied) FROM {state}) LIMIT {at_most}) UNION ALL (SELECT 1 \
-         FROM {log} AS l WHERE l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(applied) FROM {state})) LIMIT \
-         {at_most})) AS p) + (SELECT count(*) FROM (SELECT 1 FROM {todo} LIMIT {at_most}) AS t)"
+        "SET LOCAL enable_seqscan = off; SELECT ({entries}) + (SELECT count(*) FROM (SELECT 1 FROM {todo} \
+         LIMIT {at_most}) AS t)"
     ))
+}
+
+/// SELECT of the number of pending entries, `at_most` and a bit. Two ranges of the log's index, one after
+/// the other: each stops at the limit.
+pub(crate) fn entries_sql(log: &str, state: &str, at_most: u64) -> String {
+    format!(
+        "SELECT count(*) FROM ((SELECT 1 FROM {log} AS l WHERE l.xid >= (SELECT \
+         pg_snapshot_xmax(applied) FROM {state}) LIMIT {at_most}) UNION ALL (SELECT 1 FROM {log} AS l \
+         WHERE l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(applied) FROM {state})) LIMIT {at_most})) AS p"
+    )
 }
 
 /// Counts the markers of a `TRUNCATE` in the log.
@@ -327,12 +356,16 @@ pub(crate) fn pending_keys(shape: &Shape) -> String {
 /// Takes the rows of all pending keys out of the shadow. By way of their places, so that the server
 /// goes by the key's index whatever it thinks of the log's length.
 pub(crate) fn delete_sql(shape: &Shape) -> String {
+    delete_keys_sql(shape, &pending_keys(shape))
+}
+
+/// The same for any keys.
+pub(crate) fn delete_keys_sql(shape: &Shape, keys: &str) -> String {
     let shadow = &shape.places.shadow;
     format!(
-        "DELETE FROM {shadow} WHERE ctid = ANY (ARRAY(SELECT underpin_n.ctid FROM {} AS underpin_p \
+        "DELETE FROM {shadow} WHERE ctid = ANY (ARRAY(SELECT underpin_n.ctid FROM {keys} AS underpin_p \
          CROSS JOIN LATERAL (SELECT underpin_n.ctid FROM {shadow} AS underpin_n WHERE {} LIMIT 1) \
          AS underpin_n))",
-        pending_keys(shape),
         shape.shadow_meets()
     )
 }
@@ -353,17 +386,21 @@ pub(crate) fn insert_sql(shape: &Shape, keys: &str, with: &str) -> String {
 
 /// Notes the pending keys as to do, those that are not yet.
 fn to_do_sql(shape: &Shape) -> String {
+    to_do_keys_sql(shape, &pending_keys(shape))
+}
+
+/// The same for any keys.
+pub(crate) fn to_do_keys_sql(shape: &Shape, keys: &str) -> String {
     let same: Vec<String> = shape
         .key
         .iter()
         .map(|part| format!("t.{0} {1} underpin_p.{0}", part.log, part.equal))
         .collect();
     format!(
-        "INSERT INTO {todo} ({}) SELECT {} FROM {} AS underpin_p WHERE NOT EXISTS (SELECT 1 FROM \
+        "INSERT INTO {todo} ({}) SELECT {} FROM {keys} AS underpin_p WHERE NOT EXISTS (SELECT 1 FROM \
          {todo} AS t WHERE {})",
         shape.log_key(""),
         shape.log_key("underpin_p."),
-        pending_keys(shape),
         same.join(" AND "),
         todo = shape.todo
     )

@@ -24,6 +24,7 @@ use crate::options::ConnectOptions;
 use crate::tls;
 pub use identity::{ServerIdentity, SessionId};
 pub use settings::SessionSettings;
+pub(crate) use settings::{our_meanings, users_meanings};
 
 /// How long a goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -6,13 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+use underpin_core::alter::{Syntax, TokenKind, lex};
 use underpin_core::key::KeyRange;
 use underpin_dialect::{DbError, ErrorKind};
 
 use crate::changelog::{delete_sql, pending_keys};
-use crate::connect::Session;
+use crate::connect::{Session, users_meanings};
 use crate::copy::{blocks_predicate, copy_sql};
-use crate::query::{cell, first, rows, run, text};
+use crate::query::{cell, first, literal, rows, run, text};
 use crate::shape::Shape;
 use crate::worker::Worker;
 
@@ -55,20 +56,25 @@ pub(crate) async fn pending_value(worker: &mut Worker, error: DbError) -> DbErro
 /// Names rows of the source that are duplicates under the violated index.
 ///
 /// The server names the index's columns in its detail, as SQL text over the shadow's columns; the
-/// search groups the source by them, converted as they would be.
+/// search groups the source by them, converted as they would be. The detail holds values of rows too,
+/// and where the server speaks another language they may come first: so nothing of it is used that
+/// does not stand in the definition of the index.
 pub(crate) async fn duplicate(session: &Session, shape: &Shape, mut error: DbError) -> DbError {
     error.help = Some(
-        "Two rows of the table are equal under a unique index of the new shape. Mend the rows or the \
-         statement; the source is untouched"
+        "Two rows of the table clash under an index of the new shape. Mend the rows or the statement; \
+         the source is untouched"
             .to_owned(),
     );
     let said = error.server.clone().unwrap_or_default();
-    let Some(columns) = columns_of_detail(&said) else { return error };
-    let Ok(sql) = duplicates_sql(shape, &columns) else { return error };
+    let definition = definition(session, shape, &said).await;
+    let Some(columns) = columns_of_detail(&said, &definition) else { return error };
+    let scope = scope_of(&definition);
+    let Ok(sql) = duplicates_sql(shape, &columns, &scope) else { return error };
     let object = shape.table.clone();
     let bounded = format!(
-        "BEGIN READ ONLY; SET LOCAL ROLE {}; SET LOCAL statement_timeout = {}; {sql}; ROLLBACK",
+        "BEGIN READ ONLY; SET LOCAL ROLE {}; {}; SET LOCAL statement_timeout = {}; {sql}; ROLLBACK",
         shape.owner,
+        users_meanings(),
         SEARCH_TIME_MAX.as_millis()
     );
     match rows(session, &bounded, "naming duplicates of", &object).await {
@@ -84,25 +90,92 @@ pub(crate) async fn duplicate(session: &Session, shape: &Shape, mut error: DbErr
     error
 }
 
+/// Which rows an index tells apart.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Scope {
+    /// The predicate of a partial index, over the shadow's names.
+    predicate: Option<String>,
+    /// NULLs are equal to each other.
+    nulls_equal: bool,
+}
+
+/// The definition of the index that the server names first, from the run's own steps; empty where there
+/// is none.
+async fn definition(session: &Session, shape: &Shape, said: &str) -> String {
+    let Some(Ok(name)) = said.split('"').nth(1).map(literal) else { return String::new() };
+    let sql = format!("SELECT sql FROM {} WHERE stage = 'index' AND name = {name}", shape.steps);
+    let found = first(session, &sql, "reading the definition of an index of", &shape.table).await;
+    found.ok().flatten().map(|row| text(&row, 0)).unwrap_or_default()
+}
+
+/// What stands behind the columns in a definition of the server's own spelling.
+fn scope_of(definition: &str) -> Scope {
+    let tokens = lex(definition, Syntax::postgres()).unwrap_or_default();
+    let mut scope = Scope::default();
+    let mut depth = 0_i32;
+    for token in tokens.iter().filter(|token| !token.is_trivia()) {
+        match token.text {
+            "(" | "[" => depth += 1,
+            ")" | "]" => depth -= 1,
+            _ if depth > 0 => {}
+            // The only place of this word: CREATE UNIQUE INDEX has no IF NOT EXISTS here.
+            _ if token.is_word("DISTINCT") => scope.nulls_equal = true,
+            _ if token.is_word("WHERE") => {
+                scope.predicate = definition.get(token.end()..).map(str::to_owned);
+                break;
+            }
+            _ => {}
+        }
+    }
+    scope
+}
+
 /// SELECT of one text per group of rows that agree in `columns`, which are SQL over the shadow's names.
-fn duplicates_sql(shape: &Shape, columns: &str) -> underpin_dialect::DbResult<String> {
+fn duplicates_sql(
+    shape: &Shape,
+    columns: &str,
+    scope: &Scope,
+) -> underpin_dialect::DbResult<String> {
     let converted = Shape::list(&shape.pairs, |pair| {
         format!("({})::{} AS {}", pair.value, pair.target_type.full, pair.target)
     });
     let shown = shape.key_shown(|part| format!("{}.{}", shape.places.source, part.source))?;
+    let nulls = if scope.nulls_equal { "true" } else { "bool_and(ROW({columns}) IS NOT NULL)" };
     Ok(format!(
-        "SELECT left(string_agg(underpin_key, ' and '), 200) FROM (SELECT {shown} AS underpin_key, \
-         {converted} FROM ONLY {}) AS underpin_v GROUP BY {columns} HAVING count(*) > 1 AND \
-         NOT (ROW({columns}) IS NULL) LIMIT {GROUPS_MAX}",
-        shape.places.source
+        "SELECT left(string_agg(underpin_key, ' and ' ORDER BY length(underpin_key), underpin_key), 200) \
+         FROM (SELECT {shown} AS underpin_key, {converted} FROM ONLY {}) AS underpin_v WHERE ({}) GROUP \
+         BY {columns} HAVING count(*) > 1 AND {} LIMIT {GROUPS_MAX}",
+        shape.places.source,
+        scope.predicate.as_deref().unwrap_or("true"),
+        nulls.replace("{columns}", columns),
     ))
 }
 
-/// `a, lower(b)` of `Key (a, lower(b))=(1, x) already exists`.
-fn columns_of_detail(said: &str) -> Option<String> {
+/// `a, lower(b)` of `Key (a, lower(b))=(1, x) already exists`, where each of them stands so in the
+/// definition.
+fn columns_of_detail(said: &str, definition: &str) -> Option<String> {
     let rest = said.split_once("Key (")?.1;
-    let end = rest.find(")=(")?;
-    rest.get(..end).map(str::to_owned)
+    let columns = rest.get(..rest.find(")=(")?)?;
+    let mut begin = 0;
+    let mut depth = 0_i32;
+    let mut parts = Vec::new();
+    for token in lex(columns, Syntax::postgres()).ok()? {
+        match token.text {
+            "(" => depth += 1,
+            ")" => depth -= 1,
+            "," if depth == 0 => {
+                parts.push(columns.get(begin..token.offset)?);
+                begin = token.end();
+            }
+            _ => {}
+        }
+        if depth < 0 || token.kind == TokenKind::Comment || token.is_punct(";") {
+            return None;
+        }
+    }
+    parts.push(columns.get(begin..)?);
+    let stands = |part: &&str| !part.trim().is_empty() && definition.contains(part.trim());
+    (depth == 0 && parts.iter().all(stands)).then(|| columns.to_owned())
 }
 
 fn with_help(mut error: DbError) -> DbError {
@@ -190,7 +263,7 @@ async fn blocks(worker: &mut Worker) -> Option<u64> {
 async fn copies_badly(worker: &mut Worker, before: &str, predicate: &str) -> Option<bool> {
     let sql = format!(
         "BEGIN; {}; SET LOCAL statement_timeout = {}; {before} {}; ROLLBACK",
-        worker.as_owner(),
+        worker.as_user(),
         SEARCH_TIME_MAX.as_millis(),
         copy_sql(&worker.shape, predicate)
     );
@@ -209,10 +282,48 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_scope_of_an_index_stands_behind_its_columns() {
+        let made = |behind: &str| {
+            scope_of(&format!("SET LOCAL x = ''; CREATE UNIQUE INDEX \"WHERE\" ON s.t {behind}"))
+        };
+        assert_eq!(made("USING btree (a, ((b IS DISTINCT FROM c)))"), Scope::default());
+        let found = made("USING btree (a) NULLS NOT DISTINCT WITH (fillfactor='70')");
+        assert_eq!(found, Scope { predicate: None, nulls_equal: true });
+        let found = made("USING btree (a) INCLUDE (b) WHERE ((b IS DISTINCT FROM 1) AND (a > 2))");
+        let predicate = Some(" ((b IS DISTINCT FROM 1) AND (a > 2))".to_owned());
+        assert_eq!(found, Scope { predicate, nulls_equal: false });
+    }
+
+    #[test]
     fn the_servers_detail_tells_the_columns_of_the_index() {
-        let said = "could not create unique index \"t_email_key\"; detail: Key (lower(email))=(a@b) is \
-                    duplicated.";
-        assert_eq!(columns_of_detail(said), Some("lower(email)".to_owned()));
-        assert_eq!(columns_of_detail("something else"), None);
+        let of = |key: &str, definition: &str| {
+            let said = format!(
+                "could not create unique index \"t_email_key\"; detail: Key ({key})=(a@b) is duplicated."
+            );
+            columns_of_detail(&said, definition)
+        };
+        let definition =
+            "CREATE UNIQUE INDEX x ON s.t USING btree (lower(email), \"a, b\" DESC, c)";
+        for key in ["lower(email)", "lower(email), \"a, b\", c"] {
+            assert_eq!(of(key, definition), Some(key.to_owned()));
+        }
+        assert_eq!(columns_of_detail("something else", definition), None);
+        assert_eq!(of("lower(name)", definition), None);
+    }
+
+    #[test]
+    fn nothing_that_a_name_or_a_value_says_becomes_sql() {
+        let definition = "CREATE UNIQUE INDEX x ON s.t USING btree (a, \"; x\")";
+        for evil in
+            ["1;COMMIT;ALTER ROLE e SUPERUSER;--", "f()", "a--", "a/**/", "a), (a", "\"", ""]
+        {
+            // As a name within the message, and as a value where the detail is translated.
+            for said in [
+                format!("duplicate key value violates unique constraint \"Key ({evil})=(\""),
+                format!("doppelt; detail: Schlüssel »(a)=(Key ({evil})=(1))« existiert bereits."),
+            ] {
+                assert_eq!(columns_of_detail(&said, definition), None, "{said}");
+            }
+        }
     }
 }

@@ -18,6 +18,7 @@ pub mod flavor;
 mod health;
 mod inspect;
 mod keys;
+mod long_log;
 mod names;
 pub mod options;
 mod pgpass;

@@ -9,6 +9,7 @@ use underpin_core::mapping::{Mapping, qualifies};
 use underpin_core::schema::{Column, Table};
 use underpin_dialect::{DbError, DbResult, ErrorKind, Request};
 
+use crate::build::BUILDS_MAX;
 use crate::control::Control;
 use crate::dependents::{Subject, refused};
 use crate::query::{flag, literal, rows, text};
@@ -219,6 +220,21 @@ pub(crate) async fn change(
         findings.push(Finding::note("column-dropped", format!("column {dropped} is dropped")));
     }
     Ok(findings)
+}
+
+/// The one thing of a run that holds back vacuum for longer than a chunk takes.
+pub(crate) fn index_builds(indexes: &[String]) -> Option<Finding> {
+    if indexes.is_empty() {
+        return None;
+    }
+    Some(Finding::note(
+        "index-builds",
+        format!(
+            "{} indexes are built after the copy, {BUILDS_MAX} at a time at most, and the new \
+             table is analysed; until each of that has ended vacuum removes no row that dies meanwhile",
+            indexes.len()
+        ),
+    ))
 }
 
 fn conversion(old: &Column, new: &Column) -> Finding {

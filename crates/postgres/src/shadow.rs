@@ -8,7 +8,7 @@ use underpin_core::machine::{Observed, SwapState};
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Shadow};
 
-use crate::connect::Session;
+use crate::connect::{Session, users_meanings};
 use crate::control::Control;
 use crate::dependents::{self, Subject};
 use crate::fingerprint::{self, Fingerprint};
@@ -18,7 +18,8 @@ use crate::names::{self, places};
 use crate::query::{holds, literal, number, quote, quote_table, rows, run, text, undo};
 use crate::shape::Shape;
 use crate::steps::{self, Stage};
-use crate::{build, trigger, twin};
+use crate::swap::LOCKED_SILENCE_MS;
+use crate::{build, diagnose, trigger, twin};
 
 /// How much longer than `deadlock_timeout` we wait for the weaker lock: autovacuum gives way only to who
 /// has waited for that long.
@@ -38,7 +39,13 @@ impl Shadow for Control {
     }
 
     async fn build_indexes(&mut self, spec: &RunSpec) -> DbResult<()> {
-        build::indexes(self, spec).await
+        match build::indexes(self, spec).await {
+            Err(error) if error.kind == ErrorKind::DuplicateKey => {
+                let shape = Shape::read(&self.session, spec).await?;
+                Err(diagnose::duplicate(&self.session, &shape, error).await)
+            }
+            built => built,
+        }
     }
 
     async fn alter_natively(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -46,7 +53,8 @@ impl Shadow for Control {
         let alter = alter_of(&spec.statement)?;
         let source = quote_table(&spec.schema, &spec.table)?;
         let sql = format!(
-            "SET LOCAL search_path TO DEFAULT; {}; COMMIT",
+            "SET LOCAL search_path TO DEFAULT; {}; {}; COMMIT",
+            users_meanings(),
             alter.render(&source, |_| false)
         );
         self.begin_on_live(&source, &object, spec).await?;
@@ -144,9 +152,11 @@ impl Control {
     async fn install_capture(&self, spec: &RunSpec) -> DbResult<()> {
         let shape = Shape::read(&self.session, spec).await?;
         let object = shape.table.clone();
+        // Writers stand still from the first trigger on: where we fall silent the server lets them go.
+        let silence = format!("SET LOCAL idle_in_transaction_session_timeout = {LOCKED_SILENCE_MS}");
         let owner = format!("SET LOCAL ROLE {}", shape.owner);
         self.begin_on_live(&shape.places.source, &object, spec).await?;
-        let mut statements = vec![owner];
+        let mut statements = vec![silence, owner];
         statements.extend(trigger::log_sql(&shape, &spec.run_id)?);
         statements.extend(trigger::capture_sql(&shape, spec)?);
         statements.push("SET LOCAL ROLE NONE".to_owned());

@@ -13,6 +13,7 @@ use underpin_dialect::{DbError, DbResult, ErrorKind};
 use crate::connect::Session;
 use crate::names::{self, Places};
 use crate::query::{first, literal, quote, quote_table, text};
+use crate::steps;
 use crate::types::{self, ColumnType};
 
 /// Where the server keeps its own types and operators.
@@ -66,6 +67,8 @@ pub(crate) struct Shape {
     pub(crate) todo: String,
     /// One row: where the copy ends, and which snapshot has been applied.
     pub(crate) state: String,
+    /// Definitions that are still to be made, or have been.
+    pub(crate) steps: String,
     pub(crate) key: Vec<KeyPart>,
     pub(crate) pairs: Vec<Pair>,
     /// Whether a stretch of keys covers the same rows in both tables.
@@ -129,6 +132,7 @@ impl Shape {
             owner: quote(&owner.map(|row| text(&row, 0)).unwrap_or_default())?,
             todo: todo_place(&spec.run_id)?,
             state: state_place(&spec.run_id)?,
+            steps: steps::table(spec)?,
             table,
             places,
             key,

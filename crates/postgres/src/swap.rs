@@ -10,8 +10,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use underpin_core::key::Frontier;
 use underpin_core::plan::RunSpec;
-use underpin_dialect::{DbError, DbResult, ErrorKind, Grip, Swap, SwapOutcome};
+use underpin_dialect::{ChangeLog, DbError, DbResult, ErrorKind, Grip, Swap, SwapOutcome};
 
 use crate::connect::Session;
 use crate::control::Control;
@@ -25,10 +26,14 @@ use crate::query::{first, number, quote, run, text};
 use crate::shadow::{begin_on_live, ensure_same, eviction_ms, source_of};
 use crate::shape::Shape;
 use crate::steps::{self, Stage};
-use crate::{changelog, diagnose, health, store, trigger, twin};
+use crate::worker::Worker;
+use crate::{changelog, health, store, trigger, twin};
 
 /// The server ends a transaction of ours that holds the lock and falls silent after so long.
-const LOCKED_SILENCE_MS: u32 = 3000;
+pub(crate) const LOCKED_SILENCE_MS: u32 = 3000;
+
+/// Keys that are applied at once where the drain met a row that does not fit.
+const APPLIED_UNLOCKED_MAX: u64 = 5000;
 
 impl Swap for Control {
     async fn try_swap(
@@ -71,6 +76,9 @@ impl Swap for Control {
                 error.help = Some(names);
                 Err(error)
             }
+            Err(error) if matches!(error.kind, ErrorKind::DuplicateKey | ErrorKind::DataError) => {
+                self.apply_unlocked(spec, grip, error).await
+            }
             other => other,
         }
     }
@@ -92,7 +100,26 @@ impl Control {
         }
     }
 
-    /// Lets everybody through where the swap was not made, then explains.
+    /// After `error`: a row that the new shape cannot hold came at the last moment. Nobody stands still
+    /// while it is searched for: what is pending is applied once more without the lock, which names it,
+    /// or finds it mended.
+    async fn apply_unlocked(
+        &self,
+        spec: &Arc<RunSpec>,
+        grip: &Grip,
+        error: DbError,
+    ) -> DbResult<SwapOutcome> {
+        let mut worker = Worker::open(&self.server, spec, grip).await?;
+        let applied = worker.apply(&Frontier::End, APPLIED_UNLOCKED_MAX).await;
+        worker.session.close().await;
+        match applied? {
+            // Then it was none of the log's.
+            applied if applied.keys == 0 => Err(error),
+            _ => Ok(SwapOutcome::DrainTooSlow { drained: 0 }),
+        }
+    }
+
+    /// Lets everybody through where the swap was not made.
     async fn settled(
         &self,
         attempt: Attempt<'_>,
@@ -106,13 +133,6 @@ impl Control {
                 Ok(_) => other,
                 Err(lost) => Err(lost),
             },
-        };
-        let outcome = match outcome {
-            // Who stands still under the lock does not wait for a search.
-            Err(error) if error.kind == ErrorKind::DuplicateKey => {
-                Err(diagnose::duplicate(&attempt.session, &attempt.shape, error).await)
-            }
-            other => other,
         };
         attempt.session.close().await;
         outcome

@@ -8,10 +8,10 @@ use underpin_core::finding::Finding;
 use underpin_core::schema::Table;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Request};
 
-use crate::connect::Session;
+use crate::connect::{Session, our_meanings, users_meanings};
 use crate::dependents::{
-    self, Subject, foreign_keys, grants, indexes, policies, refused, refused_elsewhere, sequences,
-    triggers,
+    self, Subject, constraints, foreign_keys, grants, indexes, policies, refused,
+    refused_elsewhere, sequences, triggers,
 };
 use crate::inspect::{compare, read_table};
 use crate::names;
@@ -141,7 +141,8 @@ fn cannot_be_made(mut error: DbError, object: &str) -> DbError {
     error
 }
 
-/// Applies the user's clauses, with the search path of the user's own sessions. Foreign keys do not
+/// Applies the user's clauses, with the search path of the user's own sessions and their reading of dates.
+/// Foreign keys do not
 /// stand on the twin: a clause that drops one is carried out by the swap.
 ///
 /// # Errors
@@ -163,8 +164,11 @@ pub(crate) async fn apply(
     }
     let quoted = quote_table(&twin.schema, &twin.name)?;
     let sql = alter.render(&quoted, |clause| is_elsewhere(&clause.kind));
-    let sql =
-        format!("SET LOCAL search_path TO DEFAULT; {sql}; SET LOCAL search_path = pg_catalog");
+    let sql = format!(
+        "SET LOCAL search_path TO DEFAULT; {}; {sql}; SET LOCAL search_path = pg_catalog; {}",
+        users_meanings(),
+        our_meanings()
+    );
     run(session, &sql, "judging the statement on", &object).await.map(drop).map_err(|mut error| {
         if !error.is_retryable() && !error.is_ambiguous() {
             error.kind = ErrorKind::Refused;
@@ -309,6 +313,7 @@ pub(crate) async fn set_aside(
         policies::set_aside(session, shadow, place).await?,
         triggers::set_aside(session, shadow, place).await?,
         grants::set_aside(session, shadow, place).await?,
+        constraints::set_aside(session, shadow, place).await?,
     ] {
         now.extend(first);
         later.extend(then);

@@ -8,7 +8,7 @@ use underpin_core::alter::{Alter, ClauseKind, Syntax, lex};
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
-use crate::connect::Session;
+use crate::connect::{Session, our_meanings, users_meanings};
 use crate::names;
 use crate::query::{first, flag, literal, optional_text, quote_table, rows, run, text};
 
@@ -147,11 +147,13 @@ async fn qualified(session: &Session, spec: &RunSpec, expression: &str) -> DbRes
     let view = quote_table(&names::private_schema(&spec.run_id), VIEW)?;
     let source = quote_table(&spec.schema, &spec.table)?;
     let sql = format!(
-        "BEGIN; SET LOCAL search_path TO DEFAULT; \
+        "BEGIN; SET LOCAL search_path TO DEFAULT; {}; \
          CREATE VIEW {view} AS SELECT ({expression}\n) AS {VIEW} FROM {source}, \
          (VALUES (1)) AS underpin_one (underpin_one); \
-         SET LOCAL search_path = pg_catalog; \
+         SET LOCAL search_path = pg_catalog; {}; \
          SELECT pg_catalog.pg_get_viewdef({}::pg_catalog.regclass); ROLLBACK",
+        users_meanings(),
+        our_meanings(),
         literal(&view)?
     );
     let row = match first(session, &sql, attempted, &object).await {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{DbError, DbResult, Grip};
 
-use crate::connect::Session;
+use crate::connect::{Session, users_meanings};
 use crate::database::Postgres;
 use crate::query::{number, run};
 use crate::shape::Shape;
@@ -68,7 +68,8 @@ impl Worker {
     /// The same for who only reads: nothing need be proven, and nothing is written.
     pub(crate) async fn begin_reading(&mut self) -> DbResult<()> {
         let object = self.shape.table.clone();
-        let sql = format!("{}; SET LOCAL jit = off", self.snapshot("REPEATABLE READ, READ ONLY"));
+        let begin = self.snapshot("REPEATABLE READ, READ ONLY");
+        let sql = format!("{begin}; {}", self.as_user());
         run(&self.session, &sql, "beginning to read", &object).await.map(|_| ())
     }
 
@@ -84,7 +85,7 @@ impl Worker {
     async fn begin_with(&mut self, begin: &str) -> DbResult<()> {
         let object = self.shape.table.clone();
         let fence = store::fence_sql(&self.state_schema, &self.grip.run_id)?;
-        let sql = format!("{begin}; {fence}; {}", self.as_owner());
+        let sql = format!("{begin}; {fence}; {}", self.as_user());
         let epoch = number(&self.session, &sql, "beginning a transaction on", &object).await;
         match epoch {
             Ok(epoch) if epoch == self.grip.epoch => Ok(()),
@@ -97,6 +98,11 @@ impl Worker {
     pub(crate) fn as_owner(&self) -> String {
         // Compiling costs more than any statement of ours that is short, and estimates of a log are wild.
         format!("SET LOCAL ROLE {}; SET LOCAL jit = off", self.shape.owner)
+    }
+
+    /// The same, and the user's values mean what they mean to the owner's own ALTER.
+    pub(crate) fn as_user(&self) -> String {
+        format!("{}; {}", self.as_owner(), users_meanings())
     }
 
     /// Commits. A lost answer is a lost connection: the engine looks at the server before it goes on.

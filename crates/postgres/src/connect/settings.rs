@@ -20,6 +20,31 @@ const NOTICE_A_LOST_CLIENT: [&str; 2] = [
     "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3",
 ];
 
+/// What decides what a value of the user's becomes in another type, and how a constant in a statement of
+/// the user's is read: each with the value of our sessions.
+const MEANINGS: [(&str, &str); 8] = [
+    ("TimeZone", "'UTC'"),
+    ("DateStyle", "ISO, MDY"),
+    ("IntervalStyle", "'postgres'"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "'hex'"),
+    ("xmloption", "'content'"),
+    ("array_nulls", "on"),
+    ("transform_null_equals", "off"),
+];
+
+/// The statements from which on, until the transaction ends or [`our_meanings`], statements and values of
+/// the user's mean what they mean in a session of the user's: the defaults of server, database and role.
+/// Values that we have spelled are read alike under all of them.
+pub(crate) fn users_meanings() -> String {
+    MEANINGS.map(|(name, _)| format!("SET LOCAL {name} TO DEFAULT")).join("; ")
+}
+
+/// The statements that end [`users_meanings`].
+pub(crate) fn our_meanings() -> String {
+    MEANINGS.map(|(name, ours)| format!("SET LOCAL {name} = {ours}")).join("; ")
+}
+
 /// The settings that callers may want otherwise. All times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSettings {
@@ -171,6 +196,19 @@ mod tests {
     fn each_server_gets_only_what_it_knows() {
         assert!(statements(170_000).contains("SET transaction_timeout = '0'"));
         assert!(!statements(160_000).contains("transaction_timeout"));
+    }
+
+    #[test]
+    fn what_is_lent_to_the_user_is_given_back_as_it_was() {
+        let ours = statements(150_000);
+        for (name, value) in MEANINGS {
+            let value = value.trim_matches('\'');
+            let quoted = if name == "DateStyle" { value.to_owned() } else { format!("'{value}'") };
+            assert!(
+                ours.contains(&format!("SET {name} = {quoted};")),
+                "{name} is {value} in {ours}"
+            );
+        }
     }
 
     #[test]

@@ -7,8 +7,7 @@ use super::{Subject, statements};
 use crate::connect::Session;
 use crate::query::literal;
 
-/// Statements for the twin. A constraint that is NOT VALID stays so: rows that violate it are copied
-/// as they are.
+/// Statements for the twin. A constraint that is NOT VALID stays so.
 ///
 /// # Errors
 /// The server's.
@@ -34,4 +33,39 @@ pub(crate) async fn on_twin(
         ));
     }
     statements(session, &sql, "the constraints", source).await
+}
+
+/// What was never validated is checked for rows that are written, and the copy writes rows that violate
+/// it: such a constraint is taken from the shadow, and stands again, NOT VALID, when the shadow stands in
+/// the table's place.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn set_aside(
+    session: &Session,
+    shadow: &Subject,
+    place: &str,
+) -> DbResult<(Vec<String>, Vec<String>)> {
+    // What is not enforced at all is no hindrance.
+    let enforced = if shadow.version >= 180_000 { "AND conenforced" } else { "" };
+    let which = format!(
+        "FROM pg_catalog.pg_constraint WHERE conrelid = {} AND contype IN ('c', 'n') AND NOT \
+         convalidated {enforced} ORDER BY conname",
+        shadow.oid
+    );
+    let now = format!(
+        "SELECT pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', {}, conname) {which}",
+        literal(&shadow.quoted()?)?
+    );
+    let later = format!(
+        "SELECT pg_catalog.format('ALTER TABLE %s ADD CONSTRAINT %I %s', {place}, conname, \
+         pg_catalog.pg_get_constraintdef(oid)) || coalesce(pg_catalog.format('; COMMENT ON CONSTRAINT \
+         %I ON %s IS ', conname, {place}) || pg_catalog.quote_literal(pg_catalog.obj_description(oid, \
+         'pg_constraint')), '') {which}",
+        place = literal(place)?
+    );
+    Ok((
+        statements(session, &now, "the constraints", shadow).await?,
+        statements(session, &later, "the constraints", shadow).await?,
+    ))
 }
