@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 mod programs;
+mod test_programs;
 mod test_run;
 
 use std::process::ExitCode;
@@ -24,7 +25,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   sim --seed N | --seeds N       replay one seed with its log, or run the first N
   lab up --db DB                 a primary and a replica to play with
 
-DB is mysql, mariadb or mariadb118 (demo: mariadb unless named)";
+DB is mysql, mariadb, mariadb118, postgres (the distribution's), postgres14, postgres16, postgres17 or
+postgres18 (demo: mariadb unless named)";
 
 fn main() -> ExitCode {
     run().unwrap_or_else(|error| {
@@ -45,6 +47,8 @@ fn run() -> Result<ExitCode> {
             [flag] if flag == "--fast" => test_run::all(true),
             _ => Ok(wrong_usage()),
         },
+        // what `test` calls once the servers are up
+        "test-programs" => Ok(test_programs::run(rest)),
         "demo" | "soak" | "bench" => programs::lab_with_product(&words),
         "sim" => programs::sim(rest),
         "lab" => programs::lab(rest),

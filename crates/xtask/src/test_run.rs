@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::programs::cargo;
+use crate::test_programs;
 
 /// Seeds that a full run plays.
 const SEEDS: &str = "10000";
@@ -28,10 +29,16 @@ pub(crate) fn all(fast: bool) -> Result<ExitCode> {
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     sum.check("lints", cargo().args(lints))?;
     sum.check("simulator", sim().args(["--seeds", SEEDS]))?;
+    step("build of the tests");
     // before the servers start, so that they do not idle while the compiler takes both cores
-    if sum.check("build of the tests", cargo().args(["test", "--workspace", "--no-run"]))? {
-        tests(fast, &mut sum)?;
+    match test_programs::build() {
+        Ok(programs) => tests(fast, &programs, &mut sum)?,
+        Err(error) => {
+            println!("{error:#}");
+            sum.fail("build of the tests");
+        }
     }
+    sum.check("examples in the documentation", cargo().args(["test", "--workspace", "--doc"]))?;
     if !fast {
         sum.check("nothing left running", lab().arg("check-clean"))?;
     }
@@ -71,19 +78,19 @@ impl Sum {
 }
 
 /// All tests of all packages; the servers of the matrix are started once around them.
-fn tests(fast: bool, sum: &mut Sum) -> Result<()> {
+fn tests(fast: bool, programs: &[String], sum: &mut Sum) -> Result<()> {
     step("tests");
-    let words = ["test", "--workspace", "--no-fail-fast"];
+    let this = std::env::current_exe().context("finding this program")?;
     let mut run = if fast {
-        let mut run = cargo();
-        run.args(words).env("UNDERPIN_TEST_SERVERS", "none");
+        let mut run = Command::new(this);
+        run.env("UNDERPIN_TEST_SERVERS", "none");
         run
     } else {
-        let cargo = cargo();
         let mut run = lab();
-        run.args(["with-servers", "--"]).arg(cargo.get_program()).args(words);
+        run.args(["with-servers", "--"]).arg(this);
         run
     };
+    run.arg("test-programs").args(programs);
     let (good, counts) = counted(&mut run)?;
     sum.counts.passed += counts.passed;
     sum.counts.failed += counts.failed;
