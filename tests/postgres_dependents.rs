@@ -2,8 +2,13 @@
 //! sequences, and a runner that is no superuser.
 #![allow(clippy::unwrap_used)] // what cannot be had here fails the test
 
+use underpin_dialect::{ErrorKind, Shadow};
 use underpin_tests::cli;
 use underpin_tests::servers::{Flavor, TestDb, pg};
+
+#[path = "postgres_steps/mod.rs"]
+mod postgres_steps;
+use postgres_steps::Steps;
 
 fn underpin(url: &str, change: &str) {
     let words = ["run", url, change, "--strategy", "shadow", "--replica", "none", "--yes"];
@@ -105,5 +110,98 @@ async fn no_superuser_is_needed() {
             "DROP OWNED BY {owner}, {runner}, {other}; DROP ROLE {owner}, {runner}, {other}"
         );
         client.batch_execute(&dropped).await.unwrap();
+    }
+}
+
+/// The planner knows the new table, and index-only scans know its pages, from the first query on; what is
+/// counted of the table's use begins anew, as after any new table. A comment on the rows' type, which no
+/// dump shows, is there too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_dump_shows() {
+    let Some(db) = TestDb::new(Flavor::PostgresDistro) else { return };
+    let client = db.client().await.unwrap();
+    let setup = "CREATE TABLE seen (id int PRIMARY KEY, v int, w int); CREATE STATISTICS seen_s ON v, w FROM \
+                 seen; INSERT INTO seen SELECT i, i % 7, i % 7 FROM generate_series(1, 5000) i; COMMENT ON \
+                 TYPE seen IS 'rows'; CREATE INDEX seen_e ON seen ((v + w)); UPDATE seen SET v = v + 1; \
+                 SELECT pg_stat_force_next_flush()";
+    client.batch_execute(setup).await.unwrap();
+    let changed = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'seen'";
+    assert_eq!(one(&client, changed).await, "5000");
+    underpin(&db.url(), "ALTER TABLE seen ALTER v TYPE bigint");
+    for (what, sql) in [
+        ("rows", "SELECT reltuples = 5000 FROM pg_class WHERE oid = 'seen'::regclass"),
+        (
+            "pages",
+            "SELECT relallvisible = relpages AND relpages > 9 FROM pg_class WHERE oid = 'seen'::regclass",
+        ),
+        ("columns", "SELECT count(*) = 3 FROM pg_stats WHERE tablename = 'seen'"),
+        ("expression", "SELECT count(*) = 1 FROM pg_stats WHERE tablename = 'seen_e'"),
+        (
+            "extended",
+            "SELECT count(*) = 1 FROM pg_statistic_ext_data JOIN pg_statistic_ext ON stxoid = oid WHERE \
+             stxname = 'seen_s' AND stxddependencies IS NOT NULL",
+        ),
+        ("counted", "SELECT n_tup_upd = 0 FROM pg_stat_user_tables WHERE relname = 'seen'"),
+        ("type", "SELECT obj_description('seen'::regtype, 'pg_type') = 'rows'"),
+    ] {
+        assert_eq!(one(&client, sql).await, "t", "{what}");
+    }
+}
+
+/// What somebody hangs on the table, or takes from it, while the run goes on, is not lost by the swap: the
+/// run notices and stops. By single steps, so that it happens behind the making of the shadow.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_meanwhile_is_noticed() {
+    let Some(db) = TestDb::new(Flavor::PostgresDistro) else { return };
+    let client = db.client().await.unwrap();
+    let setup = "CREATE TABLE m (id int GENERATED ALWAYS AS IDENTITY CONSTRAINT m_pk PRIMARY KEY, v text, n \
+                 int, e int); CREATE INDEX m_e ON m ((n + e)); CREATE STATISTICS m_s ON n, e FROM m; CREATE \
+                 FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TRIGGER \
+                 m_t AFTER INSERT ON m EXECUTE FUNCTION f(); CREATE POLICY m_p ON m USING (true)";
+    client.batch_execute(setup).await.unwrap();
+    let steps = Steps::begin(&db, "ALTER TABLE m ALTER n TYPE bigint").await;
+    let mut control = steps.control().await;
+    control.check_source(&steps.spec).await.unwrap();
+    for (done, undone) in [
+        ("COMMENT ON CONSTRAINT m_pk ON m IS 'x'", "COMMENT ON CONSTRAINT m_pk ON m IS NULL"),
+        ("COMMENT ON INDEX m_e IS 'x'", "COMMENT ON INDEX m_e IS NULL"),
+        ("COMMENT ON TRIGGER m_t ON m IS 'x'", "COMMENT ON TRIGGER m_t ON m IS NULL"),
+        ("COMMENT ON POLICY m_p ON m IS 'x'", "COMMENT ON POLICY m_p ON m IS NULL"),
+        ("COMMENT ON COLUMN m.v IS 'x'", "COMMENT ON COLUMN m.v IS NULL"),
+        ("COMMENT ON SEQUENCE m_id_seq IS 'x'", "COMMENT ON SEQUENCE m_id_seq IS NULL"),
+        ("ALTER SEQUENCE m_id_seq INCREMENT 2", "ALTER SEQUENCE m_id_seq INCREMENT 1"),
+        ("GRANT USAGE ON SEQUENCE m_id_seq TO PUBLIC", ""),
+        ("ALTER TABLE m ALTER v SET STATISTICS 9", "ALTER TABLE m ALTER v SET STATISTICS -1"),
+        ("ALTER TABLE m ALTER v SET (n_distinct = 5)", "ALTER TABLE m ALTER v RESET (n_distinct)"),
+        (
+            "ALTER TABLE m ALTER v SET COMPRESSION pglz",
+            "ALTER TABLE m ALTER v SET COMPRESSION default",
+        ),
+        (
+            "ALTER TABLE m SET (toast.autovacuum_enabled = off)",
+            "ALTER TABLE m RESET (toast.autovacuum_enabled)",
+        ),
+        (
+            "ALTER INDEX m_e ALTER COLUMN 1 SET STATISTICS 9",
+            "ALTER INDEX m_e ALTER COLUMN 1 SET STATISTICS -1",
+        ),
+        ("ALTER STATISTICS m_s SET STATISTICS 9", "ALTER STATISTICS m_s SET STATISTICS -1"),
+        ("GRANT SELECT (v) ON m TO PUBLIC", ""),
+    ] {
+        client.batch_execute(done).await.unwrap();
+        let noticed = control.check_source(&steps.spec).await;
+        assert!(noticed.is_err_and(|error| error.kind == ErrorKind::SourceChanged), "{done}");
+        if undone.is_empty() {
+            // An empty list is not the list that was never written: as it was is not to be had again.
+            let sql = "UPDATE pg_class SET relacl = NULL WHERE relname = 'm_id_seq'; UPDATE pg_attribute SET \
+                       attacl = NULL WHERE attrelid = 'm'::regclass";
+            client
+                .batch_execute(&format!("SET allow_system_table_mods = on; {sql}"))
+                .await
+                .unwrap();
+        } else {
+            client.batch_execute(undone).await.unwrap();
+        }
+        control.check_source(&steps.spec).await.unwrap_or_else(|error| panic!("{undone}: {error}"));
     }
 }

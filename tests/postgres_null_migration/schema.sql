@@ -63,6 +63,7 @@ CREATE INDEX generated_b ON generated (b);
 
 -- change: checks id
 CREATE TABLE checks (id int PRIMARY KEY, a int CONSTRAINT "A is > 0" CHECK (a > 0), b text, CHECK (a < 100 OR b IS NOT NULL), CONSTRAINT alone CHECK (id > -5) NO INHERIT);
+INSERT INTO checks VALUES (9, 1, 'violates');
 ALTER TABLE checks ADD CONSTRAINT later CHECK (length(b) < 5) NOT VALID;
 COMMENT ON CONSTRAINT "A is > 0" ON checks IS 'positive';
 COMMENT ON CONSTRAINT later ON checks IS 'not yet';
@@ -335,6 +336,7 @@ CREATE TABLE empty_one (id int PRIMARY KEY);
 -- from: 18
 -- change: not_null_named id
 CREATE TABLE not_null_named (id int PRIMARY KEY, a int CONSTRAINT a_there NOT NULL, b int);
+INSERT INTO not_null_named VALUES (9, 1, NULL);
 ALTER TABLE not_null_named ADD CONSTRAINT b_later NOT NULL b NOT VALID;
 COMMENT ON CONSTRAINT a_there ON not_null_named IS 'named';
 
