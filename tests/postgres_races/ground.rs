@@ -2,6 +2,7 @@
 //! transactions of many parts, databases that speak otherwise.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::key::Frontier;
@@ -11,10 +12,11 @@ use underpin_dialect::{
 use underpin_postgres::connect::SessionSettings;
 use underpin_postgres::options::FileSearch;
 use underpin_postgres::{Postgres, options};
+use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::servers::{Flavor, TestDb, pg};
 
 use crate::postgres_steps::{
-    Steps, apply_all, both, copy_all, make_table, on_each, request, rows, run, verify_all,
+    LIMIT, Steps, apply_all, both, copy_all, make_table, on_each, request, rows, run, verify_all,
 };
 
 const CHANGE: &str = "ALTER TABLE t ADD n int NOT NULL DEFAULT 7";
@@ -147,17 +149,52 @@ async fn begin_in(
     let app = pg::connect(&url).await.unwrap();
     run(&app, &["CREATE TABLE t (id text PRIMARY KEY, v text)"]).await;
     run(&app, rows).await;
-    let resolved = options::resolve(&url, &FileSearch::none(), &|_| None).unwrap();
+    let steps = recorded_at(&url).await;
+    steps.control().await.prepare(&steps.spec).await.unwrap();
+    (steps, app, name)
+}
+
+/// A run on the table `t` of the database that the URL leads to.
+async fn recorded_at(url: &str) -> Steps {
+    let resolved = options::resolve(url, &FileSearch::none(), &|_| None).unwrap();
     let settings = SessionSettings::default();
-    let server = Postgres::open(resolved.options, settings, "underpin".into(), vec!["none".into()])
-        .await
-        .unwrap();
+    let replicas = vec!["none".into()];
+    let server =
+        Postgres::open(resolved.options, settings, "underpin".into(), replicas).await.unwrap();
     let mut control = server.control().await.unwrap();
     let spec = Arc::new(control.plan(&request(CHANGE)).await.unwrap().spec.unwrap());
     control.create_run(&spec, &Checkpoint::begin()).await.unwrap();
     let grip = control.take_over(&spec.run_id).await.unwrap();
-    control.prepare(&spec).await.unwrap();
-    (Steps { server, spec, grip }, app, name)
+    Steps { server, spec, grip }
+}
+
+/// The rule: where we fall silent while writers wait for us, the server lets them go.
+#[test]
+fn a_runner_that_freezes_while_it_installs_the_triggers_holds_nobody_up() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 10).await;
+        let app = db.client().await.unwrap();
+        let proxy = Proxy::start(&db.url()).unwrap();
+        let steps = recorded_at(&proxy.url(db.name())).await;
+        // The triggers stand, and their transaction is open.
+        let frozen = proxy.trap(&["SET identity ="], Deed::Hold);
+        let mut control = steps.control().await;
+        let spec = Arc::clone(&steps.spec);
+        let preparing = tokio::spawn(async move { control.prepare(&spec).await });
+        let until = Instant::now() + LIMIT;
+        while frozen.sprung() == 0 {
+            assert!(Instant::now() < until);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let begun = Instant::now();
+        run(&app, &["SET statement_timeout = '20s'", "UPDATE t SET v = 'x' WHERE id = 1"]).await;
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        frozen.release();
+        let error = preparing.await.unwrap().unwrap_err();
+        assert_eq!(error.kind, ErrorKind::ConnectionLost, "{error}");
+        let triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass";
+        assert_eq!(rows(&db, triggers).await, ["0"]);
+    });
 }
 
 /// The rule: the server converts what passes through the program; where it cannot, that is said.
