@@ -153,7 +153,8 @@ impl Control {
         let shape = Shape::read(&self.session, spec).await?;
         let object = shape.table.clone();
         // Writers stand still from the first trigger on: where we fall silent the server lets them go.
-        let silence = format!("SET LOCAL idle_in_transaction_session_timeout = {LOCKED_SILENCE_MS}");
+        let silence =
+            format!("SET LOCAL idle_in_transaction_session_timeout = {LOCKED_SILENCE_MS}");
         let owner = format!("SET LOCAL ROLE {}", shape.owner);
         self.begin_on_live(&shape.places.source, &object, spec).await?;
         let mut statements = vec![silence, owner];
@@ -327,7 +328,10 @@ pub(crate) async fn ensure_same(session: &Session, spec: &RunSpec, kept: &str) -
     let object = format!("{}.{}", spec.schema, spec.table);
     let now = Fingerprint::read(session, spec).await?;
     if now.has_another_file(kept) {
-        let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE k0 IS NOT DISTINCT FROM NULL)", places(spec)?.log);
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {} WHERE k0 IS NOT DISTINCT FROM NULL)",
+            places(spec)?.log
+        );
         if holds(session, &sql, "looking for a TRUNCATE of", &object).await? {
             return Err(DbError::new(ErrorKind::Truncated, "checking the source", object)
                 .said("the table was emptied by TRUNCATE"));
