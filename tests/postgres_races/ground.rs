@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use underpin_core::checkpoint::Checkpoint;
+use underpin_core::finding::is_refused;
 use underpin_core::key::Frontier;
 use underpin_dialect::{
     ChangeLog, Copy, Database, ErrorKind, Inspect, Shadow, Store, Swap, SwapOutcome, Verify,
@@ -16,7 +17,8 @@ use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::servers::{Flavor, TestDb, pg};
 
 use crate::postgres_steps::{
-    LIMIT, Steps, apply_all, both, copy_all, make_table, on_each, request, rows, run, verify_all,
+    LIMIT, Steps, apply_all, both, copy_all, make_table, on_each, open, request, rows, run,
+    verify_all,
 };
 
 const CHANGE: &str = "ALTER TABLE t ADD n int NOT NULL DEFAULT 7";
@@ -131,6 +133,25 @@ fn a_table_that_is_rewritten_after_the_copy_is_not_swapped() {
         let swapped = steps.control().await.try_swap(&steps.spec, &steps.grip, 5000).await;
         assert_eq!(swapped.unwrap_err().kind, ErrorKind::SourceChanged);
         assert_eq!(rows(&db, "SELECT count(*) FROM t").await, ["500"]);
+    });
+}
+
+/// The rule: a crash empties a table that is not logged and no trigger tells of it. Where the shadow is
+/// logged, its rows would come back.
+#[test]
+fn a_table_that_a_crash_empties_is_not_made_a_logged_one() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        run(&db.client().await.unwrap(), &["CREATE UNLOGGED TABLE t (id int PRIMARY KEY)"]).await;
+        let mut control = open(&db).await.control().await.unwrap();
+        let plan = control.plan(&request("ALTER TABLE t SET LOGGED")).await.unwrap();
+        assert!(
+            plan.findings.iter().any(|f| f.code == "persistence-changed"),
+            "{:?}",
+            plan.findings
+        );
+        assert!(is_refused(&plan.findings));
+        let plan = control.plan(&request(CHANGE)).await.unwrap();
+        assert!(!is_refused(&plan.findings), "{:?}", plan.findings);
     });
 }
 

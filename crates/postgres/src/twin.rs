@@ -207,7 +207,7 @@ async fn new_findings(
          a.amhandler::text <> 'heap_tableam_handler' UNION ALL SELECT 'persistence-changed', 'the \
          statement makes the table LOGGED or UNLOGGED' FROM pg_catalog.pg_class c JOIN \
          pg_catalog.pg_class s ON s.oid = {source} WHERE c.oid = {oid} AND c.relpersistence <> \
-         s.relpersistence AND c.relpersistence = 'u'",
+         s.relpersistence",
         oid = twin.oid,
         owner = literal(&source.owner)?,
         source = source.oid,
