@@ -3,9 +3,9 @@
 //! Owns dispatch, the watch over deadlines and the end of all sessions. Knows nothing of what answers
 //! mean.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -180,21 +180,21 @@ impl<D: Database> Crew<D> {
     /// ended now is ended by the next `take_over`, which waits for the proof.
     pub(crate) async fn disband(mut self) {
         self.answers.close();
-        let mut ends = JoinSet::new();
-        let seats = self.workers.iter().map(|seat| &seat.session).chain([&self.control.session]);
-        for session in seats.map(|session| session.load(Ordering::Acquire)).filter(|id| *id != 0) {
-            let db = Arc::clone(&self.db);
-            ends.spawn(async move {
-                if let Err(error) = db.end(session).await {
-                    tracing::warn!(session, %error, "a session could not be ended");
-                }
-            });
-        }
-        let all_ended = async { while ends.join_next().await.is_some() {} };
-        if timeout(DISBAND_WAIT, all_ended).await.is_err() {
-            tracing::warn!("not every session could be ended in time");
-        }
+        let db = Arc::clone(&self.db);
+        let seats: Vec<Arc<AtomicU64>> = self
+            .workers
+            .iter()
+            .map(|seat| &seat.session)
+            .chain([&self.control.session])
+            .map(Arc::clone)
+            .collect();
+        let sessions = || seats.iter().map(|seat| seat.load(Ordering::Acquire));
+        let known: HashSet<u64> = sessions().collect();
+        end_sessions(&db, &known).await;
         self.end_tasks().await;
+        // One that was connecting meanwhile may have begun something before it heard that this is over.
+        let late: HashSet<u64> = sessions().filter(|id| !known.contains(id)).collect();
+        end_sessions(&db, &late).await;
     }
 
     /// Lets idle connections go.
@@ -210,6 +210,23 @@ impl<D: Database> Crew<D> {
         }
         // Last: it holds the lock that keeps other runners away.
         control.end(limit).await;
+    }
+}
+
+/// Ends sessions on the server, all at once; 0 is none.
+async fn end_sessions<D: Database>(db: &Arc<D>, sessions: &HashSet<u64>) {
+    let mut ends = JoinSet::new();
+    for session in sessions.iter().copied().filter(|id| *id != 0) {
+        let db = Arc::clone(db);
+        ends.spawn(async move {
+            if let Err(error) = db.end(session).await {
+                tracing::warn!(session, %error, "a session could not be ended");
+            }
+        });
+    }
+    let all_ended = async { while ends.join_next().await.is_some() {} };
+    if timeout(DISBAND_WAIT, all_ended).await.is_err() {
+        tracing::warn!("not every session could be ended in time");
     }
 }
 

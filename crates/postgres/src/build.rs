@@ -96,13 +96,17 @@ async fn build_all(control: &Control, job: &Job, missing: &[Step]) -> DbResult<(
         let mut result = build(&control.session, job, own).await;
         if result.is_err() {
             let pids = helpers.iter().map(|(pid, _)| *pid);
-            join_all(pids.map(|pid| cancel(control, pid))).await;
+            join_all(pids.map(|pid| end(control, pid))).await;
         }
-        for (_, task) in helpers {
+        for (pid, task) in helpers {
             let built = task.await.unwrap_or_else(|fault| {
                 let (kind, object) = (underpin_dialect::ErrorKind::Other, job.object.clone());
                 Err(DbError::new(kind, "building an index of", object).said(fault.to_string()))
             });
+            if built.as_ref().is_err_and(DbError::is_ambiguous) {
+                // The server may not know that its client is gone, and hold the fence for minutes.
+                end(control, pid).await;
+            }
             result = result.and(built);
         }
         result?;
@@ -110,10 +114,11 @@ async fn build_all(control: &Control, job: &Job, missing: &[Step]) -> DbResult<(
     Ok(())
 }
 
-async fn cancel(control: &Control, session: u64) {
+/// Ends the session of a build: a cancel could come before its statement and have no effect.
+async fn end(control: &Control, session: u64) {
     use underpin_dialect::Database as _;
-    if let Err(error) = control.server.cancel(session).await {
-        tracing::warn!(session, %error, "an index build could not be cancelled");
+    if let Err(error) = control.server.end(session).await {
+        tracing::warn!(session, %error, "an index build could not be ended");
     }
 }
 
