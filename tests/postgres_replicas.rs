@@ -2,6 +2,8 @@
 //! And what a run keeps vacuum from: nothing that is older than a chunk.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // what cannot be had here fails the test
 
+mod postgres_steps;
+
 #[path = "postgres_replicas/lag.rs"]
 mod lag;
 #[path = "postgres_replicas/snapshots.rs"]

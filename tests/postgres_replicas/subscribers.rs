@@ -38,10 +38,10 @@ const SUBSCRIBERS: [Subscriber; 2] = [
     },
     Subscriber {
         name: "part",
-        table: "CREATE TABLE orders (shop smallint, id bigint, code text, customer bigint, PRIMARY KEY \
+        table: "CREATE TABLE orders (shop smallint, id bigint, code text, amount numeric, PRIMARY KEY \
                 (shop, id))",
-        member: "orders (shop, id, code, customer) WHERE (shop % 1000 < 2)",
-        rows: "SELECT shop, id, code, customer FROM orders WHERE shop % 1000 < 2",
+        member: "orders (shop, id, code, amount) WHERE (shop % 1000 < 2)",
+        rows: "SELECT shop, id, code, amount FROM orders WHERE shop % 1000 < 2",
     },
 ];
 

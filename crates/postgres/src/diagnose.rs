@@ -102,7 +102,11 @@ struct Scope {
 /// is none.
 async fn definition(session: &Session, shape: &Shape, said: &str) -> String {
     let Some(Ok(name)) = said.split('"').nth(1).map(literal) else { return String::new() };
-    let sql = format!("SELECT sql FROM {} WHERE stage = 'index' AND name = {name}", shape.steps);
+    let sql = format!(
+        "SELECT CASE sql WHEN '' THEN afterwards ELSE sql END FROM {} WHERE stage = 'index' AND name = \
+         {name}",
+        shape.steps
+    );
     let found = first(session, &sql, "reading the definition of an index of", &shape.table).await;
     found.ok().flatten().map(|row| text(&row, 0)).unwrap_or_default()
 }
@@ -111,6 +115,7 @@ async fn definition(session: &Session, shape: &Shape, said: &str) -> String {
 fn scope_of(definition: &str) -> Scope {
     let tokens = lex(definition, Syntax::postgres()).unwrap_or_default();
     let mut scope = Scope::default();
+    let (mut from, mut end) = (None, definition.len());
     let mut depth = 0_i32;
     for token in tokens.iter().filter(|token| !token.is_trivia()) {
         match token.text {
@@ -119,13 +124,17 @@ fn scope_of(definition: &str) -> Scope {
             _ if depth > 0 => {}
             // The only place of this word: CREATE UNIQUE INDEX has no IF NOT EXISTS here.
             _ if token.is_word("DISTINCT") => scope.nulls_equal = true,
-            _ if token.is_word("WHERE") => {
-                scope.predicate = definition.get(token.end()..).map(str::to_owned);
+            _ if token.is_word("WHERE") => from = Some(token.end()),
+            // Another statement begins.
+            ";" if from.is_some() => {
+                end = token.offset;
                 break;
             }
             _ => {}
         }
     }
+    scope.predicate =
+        from.and_then(|from| definition.get(from..end)).map(|sql| sql.trim().to_owned());
     scope
 }
 
@@ -297,8 +306,10 @@ mod tests {
         let found = made("USING btree (a) NULLS NOT DISTINCT WITH (fillfactor='70')");
         assert_eq!(found, Scope { predicate: None, nulls_equal: true });
         let found = made("USING btree (a) INCLUDE (b) WHERE ((b IS DISTINCT FROM 1) AND (a > 2))");
-        let predicate = Some(" ((b IS DISTINCT FROM 1) AND (a > 2))".to_owned());
+        let predicate = Some("((b IS DISTINCT FROM 1) AND (a > 2))".to_owned());
         assert_eq!(found, Scope { predicate, nulls_equal: false });
+        let found = made("EXCLUDE USING gist (a WITH &&) WHERE (b); COMMENT ON INDEX x IS ';'");
+        assert_eq!(found, Scope { predicate: Some("(b)".to_owned()), nulls_equal: false });
     }
 
     #[test]
@@ -316,6 +327,7 @@ mod tests {
                 "(lower((v)::text) COLLATE \"C\" text_pattern_ops DESC NULLS LAST, b)",
                 "lower((v)::text), b",
             ),
+            ("(a WITH =, f(b) WITH &&) WHERE (c); COMMENT ON INDEX x IS ';'", "a, f(b)"),
             ("(((a + b)), s.f(a, b) int4_ops (x='1'))", "((a + b)), s.f(a, b)"),
             (
                 "(EXTRACT(year FROM a), COALESCE(b, ')'::text))",
