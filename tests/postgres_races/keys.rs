@@ -65,16 +65,12 @@ const KEYS: &[Case] = &[
         "('infinity'::timestamptz), ('0044-03-15 12:00 BC'), ('2024-10-27 02:30+02'), ('2024-10-27 02:30+01')",
         &["UPDATE t SET k = '-infinity' WHERE k = 'infinity'"],
     ),
-    kept("timetz", "('12:00+00'::timetz), ('13:00+01')", &["DELETE FROM t WHERE k = '12:00+00'"]),
     kept(
         "bytea",
         "(''::bytea), ('\\x00ff27'), ('\\x5c')",
         &["UPDATE t SET k = '\\x00' WHERE k = ''"],
     ),
-    kept("bool", "(true), (false)", &["DELETE FROM t WHERE k"]),
     kept("\"char\"", "('a'::\"char\"), (''), ('''')", &["UPDATE t SET k = 'z' WHERE k = 'a'"]),
-    kept("inet", "('10.0.0.1'::inet), ('10.0.0.1/8'), ('::1')", &["DELETE FROM t WHERE k = '::1'"]),
-    kept("varbit", "(''::varbit), (B'0'), (B'00')", &["UPDATE t SET k = B'1' WHERE k = B'0'"]),
     kept(
         "tstzrange",
         "('empty'::tstzrange), ('[2020-01-01,)')",
@@ -149,6 +145,16 @@ const KEYS: &[Case] = &[
 #[test]
 fn every_kind_of_key_leads_to_its_row() {
     on_each(&[Flavor::PostgresDistro], async |db| {
+        // Values of the user's mean what they mean to him; bounds of ours do all the same.
+        let settings = [
+            "DateStyle = 'German, DMY'",
+            "TimeZone = 'Asia/Kolkata'",
+            "IntervalStyle = 'sql_standard'",
+            "extra_float_digits = 0",
+            "bytea_output = 'escape'",
+        ];
+        let set = settings.map(|setting| format!("ALTER DATABASE {} SET {setting}", db.name()));
+        run(&db.client().await.unwrap(), &set.each_ref().map(String::as_str)).await;
         for case in KEYS {
             walk(&db, case).await;
         }
