@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::finding::is_refused;
 use underpin_core::key::Frontier;
+use underpin_core::plan::Strategy;
 use underpin_dialect::{
-    ChangeLog, Copy, Database, ErrorKind, Inspect, Shadow, Store, Swap, SwapOutcome, Verify,
+    ChangeLog, Copy, Database, ErrorKind, Inspect, Request, Shadow, Store, Swap, SwapOutcome,
+    Verify,
 };
 use underpin_postgres::connect::SessionSettings;
 use underpin_postgres::options::FileSearch;
@@ -152,6 +154,34 @@ fn a_table_that_a_crash_empties_is_not_made_a_logged_one() {
         assert!(is_refused(&plan.findings));
         let plan = control.plan(&request(CHANGE)).await.unwrap();
         assert!(!is_refused(&plan.findings), "{:?}", plan.findings);
+    });
+}
+
+/// The rule: what was judged to take an instant and does not is called off.
+#[test]
+fn a_change_in_place_that_takes_long_lets_everybody_through() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 10).await;
+        let app = db.client().await.unwrap();
+        // On the empty table that it is judged on it takes no time.
+        let slow = "CREATE FUNCTION slow() RETURNS int STABLE LANGUAGE plpgsql AS $$ BEGIN IF \
+                    to_regclass('underpin_r1.t') IS NULL THEN PERFORM pg_sleep(60); END IF; RETURN 1; \
+                    END $$";
+        run(&app, &[slow]).await;
+        let mut control = open(&db).await.control().await.unwrap();
+        let change =
+            Request { force_shadow: false, ..request("ALTER TABLE t ADD n int DEFAULT slow()") };
+        let plan = control.plan(&change).await.unwrap();
+        assert_eq!(plan.strategy, Strategy::Native);
+        let altering =
+            tokio::spawn(async move { control.alter_natively(&plan.spec.unwrap()).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let begun = Instant::now();
+        run(&app, &["SET statement_timeout = '20s'", "UPDATE t SET v = 'x' WHERE id = 1"]).await;
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        let error = altering.await.unwrap().unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Cancelled, "{error}");
+        assert_eq!(rows(&db, "SELECT count(*) FROM t").await, ["10"]);
     });
 }
 

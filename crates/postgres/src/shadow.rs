@@ -21,6 +21,10 @@ use crate::steps::{self, Stage};
 use crate::swap::LOCKED_SILENCE_MS;
 use crate::{build, diagnose, trigger, twin};
 
+/// What the server makes of itself may take so long: it was judged on an empty table, and while it goes on
+/// nobody else gets at the table.
+const NATIVE_MS_MAX: u32 = 5000;
+
 /// How much longer than `deadlock_timeout` we wait for the weaker lock: autovacuum gives way only to who
 /// has waited for that long.
 const EVICTION_MARGIN_MS: u64 = 1500;
@@ -53,12 +57,20 @@ impl Shadow for Control {
         let alter = alter_of(&spec.statement)?;
         let source = quote_table(&spec.schema, &spec.table)?;
         let sql = format!(
-            "SET LOCAL search_path TO DEFAULT; {}; {}; COMMIT",
+            "SET LOCAL statement_timeout = {NATIVE_MS_MAX}; SET LOCAL search_path TO DEFAULT; {}; {}; SET \
+             LOCAL statement_timeout = 0; COMMIT",
             users_meanings(),
             alter.render(&source, |_| false)
         );
         self.begin_on_live(&source, &object, spec).await?;
         let done = run(&self.session, &sql, "changing in place", &object).await.map(drop);
+        let done = done.map_err(|error| match error.kind {
+            ErrorKind::Cancelled => error.help(format!(
+                "It was judged to take an instant and took more than {NATIVE_MS_MAX} ms under the table's \
+                 lock, so it was called off; --strategy shadow makes the change by copy"
+            )),
+            _ => error,
+        });
         self.on_live(undo(&self.session, done).await, spec).await
     }
 
