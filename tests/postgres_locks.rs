@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio_postgres::Client;
+use underpin_dialect::{ErrorKind, Swap};
 use underpin_tests::proxy::Proxy;
 use underpin_tests::runner::Runner;
 use underpin_tests::servers::{Flavor, Server, ServerSpec, TestDb, pg, wanted};
@@ -16,7 +17,7 @@ use underpin_tests::servers::{Flavor, Server, ServerSpec, TestDb, pg, wanted};
 use postgres_runs::{
     Application, LIMIT, before_the_locks, between_the_locks, named, pid_of, spring, start, succeed,
 };
-use postgres_steps::{make_table, on_each, rows, run};
+use postgres_steps::{Steps, make_table, on_each, rows, run};
 
 const CHANGE: &str = "ALTER TABLE t ADD n int NOT NULL DEFAULT 7";
 
@@ -184,6 +185,29 @@ fn who_holds_a_referencing_table_delays_the_swap_and_nobody_else() {
         let key = "SELECT convalidated, confrelid::regclass FROM pg_constraint WHERE conrelid = \
                    'child'::regclass AND contype = 'f'";
         assert_eq!(rows(&db, key).await, ["t/t"]);
+    });
+}
+
+/// The rule: who has held the table for longer than the lock time-out will not let go within it, so we do
+/// not even queue, for everybody would queue behind us.
+#[test]
+fn who_has_held_the_table_for_long_is_seen_before_anybody_queues() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 100).await;
+        let steps = Steps::begin(&db, CHANGE).await;
+        steps.copied(&mut steps.worker().await).await;
+        let holder = db.client().await.unwrap();
+        run(&holder, &["BEGIN", "SELECT count(*) FROM t"]).await;
+        // The server counts the age in whole seconds.
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        let application = Application::start(&db.url(), &TRAFFIC).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut control = steps.control().await;
+        let error = control.try_swap(&steps.spec, &steps.grip, 1000).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::LockNotHad);
+        let session = format!("session {} of postgres", pid_of(&holder).await);
+        assert!(error.to_string().contains(&session), "{error}");
+        application.stop_within(Duration::from_millis(500)).await;
     });
 }
 

@@ -208,7 +208,7 @@ fn a_grant_within_the_swap_is_not_lost() {
             run(&app, &[&format!("CREATE ROLE {role}")]).await;
             let ready = Ready::make(&db, CHANGE).await;
             let proxy = Proxy::start(&db.endpoints().primary).unwrap();
-            let trap = proxy.trap(&["SET SCHEMA"], Deed::Hold);
+            let trap = proxy.trap(&["^SET LOCAL statement_timeout", "SET SCHEMA"], Deed::Hold);
             let swapping = ready.begin_swap(&db, &proxy).await;
             sprung(&trap).await;
             let statement = format!("{grant} {role}");
