@@ -47,6 +47,10 @@ impl ColumnType {
             // With a scale every value is kept with the same number of digits.
             Some("numeric") if self.limited => value.to_owned(),
             Some("text" | "varchar" | "name") => format!("{value} COLLATE pg_catalog.\"C\""),
+            // The cast to text would take the padding off, character by character.
+            Some("bpchar") => format!(
+                "pg_catalog.textin(pg_catalog.bpcharout({value})) COLLATE pg_catalog.\"C\""
+            ),
             _ => format!("{value}::text COLLATE pg_catalog.\"C\""),
         }
     }
