@@ -104,7 +104,7 @@ CREATE UNIQUE INDEX nnd ON nulls_not_distinct (a) NULLS NOT DISTINCT;
 CREATE TABLE deferrable_pk (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, other int NOT NULL UNIQUE);
 
 -- change: exclusions id
-CREATE TABLE exclusions (id int PRIMARY KEY, during int4range, c circle, EXCLUDE USING gist (during WITH &&), CONSTRAINT no_overlap EXCLUDE USING gist (c WITH &&) WHERE (id > 3) DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE exclusions (id int PRIMARY KEY, during int4range, c circle, EXCLUDE USING gist (during WITH &&), CONSTRAINT no_overlap EXCLUDE USING gist (c WITH &&) WITH (fillfactor = 55, buffering = on) WHERE (id > 3) DEFERRABLE INITIALLY DEFERRED);
 COMMENT ON CONSTRAINT no_overlap ON exclusions IS 'none';
 
 -- change: owned id
@@ -267,6 +267,8 @@ CREATE RULE writes AS ON INSERT TO rule_source DO ALSO INSERT INTO ruled_from VA
 CREATE TABLE constraint_from (id int PRIMARY KEY);
 CREATE TABLE constraint_trigger_of (id int PRIMARY KEY);
 CREATE CONSTRAINT TRIGGER ct AFTER INSERT ON constraint_trigger_of FROM constraint_from DEFERRABLE FOR EACH ROW EXECUTE FUNCTION app.noop();
+ALTER TABLE constraint_trigger_of ENABLE ALWAYS TRIGGER ct;
+COMMENT ON TRIGGER ct ON constraint_trigger_of IS 'from there';
 
 -- change: published id
 CREATE TABLE published (id int PRIMARY KEY, v text, w text);
@@ -373,7 +375,7 @@ CREATE INDEX unplaced_v ON placed (v);
 
 -- from: 18
 -- change: periods id
-CREATE TABLE periods (id int PRIMARY KEY, r int4range, during daterange, CONSTRAINT no_overlaps UNIQUE (r, during WITHOUT OVERLAPS));
+CREATE TABLE periods (id int PRIMARY KEY, r int4range, during daterange, CONSTRAINT no_overlaps UNIQUE (r, during WITHOUT OVERLAPS) WITH (fillfactor = 60));
 
 -- change: quoted_trigger id
 CREATE TABLE quoted_trigger (id int PRIMARY KEY, "a b" int);
