@@ -61,7 +61,7 @@ impl Inspect for Control {
                 let more =
                     preflight::change(self, &source, &table, &judged.table, &mapping).await?;
                 plan.findings.extend(more);
-                plan.findings.extend(preflight::index_builds(&judged.indexes));
+                plan.findings.extend(preflight::long_snapshots(&judged.indexes, &key));
                 plan.spec =
                     Some(spec_for(request, &table, &judged.table, judged.indexes, mapping, key));
             }

@@ -5,7 +5,7 @@
 
 use underpin_core::alter::ClauseKind;
 use underpin_core::finding::Finding;
-use underpin_core::mapping::{Mapping, qualifies};
+use underpin_core::mapping::{KeySpec, Mapping, qualifies};
 use underpin_core::schema::{Column, Table};
 use underpin_dialect::{DbError, DbResult, ErrorKind, Request};
 
@@ -222,19 +222,27 @@ pub(crate) async fn change(
     Ok(findings)
 }
 
-/// The one thing of a run that holds back vacuum for longer than a chunk takes.
-pub(crate) fn index_builds(indexes: &[String]) -> Option<Finding> {
-    if indexes.is_empty() {
-        return None;
+/// What of a run holds back vacuum for longer than a chunk takes.
+pub(crate) fn long_snapshots(indexes: &[String], key: &KeySpec) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if !indexes.is_empty() {
+        findings.push(Finding::note(
+            "index-builds",
+            format!(
+                "{} indexes are built after the copy, {BUILDS_MAX} at a time at most, and the new table is \
+                 analysed; until each of that has ended vacuum removes no row that dies meanwhile",
+                indexes.len()
+            ),
+        ));
     }
-    Some(Finding::note(
-        "index-builds",
-        format!(
-            "{} indexes are built after the copy, {BUILDS_MAX} at a time at most, and the new \
-             table is analysed; until each of that has ended vacuum removes no row that dies meanwhile",
-            indexes.len()
-        ),
-    ))
+    if !key.same_order {
+        findings.push(Finding::note(
+            "key-order",
+            "the key sorts otherwise in the new shape: at the end of the comparison the rows of both tables \
+             are counted in one snapshot, and until that has ended vacuum removes no row that dies meanwhile",
+        ));
+    }
+    findings
 }
 
 fn conversion(old: &Column, new: &Column) -> Finding {
