@@ -213,9 +213,10 @@ impl Shape {
         parts.join(" AND ")
     }
 
-    /// The key columns of `from` as a bound takes them: the server's text.
+    /// The key columns of `from` as a bound takes them: the server's text. Not by a cast, which may be a
+    /// user's own and give what its type does not read.
     pub(crate) fn key_texts(&self, from: &str) -> String {
-        Self::list(&self.key, |part| format!("{from}.{}::text", part.source))
+        Self::list(&self.key, |part| format!("pg_catalog.concat({from}.{})", part.source))
     }
 
     /// One text of the source's key for a person: `id=3, b=x`.
