@@ -50,8 +50,8 @@ const GAPS: [Gap; 32] = [
     (&[], &["VACUUM (ANALYZE)"]),
     // the log
     (&[], &["^DELETE FROM", "ctid = ANY"]),
-    (&["^INSERT INTO", "CROSS JOIN LATERAL"], &["^UPDATE", "SET applied ="]),
-    (&["^UPDATE", "SET applied ="], &["COMMIT"]),
+    (&[], &["^UPDATE", "SET applied ="]),
+    (&["^SET CONSTRAINTS ALL IMMEDIATE"], &["COMMIT"]),
     // verification
     (&[], &["AS bound"]),
     (&[], &["hash_record_extended"]),
@@ -70,7 +70,7 @@ const SWAP: Gap = (&["underpin_proof"], &["COMMIT"]);
 /// Set when the swap's outcome was lost: preparing, too, drops what an earlier try has left.
 const LATE: [Gap; 3] = [
     (&[], &["VALIDATE CONSTRAINT"]),
-    (&[], &["; DROP TABLE ", "_old"]),
+    (&[], &["; DROP TABLE ", "_old", "DROP SCHEMA"]),
     (&[], &["; DROP TABLE ", "underpin_log"]),
 ];
 

@@ -29,8 +29,8 @@ const IN_FLIGHT: [(&[&str], &[&str]); 8] = [
     (&["DELETE FROM", "USING", "underpin_todo"], &["COMMIT"]),
     // a build beside the control's own
     (&[], &["maintenance_work_mem", "orders_code_key"]),
-    (&["^INSERT INTO", "CROSS JOIN LATERAL"], &["^UPDATE", "SET applied ="]),
-    (&["^UPDATE", "SET applied ="], &["COMMIT"]),
+    (&[], &["^UPDATE", "SET applied ="]),
+    (&["^SET CONSTRAINTS ALL IMMEDIATE"], &["COMMIT"]),
     (&["underpin_proof"], &["COMMIT"]),
     // the control's own, with its lock
     (&[], &["SET checkpoint =", "COMMIT"]),

@@ -22,7 +22,7 @@ const CRASHES: [(&[&str], &[&str], Dies); 7] = [
     (&[], &["maintenance_work_mem", "orders_code_key"], true),
     (&["^UPDATE", "SET applied ="], &["COMMIT"], false),
     (&["underpin_proof"], &["COMMIT"], true),
-    (&[], &["; DROP TABLE ", "_old"], false),
+    (&[], &["; DROP TABLE ", "_old", "DROP SCHEMA"], false),
 ];
 
 #[test]
