@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio_postgres::Client;
-use underpin_dialect::{ErrorKind, Swap};
+use underpin_dialect::{ErrorKind, Shadow, Swap};
 use underpin_tests::proxy::Proxy;
 use underpin_tests::runner::Runner;
 use underpin_tests::servers::{Flavor, Server, ServerSpec, TestDb, pg, wanted};
@@ -208,6 +208,29 @@ fn who_has_held_the_table_for_long_is_seen_before_anybody_queues() {
         let session = format!("session {} of postgres", pid_of(&holder).await);
         assert!(error.to_string().contains(&session), "{error}");
         application.stop_within(Duration::from_millis(500)).await;
+    });
+}
+
+/// The same for the triggers: there a writer is in the way, and a reader is not.
+#[test]
+fn who_has_written_for_long_is_seen_before_the_installation_queues() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 100).await;
+        let steps = Steps::recorded(&db, CHANGE).await;
+        let (reader, writer) = (db.client().await.unwrap(), db.client().await.unwrap());
+        run(&reader, &["BEGIN", "SELECT v FROM t WHERE id = 3 FOR SHARE"]).await;
+        run(&writer, &["BEGIN", "UPDATE t SET v = 'held' WHERE id = 40"]).await;
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        let application = Application::start(&db.url(), &TRAFFIC).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut control = steps.control().await;
+        let error = control.prepare(&steps.spec).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::LockNotHad);
+        let named = |pid: i32| error.to_string().contains(&format!("session {pid} of"));
+        assert!(named(pid_of(&writer).await) && !named(pid_of(&reader).await), "{error}");
+        application.stop_within(Duration::from_millis(500)).await;
+        run(&writer, &["COMMIT"]).await;
+        control.prepare(&steps.spec).await.unwrap();
     });
 }
 

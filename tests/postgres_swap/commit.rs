@@ -67,6 +67,31 @@ fn a_run_whose_last_answer_is_lost_tells_what_happened() {
     }
 }
 
+/// A statement of the exchange takes too long, here for somebody's event trigger: everybody is let through.
+#[test]
+fn an_exchange_that_takes_too_long_lets_everybody_through() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 100).await;
+        let ready = Ready::make(&db, CHANGE).await;
+        let app = db.client().await.unwrap();
+        let slow = "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM \
+                    pg_sleep(5); END $$; CREATE EVENT TRIGGER slow ON ddl_command_end WHEN TAG IN ('ALTER \
+                    TABLE') EXECUTE FUNCTION slow()";
+        run(&app, &[slow]).await;
+        let begun = std::time::Instant::now();
+        let outcome = ready.swap().await.unwrap();
+        assert!(matches!(outcome, SwapOutcome::DrainTooSlow { .. }), "{outcome:?}");
+        assert!(
+            begun.elapsed() < Duration::from_millis(BUDGET_MS + 1500),
+            "the budget is no bound"
+        );
+        assert_eq!(ready.observed().await, SwapState::NotSwapped);
+        run(&app, &["DROP EVENT TRIGGER slow", "UPDATE t SET v = 'meanwhile' WHERE id = 1"]).await;
+        swapped(&ready.swap().await);
+        assert_eq!(rows(&db, "SELECT v, n FROM t WHERE id = 1").await, ["meanwhile/7"]);
+    });
+}
+
 /// The rule: the last drain has a bound; past it everybody is let through, and nothing has happened.
 #[test]
 fn a_drain_that_would_take_too_long_lets_everybody_through() {

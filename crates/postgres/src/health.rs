@@ -19,7 +19,7 @@ use crate::database::Postgres;
 use crate::query::{first, literal, number, quote, text};
 use crate::store::command_of;
 
-pub(crate) use holders::{holders, old_holder};
+pub(crate) use holders::{Wish, holders, refuse_old_holders};
 use replicas::Replicas;
 pub(crate) use replicas::{replica_findings, replica_names};
 

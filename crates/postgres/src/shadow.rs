@@ -12,7 +12,7 @@ use crate::connect::{Session, users_meanings};
 use crate::control::Control;
 use crate::dependents::{self, Subject};
 use crate::fingerprint::{self, Fingerprint};
-use crate::health;
+use crate::health::{self, Wish};
 use crate::inspect::{alter_of, compare, read_table};
 use crate::names::{self, places};
 use crate::query::{holds, literal, number, quote, quote_table, rows, run, text, undo};
@@ -31,6 +31,8 @@ const EVICTION_MARGIN_MS: u64 = 1500;
 
 impl Shadow for Control {
     async fn prepare(&mut self, spec: &RunSpec) -> DbResult<()> {
+        let lock_timeout_ms = self.server.settings.lock_timeout_ms;
+        health::refuse_old_holders(&self.session, spec, Wish::Triggers, lock_timeout_ms).await?;
         // Nothing has been copied yet: what a first try left is made anew.
         self.remove(spec).await?;
         self.make_shadow(spec).await?;
@@ -174,7 +176,7 @@ impl Control {
         statements.extend(trigger::capture_sql(&shape, spec)?);
         statements.push("SET LOCAL ROLE NONE".to_owned());
         let installed = self.install_in_transaction(spec, &statements, &object).await;
-        self.on_live(undo(&self.session, installed).await, spec).await
+        self.named(undo(&self.session, installed).await, spec, Wish::Triggers).await
     }
 
     async fn install_in_transaction(
@@ -206,10 +208,14 @@ impl Control {
 
     /// Names who holds the table where its lock was not had.
     pub(crate) async fn on_live<T>(&self, done: DbResult<T>, spec: &RunSpec) -> DbResult<T> {
+        self.named(done, spec, Wish::Everything).await
+    }
+
+    async fn named<T>(&self, done: DbResult<T>, spec: &RunSpec, wish: Wish) -> DbResult<T> {
         match done {
             Err(mut error) if error.is_retryable() => {
                 error.kind = ErrorKind::LockNotHad;
-                let names = health::holders(&self.session, spec).await;
+                let names = health::holders(&self.session, spec, wish).await;
                 error.help = Some(names);
                 Err(error)
             }

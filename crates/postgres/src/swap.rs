@@ -20,6 +20,7 @@ use crate::dependents::{
     Subject, foreign_keys, functions, policies, publications, rules, sequences, statistics,
     triggers, views,
 };
+use crate::health::Wish;
 use crate::inspect::alter_of;
 use crate::names::{self, places};
 use crate::query::{first, number, quote, run, text};
@@ -42,7 +43,8 @@ impl Swap for Control {
         grip: &Grip,
         budget_ms: u64,
     ) -> DbResult<SwapOutcome> {
-        self.refuse_old_holders(spec).await?;
+        let lock_timeout_ms = self.server.settings.lock_timeout_ms;
+        health::refuse_old_holders(&self.session, spec, Wish::Everything, lock_timeout_ms).await?;
         let kept = self.load_identity(&spec.run_id).await?;
         // Nobody is to wait for us where it cannot be.
         ensure_same(&self.session, spec, &kept).await?;
@@ -55,7 +57,7 @@ impl Swap for Control {
             kept,
             fence: store::fence_sql(&self.state_schema, &grip.run_id)?,
             epoch: grip.epoch,
-            lock_timeout_ms: self.server.settings.lock_timeout_ms,
+            lock_timeout_ms,
             budget: Duration::from_millis(budget_ms),
             session,
         };
@@ -72,7 +74,7 @@ impl Swap for Control {
         match outcome {
             Err(mut error) if error.is_retryable() => {
                 error.kind = ErrorKind::LockNotHad;
-                let names = health::holders(&self.session, spec).await;
+                let names = health::holders(&self.session, spec, Wish::Everything).await;
                 error.help = Some(names);
                 Err(error)
             }
@@ -85,21 +87,6 @@ impl Swap for Control {
 }
 
 impl Control {
-    /// A transaction that has held the table for long will not let go within the lock time-out: then
-    /// we do not even queue, since everybody would queue behind us.
-    async fn refuse_old_holders(&self, spec: &RunSpec) -> DbResult<()> {
-        let limit_s = std::cmp::max(self.server.settings.lock_timeout_ms / 1000, 1);
-        match health::old_holder(&self.session, spec, limit_s).await? {
-            None => Ok(()),
-            Some(holder) => Err(DbError::new(
-                ErrorKind::LockNotHad,
-                "looking for holders before the swap of",
-                format!("{}.{}", spec.schema, spec.table),
-            )
-            .help(format!("It is held by {holder}"))),
-        }
-    }
-
     /// After `error`: a row that the new shape cannot hold came at the last moment. Nobody stands still
     /// while it is searched for: what is pending is applied once more without the lock, which names it,
     /// or finds it mended.
@@ -187,7 +174,13 @@ impl Attempt<'_> {
             return Ok(SwapOutcome::DrainTooSlow { drained: 0 });
         };
         self.ensure_same().await?;
-        run(&self.session, &script.moves, "swapping", object).await?;
+        match run(&self.session, &script.moves, "swapping", object).await {
+            // A statement of it took longer than the budget.
+            Err(error) if error.kind == ErrorKind::Cancelled => {
+                return Ok(SwapOutcome::DrainTooSlow { drained });
+            }
+            done => done?,
+        };
         if self.prove(&script).await? != rights {
             return Err(DbError::new(ErrorKind::Retryable, "swapping", object)
                 .said("somebody changed the rights on the table meanwhile"));

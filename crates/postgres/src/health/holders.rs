@@ -1,7 +1,7 @@
 //! Who holds a table, in words: for messages and for waiting with reason.
 
 use underpin_core::plan::RunSpec;
-use underpin_dialect::DbResult;
+use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::connect::Session;
 use crate::names;
@@ -10,11 +10,26 @@ use crate::query::{first, literal, rows, text};
 /// Holders that a message names.
 const NAMED_MAX: u32 = 3;
 
-/// Sessions and prepared transactions with a lock on the source, the shadow or a table that a foreign
-/// key ties to the source, ours left out; who only reads comes last, else the oldest first: process
-/// (empty for a prepared transaction), user, application, lock, age of the transaction in seconds, what
-/// it does, and `t` for an autovacuum.
-fn holders_sql(spec: &RunSpec) -> DbResult<String> {
+/// What a lock is wanted for: it decides whose locks are in its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Triggers on the source: who only reads is not in the way.
+    Triggers,
+    /// Everything: everybody is, on the shadow and on tables that foreign keys tie to the source too.
+    Everything,
+}
+
+/// Sessions and prepared transactions with a lock in the way of `wish`, ours left out; who only reads
+/// comes last, else the oldest first: process (empty for a prepared transaction), user, application,
+/// lock, age of the transaction in seconds, what it does, and `t` for an autovacuum.
+fn holders_sql(spec: &RunSpec, wish: Wish) -> DbResult<String> {
+    let in_the_way = match wish {
+        Wish::Triggers => {
+            "l.relation IN (SELECT oid FROM source) AND l.mode NOT IN ('AccessShareLock', \
+             'RowShareLock')"
+        }
+        Wish::Everything => "true",
+    };
     let (schema, table) = (literal(&spec.schema)?, literal(&spec.table)?);
     let private = literal(&names::private_schema(&spec.run_id))?;
     Ok(format!(
@@ -28,7 +43,7 @@ fn holders_sql(spec: &RunSpec) -> DbResult<String> {
          l.relation IN (SELECT oid FROM source) THEN '' ELSE ' on ' || l.relation::regclass END, ', ') \
          AS modes, bool_and(l.mode = 'AccessShareLock') AS reads \
          FROM pg_locks l JOIN wanted w ON w.oid = l.relation \
-         WHERE l.locktype = 'relation' AND l.granted AND l.database = \
+         WHERE l.locktype = 'relation' AND l.granted AND {in_the_way} AND l.database = \
          (SELECT oid FROM pg_database WHERE datname = current_database()) \
          AND l.pid IS DISTINCT FROM pg_backend_pid() GROUP BY 1, 2) \
          SELECT held.pid, coalesce(a.usename, p.owner, '?'), coalesce(nullif(a.application_name, ''), \
@@ -46,8 +61,8 @@ fn holders_sql(spec: &RunSpec) -> DbResult<String> {
 }
 
 /// Who holds the tables of a run, in words; for messages only.
-pub(crate) async fn holders(session: &Session, spec: &RunSpec) -> String {
-    let listed = match holders_sql(spec) {
+pub(crate) async fn holders(session: &Session, spec: &RunSpec, wish: Wish) -> String {
+    let listed = match holders_sql(spec, wish) {
         Ok(sql) => {
             let sql = format!("{sql} LIMIT {NAMED_MAX}");
             rows(session, &sql, "looking for lock holders of", &spec.table).await
@@ -63,20 +78,30 @@ pub(crate) async fn holders(session: &Session, spec: &RunSpec) -> String {
     }
 }
 
-/// A transaction that has been open on the tables of a run for longer than `limit_s`, in words; `None`
-/// where there is none. An autovacuum is none: it gives way.
-pub(crate) async fn old_holder(
+/// A transaction that has held a table for longer than the lock time-out will not let go within it: then
+/// nobody is to queue behind us. An autovacuum gives way.
+///
+/// # Errors
+/// `LockNotHad`, naming who it is.
+pub(crate) async fn refuse_old_holders(
     session: &Session,
     spec: &RunSpec,
-    limit_s: u32,
-) -> DbResult<Option<String>> {
+    wish: Wish,
+    lock_timeout_ms: u32,
+) -> DbResult<()> {
+    let limit_s = std::cmp::max(lock_timeout_ms / 1000, 1);
     let sql = format!(
         "SELECT * FROM ({}) AS h(pid, usename, application, modes, age_s, doing, autovacuum) \
          WHERE age_s > {limit_s} AND autovacuum IS NOT TRUE LIMIT 1",
-        holders_sql(spec)?
+        holders_sql(spec, wish)?
     );
-    let row = first(session, &sql, "looking for old holders of", &spec.table).await?;
-    Ok(row.as_ref().map(words))
+    let object = format!("{}.{}", spec.schema, spec.table);
+    let attempted = "looking for holders before the lock of";
+    match first(session, &sql, attempted, &object).await? {
+        None => Ok(()),
+        Some(row) => Err(DbError::new(ErrorKind::LockNotHad, attempted, object)
+            .help(format!("It is held by {}", words(&row)))),
+    }
 }
 
 fn words(row: &crate::query::Row) -> String {
