@@ -152,6 +152,12 @@ CREATE UNLOGGED TABLE unlogged_one (id int PRIMARY KEY, v text);
 -- change: unlogged_identity id
 CREATE UNLOGGED TABLE unlogged_identity (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text);
 
+-- from: 15
+-- change: unlogged_half id
+CREATE UNLOGGED TABLE unlogged_half (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text);
+ALTER SEQUENCE unlogged_half_id_seq SET LOGGED;
+INSERT INTO unlogged_half (v) VALUES ('a');
+
 -- change: clustered id
 CREATE TABLE clustered (id int PRIMARY KEY, v text);
 CREATE INDEX clustered_v ON clustered (v);
