@@ -50,9 +50,10 @@ fn schema_for(major: u32) -> (Vec<String>, [Vec<Change>; 2]) {
 
 /// Table and column, parted by the last blank that is not within a quoted name.
 fn parted(change: &str) -> Change {
-    let blanks = change.match_indices(' ').map(|(at, _)| at);
-    let at = blanks.rev().find(|at| change[*at..].matches('"').count() % 2 == 0).unwrap();
-    (change[..at].to_owned(), change[at + 1..].to_owned())
+    let mut blanks = change.rmatch_indices(' ').map(|(at, _)| change.split_at(at));
+    let whole = |(_, column): &(&str, &str)| column.matches('"').count() % 2 == 0;
+    let (table, column) = blanks.find(whole).unwrap();
+    (table.to_owned(), column.trim_start().to_owned())
 }
 
 /// The schema as `pg_dump` prints it, without what differs between two dumps of the same.
