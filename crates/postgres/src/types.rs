@@ -1,5 +1,5 @@
 //! What the server's types mean for the copy: how a column's type is written in a statement, how its
-//! values are hashed for the comparison, and the conversions that the user wrote with `USING`.
+//! values are compared, and the conversions that the user wrote with `USING`.
 //!
 //! Values never pass through the program, except as the bounds of key ranges and in messages, and
 //! those as the server spelled them.
@@ -36,9 +36,10 @@ impl ColumnType {
         self.collation.as_ref().map_or_else(String::new, |name| format!(" COLLATE {name}"))
     }
 
-    /// The form of a value of this type in which it is hashed: equal exactly where the values are the
-    /// same to a byte. Types of which two spellings are equal, or that have no hash, go by their text.
-    pub(crate) fn hashed(&self, value: &str) -> String {
+    /// The form of a value of this type in which it is compared: equal exactly where the values are the
+    /// same to a byte. Types of which two spellings are equal, or that cannot be compared, go by their
+    /// text.
+    pub(crate) fn exact(&self, value: &str) -> String {
         match self.builtin.as_deref() {
             Some(
                 "bool" | "int2" | "int4" | "int8" | "oid" | "uuid" | "date" | "timestamp"
@@ -46,11 +47,13 @@ impl ColumnType {
             ) => value.to_owned(),
             // With a scale every value is kept with the same number of digits.
             Some("numeric") if self.limited => value.to_owned(),
+            // With a length every value is padded to it.
+            Some("bpchar") if self.limited => format!("{value} COLLATE pg_catalog.\"C\""),
             Some("text" | "varchar" | "name") => format!("{value} COLLATE pg_catalog.\"C\""),
             // The cast to text would take the padding off, character by character.
-            Some("bpchar") => format!(
-                "pg_catalog.textin(pg_catalog.bpcharout({value})) COLLATE pg_catalog.\"C\""
-            ),
+            Some("bpchar") => {
+                format!("pg_catalog.textin(pg_catalog.bpcharout({value})) COLLATE pg_catalog.\"C\"")
+            }
             _ => format!("{value}::text COLLATE pg_catalog.\"C\""),
         }
     }
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn only_types_whose_equality_is_that_of_their_bytes_are_hashed_as_they_are() {
+    fn only_types_whose_equality_is_that_of_their_bytes_are_compared_as_they_are() {
         let kind = |name: &str, limited: bool| ColumnType {
             full: name.into(),
             base: name.into(),
@@ -202,10 +205,12 @@ mod tests {
             limited,
             collation: None,
         };
-        assert_eq!(kind("int4", false).hashed("x"), "x");
-        assert_eq!(kind("numeric", true).hashed("x"), "x");
+        assert_eq!(kind("int4", false).exact("x"), "x");
+        assert_eq!(kind("numeric", true).exact("x"), "x");
+        assert!(kind("bpchar", true).exact("x").starts_with("x COLLATE"));
+        assert!(kind("bpchar", false).exact("x").contains("bpcharout"));
         // 1.0 and 1.00 are equal, and so are 0 and -0.
-        assert!(kind("numeric", false).hashed("x").contains("::text"));
-        assert!(kind("float8", false).hashed("x").contains("::text"));
+        assert!(kind("numeric", false).exact("x").contains("::text"));
+        assert!(kind("float8", false).exact("x").contains("::text"));
     }
 }

@@ -1,8 +1,8 @@
-//! The proof that source and shadow hold the same rows: sums per range of keys, computed by the server in
-//! one snapshot; only a range that differs is looked at row by row.
+//! The proof that source and shadow hold the same rows: a range of keys at a time, the server joins both
+//! in one snapshot and compares each value with what the change's own conversion makes of its origin.
 //!
-//! Rows whose keys are pending (in the log or still to do) are left out: everything else must be equal,
-//! column by column, through the change's own conversion.
+//! Rows whose keys are pending (in the log or still to do) are left out: everything else must be equal.
+//! Values are compared themselves, no sums of them: it reaches further, and costs half as much.
 
 use underpin_core::key::{Chunk, Key, KeyRange};
 use underpin_dialect::{DbResult, RangeReport, Verify};
@@ -39,6 +39,7 @@ impl Verify for Worker {
     async fn verify_range(&mut self, range: &Chunk) -> DbResult<RangeReport> {
         let result = async {
             self.begin_reading().await?;
+            run(&self.session, JOIN_SETTINGS, "setting up for", &self.shape.table).await?;
             self.compare(range).await
         }
         .await;
@@ -113,20 +114,21 @@ impl Worker {
         if pending {
             self.refuse_truncated_since().await?;
         }
+        let (joined, shadow) = counting_sql(&self.shape, range, pending)?;
+        let compared = self.counts(&joined).await?;
         if self.shape.same_order {
-            let (source, shadow) = sum_sql(&self.shape, range, pending)?;
-            let old = self.sum(&source).await?;
-            let new = self.sum(&shadow).await?;
-            if old == new {
-                return Ok(RangeReport { rows: old.0, ..RangeReport::default() });
+            let held = number(&self.session, &shadow, "counting rows of", &object).await?;
+            if compared.different == 0 && held == compared.rows {
+                return Ok(RangeReport { rows: compared.rows, ..RangeReport::default() });
             }
-            return self.differences(range, old.0, pending).await;
+            return self.differences(range, compared.rows, pending).await;
         }
         // The two tables order their keys differently: each source row is looked up in the shadow, and
         // at the end the numbers of rows must agree.
-        let count = count_sql(&self.shape, range)?;
-        let counted = number(&self.session, &count, "counting rows of", &object).await?;
-        let mut report = self.differences(range, counted, pending).await?;
+        let mut report = RangeReport { rows: compared.rows, ..RangeReport::default() };
+        if compared.different > 0 {
+            report = self.differences(range, compared.rows, pending).await?;
+        }
         if range.range.up_to.is_none() {
             self.compare_totals(&mut report).await?;
         }
@@ -146,13 +148,13 @@ impl Worker {
         if found == 0 { Ok(()) } else { Err(truncated(&self.shape)) }
     }
 
-    async fn sum(&mut self, sql: &str) -> DbResult<(u64, String)> {
+    async fn counts(&mut self, sql: &str) -> DbResult<Counts> {
         let object = self.shape.table.clone();
-        let row = first(&self.session, sql, "summing a range of", &object).await?;
-        match row {
-            None => Ok((0, String::new())),
-            Some(row) => Ok((cell(&row, 0, "summing a range")?, text(&row, 1))),
-        }
+        let row = first(&self.session, sql, "comparing a range of", &object).await?;
+        row.map_or(Ok(Counts::default()), |row| {
+            let count = |index| cell(&row, index, "comparing a range");
+            Ok(Counts { rows: count(0)?, different: count(1)? })
+        })
     }
 
     async fn differences(
@@ -235,33 +237,71 @@ fn not_pending(shape: &Shape, pending: bool, meets: &str) -> String {
     format!("NOT EXISTS (SELECT 1 FROM {keys} AS underpin_p WHERE {meets})")
 }
 
-/// Number of rows and sum of their hashes over a range, for the source and for the shadow.
+/// For the server's join of one range: room for some 100,000 rows in memory, and no parallel workers, of
+/// which each would read all of the shadow's range.
+const JOIN_SETTINGS: &str = "SET LOCAL max_parallel_workers_per_gather = 0; \
+    SELECT pg_catalog.set_config('work_mem', greatest(setting::bigint, 65536)::text, true) \
+    FROM pg_catalog.pg_settings WHERE name = 'work_mem'";
+
+/// What a join of a range told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    /// Rows of the source that are not pending.
+    rows: u64,
+    /// How many of them the shadow lacks or has otherwise.
+    different: u64,
+}
+
+/// Two counts by a join of a range (see [`Counts`]), and the number of the shadow's rows in it.
 ///
-/// The hash is one of the whole row, so that values which changed places between two rows show.
-fn sum_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<(String, String)> {
-    let source = format!(
-        "SELECT count(*), sum({}) FROM ONLY {} WHERE {} AND {}",
-        source_hash(shape),
-        shape.places.source,
-        shape.range(&range.range, |part| format!("{}.{}", shape.places.source, part.source))?,
-        not_pending(shape, pending, &shape.source_meets())
+/// A key is unique in the shadow, so that as many rows there as in the source, each of which has its
+/// like there, leave none over.
+fn counting_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<(String, String)> {
+    let joined = format!(
+        "SELECT count(*), count(*) FILTER (WHERE {}) {}",
+        differs(shape),
+        joined(shape, range, pending)?
     );
     let shadow = format!(
-        "SELECT count(*), sum({}) FROM {} AS underpin_n WHERE {} AND {}",
-        shadow_hash(shape),
+        "SELECT count(*) FROM {} AS underpin_n WHERE {} AND {}",
         shape.places.shadow,
         shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?,
         not_pending(shape, pending, &shape.shadow_meets())
     );
-    Ok((source, shadow))
+    Ok((joined, shadow))
 }
 
-fn count_sql(shape: &Shape, range: &Chunk) -> DbResult<String> {
+/// `FROM` and `WHERE` of each source row of a range with its like in the shadow, if it has one.
+fn joined(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<String> {
+    let source = &shape.places.source;
+    // It follows from the other range where both order their keys alike, but the server cannot know.
+    let beside = match shape.same_order {
+        true => shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?,
+        false => "true".to_owned(),
+    };
     Ok(format!(
-        "SELECT count(*) FROM ONLY {} WHERE {}",
-        shape.places.source,
-        shape.range(&range.range, |part| format!("{}.{}", shape.places.source, part.source))?
+        "FROM ONLY {source} LEFT JOIN {} AS underpin_n ON {} AND {beside} WHERE {} AND {}",
+        shape.places.shadow,
+        shape.shadow_meets_source(),
+        shape.range(&range.range, |part| format!("{source}.{}", part.source))?,
+        not_pending(shape, pending, &shape.source_meets()),
     ))
+}
+
+/// Whether the shadow lacks the row of the source, or has it otherwise.
+fn differs(shape: &Shape) -> String {
+    let same: Vec<String> = shape
+        .pairs
+        .iter()
+        .map(|pair| {
+            let old =
+                pair.target_type.exact(&format!("({})::{}", pair.value, pair.target_type.full));
+            let new = pair.target_type.exact(&format!("underpin_n.{}", pair.target));
+            format!("{old} IS NOT DISTINCT FROM {new}")
+        })
+        .collect();
+    let same = if same.is_empty() { "true".to_owned() } else { same.join(" AND ") };
+    format!("underpin_n.ctid IS NULL OR NOT ({same})")
 }
 
 /// The rows that differ in one way.
@@ -278,17 +318,7 @@ fn differences(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<Vec<Diff
     let qualified = |column: &str| format!("{}.{column}", shape.places.source);
     let source_keys = Shape::list(&shape.key, |part| qualified(&part.source));
     let source_shown = shape.key_shown(|part| qualified(&part.source))?;
-    let from = format!(
-        "FROM ONLY {} LEFT JOIN {} AS underpin_n ON {} WHERE {} AND {} AND \
-         (underpin_n.ctid IS NULL OR {} <> {})",
-        shape.places.source,
-        shape.places.shadow,
-        shape.shadow_meets_source(),
-        shape.range(&range.range, |part| qualified(&part.source))?,
-        not_pending(shape, pending, &shape.source_meets()),
-        source_hash(shape),
-        shadow_hash(shape),
-    );
+    let from = format!("{} AND ({})", joined(shape, range, pending)?, differs(shape));
     let mut list = vec![Difference {
         keys: format!("SELECT {source_keys} {from}"),
         shown: format!("SELECT concat({source_shown}, {}) {from}", differing(shape)?),
@@ -322,8 +352,8 @@ fn differing(shape: &Shape) -> DbResult<String> {
         .map(|pair| {
             let name = literal(&pair.name)?;
             let old =
-                pair.target_type.hashed(&format!("({})::{}", pair.value, pair.target_type.full));
-            let new = pair.target_type.hashed(&format!("underpin_n.{}", pair.target));
+                pair.target_type.exact(&format!("({})::{}", pair.value, pair.target_type.full));
+            let new = pair.target_type.exact(&format!("underpin_n.{}", pair.target));
             Ok(format!("CASE WHEN ({old}) IS DISTINCT FROM ({new}) THEN {name} END"))
         })
         .collect::<DbResult<_>>()?;
@@ -333,18 +363,4 @@ fn differing(shape: &Shape) -> DbResult<String> {
         // No list of arguments: a function takes a hundred at most.
         names.join(", ")
     ))
-}
-
-/// The hash of a source row as the shadow should hold it.
-fn source_hash(shape: &Shape) -> String {
-    row_hash(shape, |pair| format!("({})::{}", pair.value, pair.target_type.full))
-}
-
-fn shadow_hash(shape: &Shape) -> String {
-    row_hash(shape, |pair| format!("underpin_n.{}", pair.target))
-}
-
-fn row_hash(shape: &Shape, value: impl Fn(&crate::shape::Pair) -> String) -> String {
-    let values = Shape::list(&shape.pairs, |pair| pair.target_type.hashed(&value(pair)));
-    format!("hash_record_extended(ROW({values}), 0)")
 }
