@@ -205,12 +205,17 @@ impl Compose {
             Flavor::MySql97 => ("mysql84", 13384),
             Flavor::MariaDbDistro => ("mariadb10", 13310),
             Flavor::MariaDb118 => ("mariadb11", 13311),
-            other => bail!("docker-compose.yml has no {}", other.name()),
+            Flavor::Postgres14 => ("postgres14", 15414),
+            Flavor::PostgresDistro => ("postgres15", 15415),
+            Flavor::Postgres16 => ("postgres16", 15416),
+            Flavor::Postgres17 => ("postgres17", 15417),
+            Flavor::Postgres18 => ("postgres18", 15418),
         };
         let replica = format!("{service}-replica");
         let compose = Self;
         compose.run(&["up", "--wait", service, &replica])?;
-        let url = |port: u16| format!("mysql://root@127.0.0.1:{port}/");
+        let user = if flavor.is_postgres() { "postgres://postgres" } else { "mysql://root" };
+        let url = |port: u16| format!("{user}@127.0.0.1:{port}/");
         let endpoints = Endpoints { flavor, primary: url(port), replica: Some(url(port + 1000)) };
         Ok((compose, endpoints))
     }
