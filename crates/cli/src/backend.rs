@@ -72,6 +72,15 @@ pub(crate) trait Task {
 }
 
 impl Backend {
+    /// Workers of a run for which nobody says how many. PostgreSQL's copies wait for one another where
+    /// the new table's file grows: more than two gain little, and cost the application more.
+    pub(crate) const fn workers(&self) -> u32 {
+        match self.family {
+            Family::MySql(_) => 4,
+            Family::Postgres(_) => 2,
+        }
+    }
+
     /// Puts URL, flags, environment and option files together.
     ///
     /// # Errors

@@ -78,7 +78,7 @@ pub(crate) fn run(
     let wishes = SessionWishes { lock_timeout_ms: Some(args.lock_timeout.0) };
     let change = change(&args.url, &args.statement, &args.shape, wishes, global, input)?;
     let settings = Settings {
-        workers: args.workers,
+        workers: args.workers.unwrap_or_else(|| change.backend.workers()),
         chunk_ms_target: args.chunk_time.0,
         lag_ms_max: args.max_lag.0,
         verify: args.verify == Verify::Full,

@@ -53,10 +53,10 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
 
-    /// Chunks copied side by side, each on a connection of its own
-    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Load")]
+    /// Chunks copied side by side, each on a connection of its own [default: 4; PostgreSQL: 2]
+    #[arg(long, value_name = "N", help_heading = "Load")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) workers: u32,
+    pub(crate) workers: Option<u32>,
 
     /// How long one chunk should take; its number of rows follows from it
     #[arg(long, value_name = "TIME", default_value = "400ms", help_heading = "Load")]

@@ -79,7 +79,7 @@ fn global_options_stand_before_or_after_the_command() {
 #[test]
 fn defaults_are_as_documented() {
     let Command::Run(run) = parse(&["run", "mysql://", ALTER]).unwrap().command else { panic!() };
-    assert_eq!((run.workers, run.chunk_time.0, run.max_lag.0), (4, 400, 2_000));
+    assert_eq!((run.workers, run.chunk_time.0, run.max_lag.0), (None, 400, 2_000));
     assert_eq!((run.lock_timeout.0, run.swap_budget.0), (1_000, 300));
     assert_eq!(run.lock_patience.0, 1_800_000);
     assert_eq!((run.verify, run.shape.indexes), (Verify::Full, Indexes::Auto));

@@ -123,6 +123,11 @@ fn the_defaults_are_the_machines_own() {
     let order = run_with(&[ALTER, "--yes"], false, "").unwrap();
     let (ours, machine) = (&order.options.settings, Settings::default());
     assert_eq!(ours.workers, machine.workers);
+    let line = ["underpin", "run", "postgres://a@db1/shop", ALTER, "--yes"];
+    let cli = Cli::try_parse_from(line).unwrap();
+    let Command::Run(args) = &cli.command else { unreachable!() };
+    let postgres = run(args, &cli.global, false, &mut "".as_bytes()).unwrap();
+    assert_eq!(postgres.options.settings.workers, 2);
     assert_eq!(ours.chunk_ms_target, machine.chunk_ms_target);
     assert_eq!(ours.lag_ms_max, machine.lag_ms_max);
     assert_eq!(ours.swap_budget_ms, machine.swap_budget_ms);
