@@ -78,7 +78,9 @@ pub(crate) fn check(db: &TestDb) -> Result<()> {
         .and_then(|()| triggers_need_trust(&account))
         .and_then(|()| a_change_goes_through(&account))
         .and_then(|()| a_role_will_do(&account));
-    execute(db, &[&format!("DROP USER {user}")])?;
+    // as other tests expect the server
+    let usual = "SET GLOBAL log_bin_trust_function_creators = 0";
+    execute(db, &[&format!("DROP USER {user}"), usual])?;
     checked
 }
 

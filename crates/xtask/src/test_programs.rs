@@ -1,11 +1,12 @@
-//! The programs that cargo builds from the tests: found, and run several at a time.
+//! The programs that cargo builds from the tests: found, and run two at a time.
 //!
 //! Owns which there are and how their output and counts are gathered. Cargo itself runs one after the
-//! other, though most of them wait for a server most of the time.
+//! other, though most of them wait for a server most of the time. Those that share MySQL's and
+//! MariaDB's servers go one after the other, because some change those servers' settings for a while;
+//! beside them go those of PostgreSQL.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
@@ -14,8 +15,8 @@ use serde_json::Value;
 
 use crate::programs::cargo;
 
-/// How many run at a time.
-const LANES: usize = 2;
+/// How the names of those begin that need nothing but PostgreSQL's servers.
+const POSTGRES: &str = "postgres_";
 /// What parts a program's folder from its path in the words that [`run`] gets.
 const MARK: char = '|';
 
@@ -46,35 +47,32 @@ fn program_of(message: &Value) -> Option<String> {
     is_test.then(|| format!("{}{MARK}{executable}", folder.parent().unwrap_or(&folder).display()))
 }
 
-/// Runs them, [`LANES`] at a time, and prints what each said when it has ended.
+/// Runs them in two lanes, and prints what each said when it has ended.
 pub(crate) fn run(words: &[String]) -> ExitCode {
-    let todo = Mutex::new(words.iter());
-    let failed = Mutex::new(false);
-    thread::scope(|scope| {
-        for _ in 0..LANES {
-            scope.spawn(|| {
-                while let Some(word) = next(&todo) {
-                    if !run_one(word) {
-                        *failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
-                    }
-                }
-            });
-        }
+    let (mut postgres, mut others): (Vec<_>, Vec<_>) =
+        words.iter().partition(|word| name(word).starts_with(POSTGRES));
+    postgres.sort_by_key(|word| name(word));
+    others.sort_by_key(|word| name(word));
+    let good = thread::scope(|scope| {
+        let lane = |words: Vec<&String>| {
+            // one that fails does not hide the next
+            words.into_iter().filter(|word| !run_one(word)).count() == 0
+        };
+        let beside = scope.spawn(move || lane(postgres));
+        lane(others) & beside.join().unwrap_or(false)
     });
-    match failed.into_inner().unwrap_or(true) {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
-    }
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn next<'a>(todo: &Mutex<std::slice::Iter<'a, String>>) -> Option<&'a String> {
-    todo.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next()
+/// The program's own name, as cargo made it from that of the test.
+fn name(word: &str) -> &str {
+    word.rsplit(['/', '\\', MARK]).next().unwrap_or(word)
 }
 
 /// Runs one program in its package's folder, as cargo does; whether it was good.
 fn run_one(word: &str) -> bool {
     let (folder, path) = word.split_once(MARK).unwrap_or((".", word));
-    let name = path.rsplit('/').next().unwrap_or(path);
+    let name = name(word);
     let started = Instant::now();
     // standard error goes straight through: it tells of what happens while it happens
     let output = Command::new(path).current_dir(folder).stderr(Stdio::inherit()).output();
@@ -99,7 +97,7 @@ fn run_one(word: &str) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::program_of;
+    use super::{name, program_of};
 
     #[test]
     fn takes_test_programs_and_nothing_else() {
@@ -108,6 +106,7 @@ mod tests {
             "profile": {"test": true}, "executable": "/a/target/debug/deps/x-1"
         });
         assert_eq!(program_of(&message).as_deref(), Some("/a/tests|/a/target/debug/deps/x-1"));
+        assert_eq!(name("/a/tests|/a/target/debug/deps/x-1"), "x-1");
         message["profile"]["test"] = json!(false);
         assert_eq!(program_of(&message), None);
         assert_eq!(program_of(&json!({"reason": "build-finished", "success": true})), None);
