@@ -264,7 +264,8 @@ async fn lag_is_told_from_positions_whoever_is_asked() {
             let stalled = Instant::now();
             // The server's own figure would stand still here.
             lag_until(&mut probe, "two seconds", |one| one.lag_ms >= Some(2000)).await;
-            assert!(stalled.elapsed() >= Duration::from_millis(1900), "{:?}", stalled.elapsed());
+            // It counts from the last look before the write: too much by the pause between two looks.
+            assert!(stalled.elapsed() >= Duration::from_millis(1000), "{:?}", stalled.elapsed());
             pair.start_applying().unwrap();
             lag_until(&mut probe, "caught up", |one| one.lag_ms == Some(0)).await;
 
