@@ -179,6 +179,16 @@ impl Program {
     }
 
     /// Options that every call of the server needs, also the one that makes its data directory.
+    /// Where the server of this data directory keeps its temporary files, made if missing. Its own: a
+    /// MariaDB that starts deletes those of every other in the same place, while they are in use.
+    fn temporary(data_dir: &Path) -> Result<PathBuf> {
+        let mut name = data_dir.file_name().unwrap_or_default().to_owned();
+        name.push("-tmp");
+        let path = data_dir.with_file_name(name);
+        fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
+    }
+
     fn common(&self, data_dir: &Path) -> Result<Vec<OsString>> {
         let joined = |option: &str, path: &Path| {
             let mut word = OsString::from(option);
@@ -189,6 +199,7 @@ impl Program {
         let mut words: Vec<OsString> = vec![
             "--no-defaults".into(),
             joined("--datadir=", data_dir),
+            joined("--tmpdir=", &Self::temporary(data_dir)?),
             joined("--basedir=", &self.base),
             joined("--lc-messages-dir=", &share),
             joined("--character-sets-dir=", &share.join("charsets")),
