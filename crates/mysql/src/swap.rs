@@ -45,6 +45,10 @@ const RENAME_MARGIN: Duration = Duration::from_secs(30);
 /// Statements that only read or write rows, behind any comments.
 const ROWS_ONLY: &str = r"(?is)^(\s|\(|/\*(?!M?!).*?\*/|--\s[^\n]*\n|#[^\n]*\n)*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|VALUES|SHOW|EXPLAIN|DESC|DESCRIBE|DO|LOAD|HANDLER)\b";
 
+/// Statements that name the tables which they change, unlike a CALL or an EXECUTE.
+const NAMES_ITS_TABLES: &str =
+    r"(?is)^\s*(ALTER|TRUNCATE|DROP|RENAME|CREATE|OPTIMIZE|ANALYZE|REPAIR|CHECK|LOCK)\b";
+
 impl Swap for Control {
     async fn try_swap(
         &mut self,
@@ -434,10 +438,12 @@ async fn nobody_before(worker: &mut Worker, spec: &RunSpec, renamer: u64) -> DbR
     let sql = format!(
         "SELECT ID, COALESCE(LEFT(INFO, 200), '') FROM information_schema.PROCESSLIST WHERE ID <> \
          {renamer} AND STATE LIKE 'Waiting for table metadata lock%' AND (INFO IS NULL OR \
-         ((LOCATE({}, INFO) > 0 OR LOCATE({}, INFO) > 0) AND INFO NOT RLIKE {})) LIMIT 1",
-        literal(&spec.table)?,
-        literal(&spec.schema)?,
-        literal(ROWS_ONLY)?
+         (INFO NOT RLIKE {} AND (LOCATE({}, INFO) > 0 OR LOCATE({}, INFO) > 0 OR INFO NOT RLIKE \
+         {}))) LIMIT 1",
+        literal(ROWS_ONLY)?,
+        literal(&spec.table.replace('`', "``"))?,
+        literal(&spec.schema.replace('`', "``"))?,
+        literal(NAMES_ITS_TABLES)?
     );
     let object = worker.shape.table.clone();
     let conn = &mut worker.session.conn;

@@ -196,7 +196,6 @@ impl Program {
         Ok(words)
     }
 
-    /// Options that every call of the server needs, also the one that makes its data directory.
     /// Where the server of this data directory keeps its temporary files, made if missing. Its own: a
     /// MariaDB that starts deletes those of every other in the same place, while they are in use.
     fn temporary(data_dir: &Path) -> Result<PathBuf> {
@@ -207,6 +206,7 @@ impl Program {
         Ok(path)
     }
 
+    /// Options that every call of the server needs, also the one that makes its data directory.
     fn common(&self, data_dir: &Path) -> Result<Vec<OsString>> {
         let joined = |option: &str, path: &Path| {
             let mut word = OsString::from(option);
