@@ -59,6 +59,7 @@ impl Verify for Worker {
     async fn repair(&mut self, range: &Chunk) -> DbResult<(u64, u64)> {
         let result = async {
             self.begin_snapshot().await?;
+            run(&self.session, JOIN_SETTINGS, "setting up for", &self.shape.table).await?;
             self.log_differences(range).await
         }
         .await;
@@ -106,7 +107,6 @@ impl Worker {
 
     async fn compare(&mut self, range: &Chunk) -> DbResult<RangeReport> {
         let object = self.shape.table.clone();
-        // Keys go by indexes: this probe says so for all that follows in this transaction.
         let pending =
             number(&self.session, &backlog_sql(&self.spec, 1)?, "probing the log of", &object)
                 .await?
@@ -114,22 +114,21 @@ impl Worker {
         if pending {
             self.refuse_truncated_since().await?;
         }
-        let (joined, shadow) = counting_sql(&self.shape, range, pending)?;
+        let (joined, shadow) = counting_sql(&self.shape, range)?;
         let compared = self.counts(&joined).await?;
+        let mut equal = compared.different == 0;
         if self.shape.same_order {
             let held = number(&self.session, &shadow, "counting rows of", &object).await?;
-            if compared.different == 0 && held == compared.rows {
-                return Ok(RangeReport { rows: compared.rows, ..RangeReport::default() });
-            }
-            return self.differences(range, compared.rows, pending).await;
+            equal = equal && held == compared.rows;
         }
-        // The two tables order their keys differently: each source row is looked up in the shadow, and
-        // at the end the numbers of rows must agree.
         let mut report = RangeReport { rows: compared.rows, ..RangeReport::default() };
-        if compared.different > 0 {
-            report = self.differences(range, compared.rows, pending).await?;
+        if !equal {
+            // Rows that differ now may be pending; those that are equal need no excuse.
+            self.differences(range, pending, &mut report).await?;
         }
-        if range.range.up_to.is_none() {
+        // Where the two tables order their keys differently, each source row was looked up in the
+        // shadow, and at the end the numbers of rows must agree.
+        if !self.shape.same_order && range.range.up_to.is_none() {
             self.compare_totals(&mut report).await?;
         }
         Ok(report)
@@ -160,39 +159,38 @@ impl Worker {
     async fn differences(
         &mut self,
         range: &Chunk,
-        counted: u64,
         pending: bool,
-    ) -> DbResult<RangeReport> {
+        report: &mut RangeReport,
+    ) -> DbResult<()> {
         let object = self.shape.table.clone();
-        let mut report = RangeReport { rows: counted, ..RangeReport::default() };
-        for difference in differences(&self.shape, range, pending)? {
-            let count = format!("SELECT count(*) FROM ({}) AS d", difference.keys);
+        for difference in differences(&self.shape, range)? {
+            let count = difference.select(&self.shape, "count(*)", pending);
             let found = number(&self.session, &count, "counting differences of", &object).await?;
             report.differences += found;
             if found > 0 {
-                let sql = format!("{} LIMIT {SAMPLES_MAX}", difference.shown);
+                let shown = difference.select(&self.shape, "underpin_d.shown", pending);
+                let sql = format!("{shown} LIMIT {SAMPLES_MAX}");
                 let named = rows(&self.session, &sql, "naming rows of", &object).await?;
                 report.samples.extend(named.iter().map(|row| text(row, 0)));
             }
         }
-        Ok(report)
+        Ok(())
     }
 
     /// Rows that only the shadow has show as a surplus of its number of rows.
     async fn compare_totals(&mut self, report: &mut RangeReport) -> DbResult<()> {
         let object = self.shape.table.clone();
         let shape = &self.shape;
+        let pending = pending_keys(shape);
+        let unexcused = |table: &str, meets: &str| {
+            format!(
+                "SELECT (SELECT count(*) FROM {table}) - (SELECT count(*) FROM ({pending}) AS underpin_p \
+                 CROSS JOIN LATERAL (SELECT FROM {table} WHERE {meets} LIMIT 1) AS found)"
+            )
+        };
         let counts = [
-            format!(
-                "SELECT count(*) FROM ONLY {} WHERE {}",
-                shape.places.source,
-                not_pending(shape, true, &shape.source_meets())
-            ),
-            format!(
-                "SELECT count(*) FROM {} AS underpin_n WHERE {}",
-                shape.places.shadow,
-                not_pending(shape, true, &shape.shadow_meets())
-            ),
+            unexcused(&format!("ONLY {}", shape.places.source), &shape.source_meets()),
+            unexcused(&format!("{} AS underpin_n", shape.places.shadow), &shape.shadow_meets()),
         ];
         let old = number(&self.session, &counts[0], "counting rows of", &object).await?;
         let new = number(&self.session, &counts[1], "counting rows of", &object).await?;
@@ -206,12 +204,13 @@ impl Worker {
     async fn log_differences(&mut self, range: &Chunk) -> DbResult<(u64, u64)> {
         let object = self.shape.table.clone();
         let mut logged = 0;
-        for difference in differences(&self.shape, range, true)? {
+        for difference in differences(&self.shape, range)? {
+            let keys = self.shape.log_key("underpin_d.");
             let sql = format!(
                 "INSERT INTO {} ({}) {}",
                 self.shape.places.log,
                 self.shape.log_key(""),
-                difference.keys
+                difference.select(&self.shape, &keys, true)
             );
             logged += run(&self.session, &sql, "logging differing rows of", &object).await?;
         }
@@ -221,32 +220,30 @@ impl Worker {
     }
 }
 
-/// Whether the row that `meets` compares with `underpin_p` has no pending key.
-fn not_pending(shape: &Shape, pending: bool, meets: &str) -> String {
-    if !pending {
-        return "true".to_owned();
-    }
-    let keys = format!(
-        "(SELECT {} FROM {} AS l WHERE {} AND l.k0 IS DISTINCT FROM NULL UNION SELECT {} FROM {} AS l)",
+/// SELECT of every key that is pending: in the log, or still to do.
+fn pending_keys(shape: &Shape) -> String {
+    format!(
+        "SELECT {} FROM {} AS l WHERE {} AND l.k0 IS DISTINCT FROM NULL UNION SELECT {} FROM {} AS l",
         shape.log_key("l."),
         shape.places.log,
         is_pending(shape),
         shape.log_key("l."),
         shape.todo
-    );
-    format!("NOT EXISTS (SELECT 1 FROM {keys} AS underpin_p WHERE {meets})")
+    )
 }
 
-/// For the server's join of one range: room for some 100,000 rows in memory, and no parallel workers, of
-/// which each would read all of the shadow's range.
-const JOIN_SETTINGS: &str = "SET LOCAL max_parallel_workers_per_gather = 0; \
+/// For the server's join of one range: room for some 100,000 rows in memory, no parallel workers, of
+/// which each would read all of the shadow's range, and no loops but those that a LATERAL asks for: the
+/// server takes a log for empty, whose figures are always out of date.
+const JOIN_SETTINGS: &str = "SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL enable_nestloop = off; \
+    SET LOCAL enable_seqscan = off; \
     SELECT pg_catalog.set_config('work_mem', greatest(setting::bigint, 65536)::text, true) \
     FROM pg_catalog.pg_settings WHERE name = 'work_mem'";
 
 /// What a join of a range told.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
-    /// Rows of the source that are not pending.
+    /// Rows of the source.
     rows: u64,
     /// How many of them the shadow lacks or has otherwise.
     different: u64,
@@ -256,35 +253,37 @@ struct Counts {
 ///
 /// A key is unique in the shadow, so that as many rows there as in the source, each of which has its
 /// like there, leave none over.
-fn counting_sql(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<(String, String)> {
+fn counting_sql(shape: &Shape, range: &Chunk) -> DbResult<(String, String)> {
     let joined = format!(
         "SELECT count(*), count(*) FILTER (WHERE {}) {}",
         differs(shape),
-        joined(shape, range, pending)?
+        joined(shape, range)?
     );
     let shadow = format!(
-        "SELECT count(*) FROM {} AS underpin_n WHERE {} AND {}",
+        "SELECT count(*) FROM {} AS underpin_n WHERE {}",
         shape.places.shadow,
         shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?,
-        not_pending(shape, pending, &shape.shadow_meets())
     );
     Ok((joined, shadow))
 }
 
 /// `FROM` and `WHERE` of each source row of a range with its like in the shadow, if it has one.
-fn joined(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<String> {
-    let source = &shape.places.source;
-    // It follows from the other range where both order their keys alike, but the server cannot know.
-    let beside = match shape.same_order {
-        true => shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?,
-        false => "true".to_owned(),
+fn joined(shape: &Shape, range: &Chunk) -> DbResult<String> {
+    let (source, shadow) = (&shape.places.source, &shape.places.shadow);
+    let meets = shape.shadow_meets_source();
+    let like = if shape.same_order {
+        // It follows from the other range, but the server cannot know.
+        let beside = shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?;
+        format!("{shadow} AS underpin_n ON {meets} AND {beside}")
+    } else {
+        format!(
+            "LATERAL (SELECT underpin_n.ctid, underpin_n.* FROM {shadow} AS underpin_n WHERE {meets} \
+             LIMIT 1) AS underpin_n ON true"
+        )
     };
     Ok(format!(
-        "FROM ONLY {source} LEFT JOIN {} AS underpin_n ON {} AND {beside} WHERE {} AND {}",
-        shape.places.shadow,
-        shape.shadow_meets_source(),
+        "FROM ONLY {source} LEFT JOIN {like} WHERE {}",
         shape.range(&range.range, |part| format!("{source}.{}", part.source))?,
-        not_pending(shape, pending, &shape.source_meets()),
     ))
 }
 
@@ -306,39 +305,65 @@ fn differs(shape: &Shape) -> String {
 
 /// The rows that differ in one way.
 struct Difference {
-    /// SELECT of their keys as the log holds them.
+    /// Their keys as the log holds them.
     keys: String,
-    /// SELECT of a text for a person.
+    /// A text for a person.
     shown: String,
+    /// `FROM` and `WHERE`.
+    from: String,
+}
+
+impl Difference {
+    /// SELECT of `what` of these rows, as `underpin_d`: columns `k0`, `k1` and on, and `shown`; without
+    /// those that are pending. Both sets are made once, before they are compared.
+    fn select(&self, shape: &Shape, what: &str, pending: bool) -> String {
+        let names = shape.log_key("");
+        let Self { keys, shown, from } = self;
+        let with = format!(
+            "WITH underpin_d ({names}, shown) AS MATERIALIZED (SELECT {keys}, {shown} {from})"
+        );
+        if !pending {
+            return format!("{with} SELECT {what} FROM underpin_d");
+        }
+        let same: Vec<String> = shape
+            .key
+            .iter()
+            .map(|part| format!("underpin_p.{0} {1} underpin_d.{0}", part.log, part.equal))
+            .collect();
+        format!(
+            "{with}, underpin_p ({names}) AS MATERIALIZED ({}) SELECT {what} FROM underpin_d WHERE NOT \
+             EXISTS (SELECT 1 FROM underpin_p WHERE {})",
+            pending_keys(shape),
+            same.join(" AND ")
+        )
+    }
 }
 
 /// Source rows that the shadow lacks or has otherwise, and, where ranges agree, shadow rows that the
 /// source lacks.
-fn differences(shape: &Shape, range: &Chunk, pending: bool) -> DbResult<Vec<Difference>> {
-    let qualified = |column: &str| format!("{}.{column}", shape.places.source);
-    let source_keys = Shape::list(&shape.key, |part| qualified(&part.source));
-    let source_shown = shape.key_shown(|part| qualified(&part.source))?;
-    let from = format!("{} AND ({})", joined(shape, range, pending)?, differs(shape));
+fn differences(shape: &Shape, range: &Chunk) -> DbResult<Vec<Difference>> {
+    let source = &shape.places.source;
+    let qualified = |column: &str| format!("{source}.{column}");
+    let shown = shape.key_shown(|part| qualified(&part.source))?;
     let mut list = vec![Difference {
-        keys: format!("SELECT {source_keys} {from}"),
-        shown: format!("SELECT concat({source_shown}, {}) {from}", differing(shape)?),
+        keys: Shape::list(&shape.key, |part| qualified(&part.source)),
+        shown: format!("pg_catalog.concat({shown}, {})", differing(shape)?),
+        from: format!("{} AND ({})", joined(shape, range)?, differs(shape)),
     }];
     if shape.same_order {
-        let back = Shape::list(&shape.key, |part| {
-            format!("underpin_n.{}::{}", part.target, part.log_type)
-        });
         let shown = shape.key_shown(|part| format!("underpin_n.{}", part.target))?;
-        let from = format!(
-            "FROM {} AS underpin_n WHERE {} AND {} AND NOT EXISTS (SELECT 1 FROM ONLY {} WHERE {})",
-            shape.places.shadow,
-            shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?,
-            not_pending(shape, pending, &shape.shadow_meets()),
-            shape.places.source,
-            shape.shadow_meets_source(),
-        );
         list.push(Difference {
-            keys: format!("SELECT {back} {from}"),
-            shown: format!("SELECT concat({shown}, ' (only in the shadow)') {from}"),
+            keys: Shape::list(&shape.key, |part| {
+                format!("underpin_n.{}::{}", part.target, part.log_type)
+            }),
+            shown: format!("pg_catalog.concat({shown}, ' (only in the shadow)')"),
+            from: format!(
+                "FROM {} AS underpin_n WHERE {} AND NOT EXISTS (SELECT 1 FROM ONLY {source} WHERE {} AND {})",
+                shape.places.shadow,
+                shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?,
+                shape.shadow_meets_source(),
+                shape.range(&range.range, |part| qualified(&part.source))?,
+            ),
         });
     }
     Ok(list)
