@@ -17,4 +17,6 @@ pub mod machine;
 pub mod mapping;
 pub mod plan;
 pub mod schema;
+pub mod signal;
+pub mod statements;
 pub mod throttle;

@@ -3,24 +3,13 @@
 //! This is the simple law of the first release: the copy pauses while a replica lags more than the
 //! limit or cannot be read. Pure: readings and time come in as values.
 
-use serde::{Deserialize, Serialize};
-
-/// What was read of one replica.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LagReading {
-    /// How the user knows the replica, as `host:port`.
-    pub replica: String,
-    /// Lag in milliseconds; `None` where it could not be read, which counts as infinite.
-    pub lag_ms: Option<u64>,
-    /// Why it could not be read; empty otherwise.
-    pub error: String,
-}
+use crate::signal::{LAG, Reading};
 
 /// The state of the throttle.
 #[derive(Debug, Clone, Default)]
 pub struct Throttle {
     lag_ms_max: u64,
-    readings: Vec<LagReading>,
+    readings: Vec<Reading>,
     read_at_ms: Option<u64>,
     expects_readings: bool,
 }
@@ -36,7 +25,7 @@ impl Throttle {
     }
 
     /// Takes in the newest readings of all replicas.
-    pub fn read(&mut self, now_ms: u64, readings: Vec<LagReading>) {
+    pub fn read(&mut self, now_ms: u64, readings: Vec<Reading>) {
         if !readings.is_empty() {
             self.expects_readings = true;
         }
@@ -48,7 +37,8 @@ impl Throttle {
     pub fn worst_lag_ms(&self) -> Option<u64> {
         self.readings
             .iter()
-            .map(|reading| reading.lag_ms)
+            .filter(|reading| reading.name == LAG)
+            .map(Reading::lag_ms)
             .try_fold(0, |worst, lag| lag.map(|lag_ms| std::cmp::max(worst, lag_ms)))
     }
 
@@ -64,11 +54,12 @@ impl Throttle {
         if age_ms > STALE_AFTER_MS {
             return Some(format!("no reading of the replicas for {} s", age_ms / 1000));
         }
-        self.readings.iter().find_map(|reading| match reading.lag_ms {
-            None => Some(format!("replica {} cannot be read: {}", reading.replica, reading.error)),
+        let lags = self.readings.iter().filter(|reading| reading.name == LAG);
+        lags.into_iter().find_map(|reading| match reading.lag_ms() {
+            None => Some(format!("replica {} cannot be read: {}", reading.of, reading.error)),
             Some(lag_ms) if lag_ms > self.lag_ms_max => Some(format!(
                 "replica {} lags {} (limit {})",
-                reading.replica,
+                reading.of,
                 seconds(lag_ms),
                 seconds(self.lag_ms_max)
             )),
@@ -86,8 +77,15 @@ fn seconds(ms: u64) -> String {
 mod tests {
     use super::*;
 
-    fn reading(lag_ms: Option<u64>) -> LagReading {
-        LagReading { replica: "db2:3306".into(), lag_ms, error: "refused".into() }
+    fn reading(lag_ms: Option<u32>) -> Reading {
+        match lag_ms {
+            Some(lag_ms) => {
+                Reading::new(LAG, "db2:3306", "test", crate::signal::Unit::Ms, f64::from(lag_ms))
+            }
+            None => {
+                Reading::unreadable(LAG, "db2:3306", "test", crate::signal::Unit::Ms, "refused")
+            }
+        }
     }
 
     #[test]

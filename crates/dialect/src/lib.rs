@@ -18,10 +18,13 @@ use underpin_core::checkpoint::Checkpoint;
 use underpin_core::key::{Chunk, Frontier, Key};
 use underpin_core::machine::{Applied, Command, Observed};
 use underpin_core::plan::{Plan, RunSpec};
-use underpin_core::throttle::LagReading;
+use underpin_core::signal::Reading;
+use underpin_core::statements::StatementStats;
 
 pub use error::{DbError, DbResult, ErrorKind};
-pub use request::{Grip, IndexTiming, Request, RunSummary, StoredRun};
+pub use request::{
+    Grip, IndexTiming, Order, Origin, OwnQuery, Request, RunSummary, StoredRun,
+};
 
 /// A database server that can be connected to.
 pub trait Database: Send + Sync + 'static {
@@ -80,6 +83,17 @@ pub trait Inspect {
     /// An empty scratch table may be made to let the server judge the statement; it is gone when this
     /// returns.
     fn plan(&mut self, request: &Request) -> impl Future<Output = DbResult<Plan>> + Send;
+
+    /// The server's own counters of the statements that touch the table; `None` where it keeps none,
+    /// or where this account may not read them.
+    fn statements(
+        &mut self,
+        schema: &str,
+        table: &str,
+    ) -> impl Future<Output = DbResult<Option<Vec<StatementStats>>>> + Send {
+        let _ = (schema, table);
+        std::future::ready(Ok(None))
+    }
 }
 
 /// Keeps the state of runs in the database that is changed.
@@ -102,6 +116,7 @@ pub trait Store {
         &mut self,
         spec: &RunSpec,
         checkpoint: &Checkpoint,
+        origin: &Origin,
     ) -> impl Future<Output = DbResult<()>> + Send;
 
     /// Makes every older grip of the run void, waiting until whatever it had in flight has ended.
@@ -117,22 +132,31 @@ pub trait Store {
         checkpoint: &Checkpoint,
     ) -> impl Future<Output = DbResult<()>> + Send;
 
-    /// Closes the run with a result, as "done" or "aborted".
+    /// Closes the run with a result, as "done" or "aborted", and what is to be remembered of it (JSON
+    /// of the engine's own; empty: nothing).
     fn close_run(
         &mut self,
         run_id: &str,
         result: &str,
+        record: &str,
     ) -> impl Future<Output = DbResult<()>> + Send;
 
-    /// Leaves a request for the runner of a run.
+    /// Leaves an order for the runner of a run, with who gave it (the account at the server, and `by`).
     fn request(
         &mut self,
         run_id: &str,
-        command: Command,
+        command: &Command,
+        by: &str,
     ) -> impl Future<Output = DbResult<()>> + Send;
 
-    /// All runs known to the server, newest first, at most 100.
-    fn runs(&mut self) -> impl Future<Output = DbResult<Vec<RunSummary>>> + Send;
+    /// All orders that were given to a run, oldest first.
+    fn orders(&mut self, run_id: &str) -> impl Future<Output = DbResult<Vec<Order>>> + Send;
+
+    /// All runs known to the server, newest first, at most 100; of one table where one is named.
+    fn runs(
+        &mut self,
+        of: Option<(&str, &str)>,
+    ) -> impl Future<Output = DbResult<Vec<RunSummary>>> + Send;
 }
 
 /// Makes and removes what a run needs.
@@ -311,12 +335,24 @@ pub trait Swap {
 
 /// Reads how the servers around us fare, and what people ask for.
 pub trait Probe: Send + 'static {
-    /// Lag of every replica. One that cannot be read is in the list with its error.
-    fn lag(&mut self) -> impl Future<Output = DbResult<Vec<LagReading>>> + Send;
+    /// All signals of the servers around the run: lag of every replica, load and write latency of the
+    /// server itself, and the user's own queries. What cannot be read is in the list with its error;
+    /// what the server does not have is left out.
+    ///
+    /// # Errors
+    /// The connection to the server itself is lost; then none of them is known.
+    fn signals(
+        &mut self,
+        own: &[OwnQuery],
+    ) -> impl Future<Output = DbResult<Vec<Reading>>> + Send;
 
     /// Log entries waiting, roughly.
     fn backlog(&mut self) -> impl Future<Output = DbResult<u64>> + Send;
 
-    /// The request that was left for this run, taken away by reading it.
-    fn requested(&mut self) -> impl Future<Output = DbResult<Option<Command>>> + Send;
+    /// The orders that were left for this run since the last call, oldest first. They stay on record
+    /// with the time at which they were taken. Also a sign of life.
+    fn requested(&mut self) -> impl Future<Output = DbResult<Vec<Order>>> + Send;
+
+    /// Makes known how the run fares, for `underpin status` elsewhere: JSON of the engine's own.
+    fn publish(&mut self, live: &str) -> impl Future<Output = DbResult<()>> + Send;
 }

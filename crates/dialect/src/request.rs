@@ -1,6 +1,8 @@
 //! The data that crosses the seam besides the core's own types.
 
+use serde::{Deserialize, Serialize};
 use underpin_core::alter::Alter;
+use underpin_core::machine::Command;
 use underpin_core::plan::Capture;
 
 /// When secondary indexes are filled.
@@ -71,8 +73,54 @@ pub struct RunSummary {
     pub created_at: String,
     /// Last sign of life, as the server wrote it (UTC).
     pub updated_at: String,
+    /// End, as the server wrote it (UTC); `None` while it is open.
+    pub ended_at: Option<String>,
     /// Seconds since the last sign of life, by the server's clock.
     pub silent_s: u64,
+    /// Who began it and why, as JSON of [`Origin`]; empty for runs of older versions.
+    pub origin: String,
+    /// What its runner last published; empty where it has not.
+    pub live: String,
+    /// What was remembered when it was closed; empty before that.
+    pub record: String,
     /// Whether a runner holds the table's lock now.
     pub running: bool,
+}
+
+/// Who began a run, and why.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// The person, as `user@machine`, as far as the program can tell.
+    pub by: String,
+    /// Version of the program.
+    pub version: String,
+    /// Why, in the person's words.
+    pub reason: String,
+    /// Where it is asked for.
+    pub ticket: String,
+    /// Who approved of it.
+    pub approved_by: String,
+}
+
+/// An order to a run, as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// What is asked for.
+    pub command: Command,
+    /// Who asks: the account at the server, and the person as far as known.
+    pub by: String,
+    /// When, as the server wrote it (UTC).
+    pub at: String,
+    /// When the runner took it, likewise; `None` while it has not.
+    pub taken_at: Option<String>,
+}
+
+/// A query of the user's that returns a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnQuery {
+    /// The name of the signal.
+    pub name: String,
+    /// One statement that returns one row with one number.
+    pub sql: String,
 }

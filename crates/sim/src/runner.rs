@@ -8,7 +8,7 @@ use underpin_core::key::Frontier;
 use underpin_core::machine::{
     Action, Applied, Command, DoneChunk, Event, Machine, Observed, SwapState,
 };
-use underpin_core::throttle::LagReading;
+use underpin_core::signal::{LAG, Reading, Unit};
 
 use crate::checker::About;
 use crate::clockwork::{Ctx, Owner};
@@ -160,8 +160,11 @@ fn probe(ctx: &Ctx) -> Event {
                 (true, false) => Some(world.dice.between(2_001, 60_000)),
                 (true, true) => None,
             };
-            let error = if lag_ms.is_none() { "refused".to_owned() } else { String::new() };
-            Event::Lag(vec![LagReading { replica: "replica:3306".to_owned(), lag_ms, error }])
+            let of = "replica:3306";
+            Event::Signals(vec![match lag_ms {
+                Some(lag_ms) => Reading::new(LAG, of, "sim", Unit::Ms, lag_ms),
+                None => Reading::unreadable(LAG, of, "sim", Unit::Ms, "refused"),
+            }])
         }
         _ => Event::Tick,
     }

@@ -3,9 +3,11 @@
 //! Both are plain data: an event log replays a run, and the simulator carries the actions out on its
 //! own database.
 
+use serde::{Deserialize, Serialize};
+
 use crate::checkpoint::{Checkpoint, Counters};
 use crate::key::{Chunk, Frontier, Key};
-use crate::throttle::LagReading;
+use crate::signal::{Gates, Reading, Setting};
 
 /// Something to carry out.
 ///
@@ -92,7 +94,7 @@ pub enum Action {
 }
 
 /// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The program is ready; nothing is in flight.
     Started,
@@ -187,8 +189,10 @@ pub enum Event {
     },
     /// `Finish` or `Abort` is complete.
     Finished,
-    /// Readings of all replicas.
-    Lag(Vec<LagReading>),
+    /// Readings of all signals, the newest of each.
+    Signals(Vec<Reading>),
+    /// What the calendar allows, whenever it changes.
+    Gates(Gates),
     /// A person or program asks for something.
     Command(Command),
     /// An action failed for good: nothing of it happened and trying again would not help.
@@ -219,13 +223,18 @@ pub struct Applied {
     pub took_ms: u64,
 }
 
-/// What a person or program may ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a person or program may ask for. Kept in the store as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Command {
     /// Begin nothing new until `Resume`.
     Pause,
     /// Go on.
     Resume,
+    /// Try the swap as soon as everything is ready, whatever was said before about when.
+    Swap,
+    /// Change a setting.
+    Set(Setting),
     /// Stop at the next boundary; the run can be resumed.
     Stop,
     /// End the run and remove everything of it.

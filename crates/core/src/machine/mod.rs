@@ -27,6 +27,7 @@ use crate::chunk::ChunkSizer;
 use crate::eta::Eta;
 use crate::key::Frontier;
 use crate::plan::Flow;
+use crate::signal::Gates;
 use crate::throttle::Throttle;
 use round::RoundState;
 
@@ -172,6 +173,7 @@ pub struct Machine {
     /// The state has moved on since the last `Save`, in a way that must be durable before we go on.
     unsaved: bool,
     throttle: Throttle,
+    gates: Gates,
     sizer: ChunkSizer,
     verify_sizer: ChunkSizer,
     eta: Eta,
@@ -248,7 +250,8 @@ impl Machine {
     fn absorb(&mut self, now_ms: u64, event: Event) {
         match event {
             Event::Started | Event::Tick => {}
-            Event::Lag(readings) => self.throttle.read(now_ms, readings),
+            Event::Signals(readings) => self.throttle.read(now_ms, readings),
+            Event::Gates(gates) => self.gates = gates,
             Event::Backlog { entries } => self.backlog = entries,
             Event::Command(command) => self.command(command),
             Event::Failed(failure) => {
@@ -371,6 +374,8 @@ impl Machine {
         match command {
             Command::Pause => self.paused = true,
             Command::Resume => self.paused = false,
+            // What they mean is yet to be built.
+            Command::Swap | Command::Set(_) => {}
             Command::Stop => {
                 if self.stopping.is_none() {
                     self.stopping = Some(Stopping::Interrupt);

@@ -11,6 +11,7 @@ use crate::checkpoint::{Checkpoint, Phase};
 use crate::chunk::ChunkSizer;
 use crate::eta::Eta;
 use crate::plan::Flow;
+use crate::signal::Gates;
 use crate::throttle::Throttle;
 
 /// A chunk of the checkpoint's round whose mark was found.

@@ -3,6 +3,7 @@
 mod blocks;
 
 use super::*;
+use crate::signal::{LAG, Reading, Unit};
 use crate::key::{Chunk, Key, KeyRange};
 
 fn key(n: u32) -> Key {
@@ -75,15 +76,9 @@ fn a_throttle_cuts_the_round_short_and_keeps_the_frontier_exact() {
     machine.step(0, Event::Started);
     let plan = chunks(&[Some(10), Some(20), Some(30)]);
     machine.step(1, Event::RoundPlanned { chunks: plan, last: false });
-    let reading = crate::throttle::LagReading {
-        replica: "r".into(),
-        lag_ms: Some(9000),
-        error: String::new(),
-    };
-    machine.step(2, Event::Lag(vec![reading.clone()]));
+    machine.step(2, lagging());
     assert!(machine.step(3, copied(0)).is_empty());
-    let well = crate::throttle::LagReading { lag_ms: Some(0), ..reading };
-    let actions = machine.step(4, Event::Lag(vec![well]));
+    let actions = machine.step(4, lag(0));
     assert!(
         matches!(&actions[..], [Action::PlanRound { after: Some(after), .. }] if *after == key(10))
     );
@@ -185,13 +180,13 @@ fn failure(kind: FailureKind) -> Failure {
     Failure { kind, message: "said the server".into() }
 }
 
+fn lag(lag_ms: u32) -> Event {
+    let value = f64::from(lag_ms);
+    Event::Signals(vec![Reading::new(LAG, "db2:3306", "test", Unit::Ms, value)])
+}
+
 fn lagging() -> Event {
-    let reading = crate::throttle::LagReading {
-        replica: "r".into(),
-        lag_ms: Some(9000),
-        error: String::new(),
-    };
-    Event::Lag(vec![reading])
+    lag(9000)
 }
 
 #[test]
@@ -206,9 +201,7 @@ fn a_resumed_round_is_not_cut_short() {
     let mut machine = Machine::recover(Settings::default(), checkpoint, &seen);
     assert!(machine.step(0, lagging()).is_empty());
     assert!(machine.step(1, Event::Backlog { entries: 1_000_000 }).is_empty(), "no quiet point");
-    let well =
-        crate::throttle::LagReading { replica: "r".into(), lag_ms: Some(0), error: String::new() };
-    assert_eq!(names(&machine.step(2, Event::Lag(vec![well]))), ["CopyChunk", "CopyChunk"]);
+    assert_eq!(names(&machine.step(2, lag(0))), ["CopyChunk", "CopyChunk"]);
 }
 
 #[test]
