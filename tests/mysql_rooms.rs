@@ -49,7 +49,10 @@ async fn begin(db: &TestDb, statement: &str) -> (MySql, Arc<RunSpec>, Grip) {
     let plan = control.plan(&request(db, statement)).await.unwrap();
     let spec = plan.spec.unwrap_or_else(|| panic!("{:?}", plan.findings));
     control.acquire(&spec.schema, &spec.table).await.unwrap();
-    control.create_run(&spec, &Checkpoint::begin()).await.unwrap();
+    control
+        .create_run(&spec, &Checkpoint::begin(), &underpin_dialect::Origin::default())
+        .await
+        .unwrap();
     let grip = control.take_over(&spec.run_id).await.unwrap();
     control.prepare(&spec).await.unwrap();
     (server, Arc::new(spec), grip)

@@ -155,7 +155,7 @@ fn a_new_rule_that_rows_break_is_told_by_the_row() {
             assert!(text.contains("row id=700") && text.contains(says), "{text}");
             let mut control = steps.control().await;
             control.abort(&steps.spec).await.unwrap();
-            underpin_dialect::Store::close_run(&mut control, "r1", "aborted").await.unwrap();
+            underpin_dialect::Store::close_run(&mut control, "r1", "aborted", "").await.unwrap();
             run(&app, &["DROP SCHEMA underpin CASCADE"]).await;
         }
         let left = "SELECT tgname FROM pg_trigger WHERE tgrelid = 't'::regclass";

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::machine::Command;
-use underpin_core::throttle::LagReading;
+use underpin_core::signal::Reading;
 use underpin_dialect::{ChangeLog, Database, ErrorKind, Inspect, Probe, Shadow, Store};
 use underpin_postgres::connect::SessionSettings;
 use underpin_postgres::options::FileSearch;
@@ -33,7 +33,7 @@ fn a_run_is_found_again_and_closed() {
         let mut control = server.control().await.unwrap();
         // Nothing of ours exists yet.
         assert_eq!(control.open_run("public", "t").await.unwrap(), None);
-        assert_eq!(control.runs().await.unwrap(), vec![]);
+        assert_eq!(control.runs(None).await.unwrap(), vec![]);
 
         let steps = with_table(&db).await;
         let stored = control.open_run("public", "t").await.unwrap().unwrap();
@@ -43,13 +43,13 @@ fn a_run_is_found_again_and_closed() {
         let stored = control.open_run("public", "t").await.unwrap().unwrap();
         assert_eq!(Checkpoint::decode(&stored.checkpoint).unwrap(), record);
 
-        let runs = control.runs().await.unwrap();
+        let runs = control.runs(None).await.unwrap();
         assert_eq!(runs.len(), 1);
         assert_eq!((runs[0].table.as_str(), runs[0].state.as_str()), ("public.t", "open"));
         assert!(runs[0].silent_s < 60, "{runs:?}");
-        control.close_run("r1", "aborted").await.unwrap();
+        control.close_run("r1", "aborted", "").await.unwrap();
         assert_eq!(control.open_run("public", "t").await.unwrap(), None);
-        assert_eq!(control.runs().await.unwrap()[0].state, "aborted");
+        assert_eq!(control.runs(None).await.unwrap()[0].state, "aborted");
     });
 }
 
@@ -60,7 +60,7 @@ fn there_is_one_runner_and_its_end_frees_the_table() {
         let mut first = steps.control().await;
         let mut second = steps.control().await;
         first.acquire("public", "t").await.unwrap();
-        assert!(second.runs().await.unwrap()[0].running);
+        assert!(second.runs(None).await.unwrap()[0].running);
         second.acquire("public", "u").await.unwrap();
         let error = second.acquire("public", "t").await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Fenced);
@@ -113,14 +113,22 @@ fn runners_that_begin_at_once_make_one_state() {
         let tasks: Vec<_> = begun
             .into_iter()
             .map(|(mut control, spec)| {
-                tokio::spawn(async move { control.create_run(&spec, &Checkpoint::begin()).await })
+                tokio::spawn(async move {
+                    control
+                        .create_run(
+                            &spec,
+                            &Checkpoint::begin(),
+                            &underpin_dialect::Origin::default(),
+                        )
+                        .await
+                })
             })
             .collect();
         for task in tasks {
             task.await.unwrap().unwrap();
         }
         let mut control = server.control().await.unwrap();
-        assert_eq!(control.runs().await.unwrap().len(), 6);
+        assert_eq!(control.runs(None).await.unwrap().len(), 6);
     });
 }
 
@@ -129,20 +137,22 @@ fn a_request_is_heard_once() {
     on_each(&Flavor::POSTGRES_MATRIX, async |db| {
         let steps = with_table(&db).await;
         let mut probe = steps.server.probe(&steps.spec).await.unwrap();
-        assert_eq!(probe.requested().await.unwrap(), None);
+        assert_eq!(probe.requested().await.unwrap(), vec![]);
         let mut control = steps.control().await;
         for command in [Command::Pause, Command::Abort] {
-            control.request("r1", command).await.unwrap();
-            assert_eq!(probe.requested().await.unwrap(), Some(command));
-            assert_eq!(probe.requested().await.unwrap(), None);
+            control.request("r1", &command, "").await.unwrap();
+            let orders = probe.requested().await.unwrap();
+            let heard: Vec<_> = orders.into_iter().map(|order| order.command).collect();
+            assert_eq!(heard, [command]);
+            assert_eq!(probe.requested().await.unwrap(), vec![]);
         }
         // A sign of life, where the last one is old.
         let client = db.client().await.unwrap();
         run(&client, &["UPDATE underpin.runs SET updated_at = updated_at - interval '1 hour'"])
             .await;
-        assert!(control.runs().await.unwrap()[0].silent_s >= 3600);
-        assert_eq!(probe.requested().await.unwrap(), None);
-        assert!(control.runs().await.unwrap()[0].silent_s < 60);
+        assert!(control.runs(None).await.unwrap()[0].silent_s >= 3600);
+        assert_eq!(probe.requested().await.unwrap(), vec![]);
+        assert!(control.runs(None).await.unwrap()[0].silent_s < 60);
     });
 }
 
@@ -220,11 +230,11 @@ async fn server(url: &str, replicas: &[String]) -> Postgres {
 async fn lag_until(
     probe: &mut impl Probe,
     what: &str,
-    wanted: impl Fn(&LagReading) -> bool,
-) -> LagReading {
+    wanted: impl Fn(&Reading) -> bool,
+) -> Reading {
     let until = Instant::now() + LIMIT;
     loop {
-        let readings = probe.lag().await.unwrap();
+        let readings = probe.signals(&[]).await.unwrap();
         assert_eq!(readings.len(), 1, "{readings:?}");
         if wanted(&readings[0]) {
             return readings[0].clone();
@@ -254,7 +264,7 @@ async fn lag_is_told_from_positions_whoever_is_asked() {
             let mut probe = server.probe(&Arc::new(plan.spec.unwrap())).await.unwrap();
             // Looked at for a while: this long nothing was written, and that is no lag either.
             for _ in 0..25 {
-                lag_until(&mut probe, "no lag at rest", |one| one.lag_ms == Some(0)).await;
+                lag_until(&mut probe, "no lag at rest", |one| one.lag_ms() == Some(0)).await;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
 
@@ -263,30 +273,30 @@ async fn lag_is_told_from_positions_whoever_is_asked() {
             sql::execute(&url, vec![write]).unwrap();
             let stalled = Instant::now();
             // The server's own figure would stand still here.
-            lag_until(&mut probe, "two seconds", |one| one.lag_ms >= Some(2000)).await;
+            lag_until(&mut probe, "two seconds", |one| one.lag_ms() >= Some(2000)).await;
             // It counts from the last look before the write: too much by the pause between two looks.
             assert!(stalled.elapsed() >= Duration::from_millis(1000), "{:?}", stalled.elapsed());
             pair.start_applying().unwrap();
-            lag_until(&mut probe, "caught up", |one| one.lag_ms == Some(0)).await;
+            lag_until(&mut probe, "caught up", |one| one.lag_ms() == Some(0)).await;
 
             // An idle primary makes no lag, however long.
             tokio::time::sleep(Duration::from_millis(1500)).await;
-            let idle = probe.lag().await.unwrap();
-            assert!(idle[0].lag_ms < Some(1000), "{idle:?}");
+            let idle = probe.signals(&[]).await.unwrap();
+            assert!(idle[0].lag_ms() < Some(1000), "{idle:?}");
         }
         let server = server(&url, &[]).await;
         let plan = server.control().await.unwrap().plan(&request(CHANGE)).await.unwrap();
         let mut probe = server.probe(&Arc::new(plan.spec.unwrap())).await.unwrap();
         pair.stop_replica().unwrap();
-        let gone = lag_until(&mut probe, "gone", |one| one.lag_ms.is_none()).await;
+        let gone = lag_until(&mut probe, "gone", |one| one.lag_ms().is_none()).await;
         assert!(gone.error.contains("left the primary's list"), "{gone:?}");
         pair.start_applying().unwrap();
-        lag_until(&mut probe, "back", |one| one.lag_ms.is_some()).await;
+        lag_until(&mut probe, "back", |one| one.lag_ms().is_some()).await;
 
         let off = self::server(&url, &["none".to_owned()]).await;
         let plan = off.control().await.unwrap().plan(&request(CHANGE)).await.unwrap();
         let mut probe = off.probe(&Arc::new(plan.spec.unwrap())).await.unwrap();
-        assert_eq!(probe.lag().await.unwrap(), vec![]);
+        assert_eq!(probe.signals(&[]).await.unwrap(), vec![]);
     }
 }
 
@@ -335,9 +345,9 @@ async fn a_server_that_is_no_replica_is_not_taken_for_one() {
     let server = server(&db.url(), &[url, nobody]).await;
     let plan = server.control().await.unwrap().plan(&request(CHANGE)).await.unwrap();
     let mut probe = server.probe(&Arc::new(plan.spec.unwrap())).await.unwrap();
-    let readings = probe.lag().await.unwrap();
+    let readings = probe.signals(&[]).await.unwrap();
     assert_eq!(readings.len(), 2);
     assert!(readings[0].error.contains("no standby"), "{readings:?}");
     assert!(readings[1].error.contains("refused"), "{readings:?}");
-    assert!(readings.iter().all(|one| one.lag_ms.is_none()));
+    assert!(readings.iter().all(|one| one.lag_ms().is_none()));
 }

@@ -111,7 +111,7 @@ pub(crate) async fn copied(db: &TestDb, table: &str, alter: &str) -> Result<Benc
     let plan = control.plan(&request).await?;
     let spec: Arc<RunSpec> =
         Arc::new(plan.spec.with_context(|| format!("refused: {:?}", plan.findings))?);
-    control.create_run(&spec, &Checkpoint::begin()).await?;
+    control.create_run(&spec, &Checkpoint::begin(), &underpin_dialect::Origin::default()).await?;
     let grip = control.take_over(&spec.run_id).await?;
     control.prepare(&spec).await?;
     let mut worker = server.worker(&spec, &grip).await?;

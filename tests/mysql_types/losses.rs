@@ -145,7 +145,7 @@ async fn found_while_applying(db: &TestDb, flavor: Flavor, case: &Case) -> Resul
     };
     let plan = control.plan(&request).await?;
     let spec = Arc::new(plan.spec.with_context(|| format!("refused: {:?}", plan.findings))?);
-    control.create_run(&spec, &Checkpoint::begin()).await?;
+    control.create_run(&spec, &Checkpoint::begin(), &underpin_dialect::Origin::default()).await?;
     let grip = control.take_over(&spec.run_id).await?;
     control.prepare(&spec).await?;
     let mut worker = server.worker(&spec, &grip).await?;
@@ -164,5 +164,5 @@ async fn found_while_applying(db: &TestDb, flavor: Flavor, case: &Case) -> Resul
     ensure!(error.kind == ErrorKind::DataError, "{error:?}");
     case.ensure_named(flavor, &error.to_string())?;
     control.abort(&spec).await?;
-    Ok(control.close_run(&spec.run_id, "aborted").await?)
+    Ok(control.close_run(&spec.run_id, "aborted", "").await?)
 }

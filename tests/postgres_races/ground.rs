@@ -222,7 +222,10 @@ async fn recorded_at(url: &str) -> Steps {
         Postgres::open(resolved.options, settings, "underpin".into(), replicas).await.unwrap();
     let mut control = server.control().await.unwrap();
     let spec = Arc::new(control.plan(&request(CHANGE)).await.unwrap().spec.unwrap());
-    control.create_run(&spec, &Checkpoint::begin()).await.unwrap();
+    control
+        .create_run(&spec, &Checkpoint::begin(), &underpin_dialect::Origin::default())
+        .await
+        .unwrap();
     let grip = control.take_over(&spec.run_id).await.unwrap();
     Steps { server, spec, grip }
 }

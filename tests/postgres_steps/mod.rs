@@ -86,7 +86,10 @@ impl Steps {
         let plan = control.plan(request).await.unwrap();
         let spec = plan.spec.unwrap_or_else(|| panic!("{:?}", plan.findings));
         control.acquire(&spec.schema, &spec.table).await.unwrap();
-        control.create_run(&spec, &Checkpoint::begin()).await.unwrap();
+        control
+            .create_run(&spec, &Checkpoint::begin(), &underpin_dialect::Origin::default())
+            .await
+            .unwrap();
         let grip = control.take_over(&spec.run_id).await.unwrap();
         Self { server, spec: Arc::new(spec), grip }
     }

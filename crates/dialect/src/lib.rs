@@ -22,9 +22,7 @@ use underpin_core::signal::Reading;
 use underpin_core::statements::StatementStats;
 
 pub use error::{DbError, DbResult, ErrorKind};
-pub use request::{
-    Grip, IndexTiming, Order, Origin, OwnQuery, Request, RunSummary, StoredRun,
-};
+pub use request::{Grip, IndexTiming, Order, Origin, OwnQuery, Request, RunSummary, StoredRun};
 
 /// A database server that can be connected to.
 pub trait Database: Send + Sync + 'static {
@@ -341,10 +339,7 @@ pub trait Probe: Send + 'static {
     ///
     /// # Errors
     /// The connection to the server itself is lost; then none of them is known.
-    fn signals(
-        &mut self,
-        own: &[OwnQuery],
-    ) -> impl Future<Output = DbResult<Vec<Reading>>> + Send;
+    fn signals(&mut self, own: &[OwnQuery]) -> impl Future<Output = DbResult<Vec<Reading>>> + Send;
 
     /// Log entries waiting, roughly.
     fn backlog(&mut self) -> impl Future<Output = DbResult<u64>> + Send;

@@ -93,7 +93,7 @@ async fn try_abort<D: Database>(
     let spec = read_spec(&stored, &format!("{schema}.{table}"))?;
     // Asked before we try for the lock, which may take seconds: a runner near its swap should hear of
     // it. Without a runner nobody takes the request, and it goes with the run.
-    control.request(&spec.run_id, Command::Abort).await?;
+    control.request(&spec.run_id, &Command::Abort, "").await?;
     if !had(control.acquire(schema, table).await)?
         && !await_runner(&mut control, &spec, options).await?
     {
@@ -134,7 +134,7 @@ async fn await_runner<C: Store>(
 
 /// The runner may have come to the swap before our request.
 async fn closed_as<C: Store>(control: &mut C, spec: &RunSpec) -> EngineResult<()> {
-    let runs = control.runs().await?;
+    let runs = control.runs(Some((&spec.schema, &spec.table))).await?;
     let is_done = runs.iter().any(|run| run.run_id == spec.run_id && run.state == "done");
     if is_done { Err(EngineError::TooLate { table: table_of(spec) }) } else { Ok(()) }
 }
@@ -172,7 +172,7 @@ async fn remove<C: Store + Shadow>(
         let rest = Duration::from_millis(500).saturating_mul(attempt);
         sleep(std::cmp::min(rest, LOCK_REST_MAX)).await;
     }
-    control.close_run(&spec.run_id, "aborted").await?;
+    control.close_run(&spec.run_id, "aborted", "").await?;
     reporter.tell(|at_ms| Report::Stopped {
         at_ms,
         ending: StoppedAs::Aborted,

@@ -3,6 +3,7 @@
 
 use tokio::sync::mpsc;
 use underpin_core::machine::Command;
+use underpin_core::signal::Setting;
 
 use crate::probe::Reading;
 
@@ -11,16 +12,20 @@ use crate::probe::Reading;
 pub(crate) struct Wanted {
     is_paused: bool,
     end: Option<Command>,
+    is_swap_asked: bool,
+    settings: Vec<Setting>,
 }
 
 impl Wanted {
     /// Notes a command; true where it is a `Stop` that has been asked for before.
-    pub(crate) fn note(&mut self, command: Command) -> bool {
-        let again = command == Command::Stop && self.end == Some(Command::Stop);
+    pub(crate) fn note(&mut self, command: &Command) -> bool {
+        let again = *command == Command::Stop && self.end == Some(Command::Stop);
         match command {
             Command::Pause => self.is_paused = true,
             Command::Resume => self.is_paused = false,
-            Command::Stop => self.end = self.end.or(Some(Command::Stop)),
+            Command::Swap => self.is_swap_asked = true,
+            Command::Set(setting) => self.settings.push(setting.clone()),
+            Command::Stop => self.end = self.end.take().or(Some(Command::Stop)),
             Command::Abort => self.end = Some(Command::Abort),
         }
         again
@@ -28,7 +33,12 @@ impl Wanted {
 
     /// The commands that a new machine must hear.
     pub(crate) fn replay(&self) -> Vec<Command> {
-        self.is_paused.then_some(Command::Pause).into_iter().chain(self.end).collect()
+        let settings = self.settings.iter().cloned().map(Command::Set);
+        settings
+            .chain(self.is_swap_asked.then_some(Command::Swap))
+            .chain(self.is_paused.then_some(Command::Pause))
+            .chain(self.end.clone())
+            .collect()
     }
 
     /// Whether this program is to stop and leave the run to be resumed.
@@ -38,7 +48,7 @@ impl Wanted {
 }
 
 /// Something that was heard.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Heard {
     /// From this program.
     Command(Command),
@@ -74,10 +84,14 @@ impl Ears {
 
     /// Notes the next command; a reading is thrown away. May be dropped while it waits.
     pub(crate) async fn note_next(&mut self) {
-        if let Heard::Command(command) | Heard::Reading(Reading::Requested(command)) =
-            self.hear().await
-        {
-            self.wanted.note(command);
+        match self.hear().await {
+            Heard::Command(command) => {
+                self.wanted.note(&command);
+            }
+            Heard::Reading(Reading::Requested(order)) => {
+                self.wanted.note(&order.command);
+            }
+            Heard::Reading(_) => {}
         }
     }
 
@@ -87,8 +101,8 @@ impl Ears {
         // The bound is the channel's size: the probe refills it slowly.
         for _ in 0..readings.max_capacity() {
             match readings.try_recv() {
-                Ok(Reading::Requested(command)) => {
-                    self.wanted.note(command);
+                Ok(Reading::Requested(order)) => {
+                    self.wanted.note(&order.command);
                 }
                 Ok(_) => {}
                 Err(_) => return,
@@ -118,26 +132,28 @@ async fn next_reading(readings: &mut Option<mpsc::Receiver<Reading>>) -> Reading
 
 #[cfg(test)]
 mod tests {
+    use underpin_dialect::Order;
+
     use super::*;
 
     #[test]
     fn what_was_asked_for_is_told_to_a_new_machine() {
         let mut wanted = Wanted::default();
         assert!(wanted.replay().is_empty());
-        wanted.note(Command::Pause);
-        assert!(!wanted.note(Command::Stop));
+        wanted.note(&Command::Pause);
+        assert!(!wanted.note(&Command::Stop));
         assert_eq!(wanted.replay(), [Command::Pause, Command::Stop]);
-        wanted.note(Command::Resume);
+        wanted.note(&Command::Resume);
         assert_eq!(wanted.replay(), [Command::Stop]);
     }
 
     #[test]
     fn a_second_stop_is_noticed_and_an_abort_outlives_a_stop() {
         let mut wanted = Wanted::default();
-        wanted.note(Command::Stop);
-        assert!(wanted.note(Command::Stop), "the second one");
-        wanted.note(Command::Abort);
-        assert!(!wanted.note(Command::Stop));
+        wanted.note(&Command::Stop);
+        assert!(wanted.note(&Command::Stop), "the second one");
+        wanted.note(&Command::Abort);
+        assert!(!wanted.note(&Command::Stop));
         assert_eq!(wanted.replay(), [Command::Abort]);
         assert!(!wanted.is_stop());
     }
@@ -148,7 +164,9 @@ mod tests {
         let mut ears = Ears::new(receiver);
         let (readings, listener) = mpsc::channel(4);
         ears.open_to_probe(listener);
-        for reading in [Reading::Backlog(7), Reading::Requested(Command::Abort)] {
+        let order =
+            Order { command: Command::Abort, by: String::new(), at: String::new(), taken_at: None };
+        for reading in [Reading::Backlog(7), Reading::Requested(order)] {
             readings.send(reading).await.unwrap();
         }
         ears.drop_old_readings();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::machine::Observed;
 use underpin_core::plan::RunSpec;
-use underpin_dialect::{Database, Grip, Shadow, Store, StoredRun};
+use underpin_dialect::{Database, Grip, Origin, Shadow, Store, StoredRun};
 
 use crate::error::EngineResult;
 use crate::run::OpenRun;
@@ -96,7 +96,7 @@ async fn enter_by<C: Store + Shadow>(control: &mut C, goal: &Goal) -> EngineResu
         (None, Goal::Known(_)) => return Ok(None),
         (None, Goal::New(spec)) => {
             let checkpoint = Checkpoint::begin();
-            control.create_run(spec, &checkpoint).await?;
+            control.create_run(spec, &checkpoint, &Origin::default()).await?;
             (OpenRun { spec: RunSpec::clone(spec), checkpoint }, true)
         }
     };

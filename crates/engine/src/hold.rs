@@ -141,27 +141,32 @@ impl<D: Database> Hold<'_, D> {
     async fn begin_hold(&mut self, phase: Phase) -> Result<(), Held> {
         self.drive.ears.drop_old_readings();
         let mut backlog = None;
-        let mut lag = None;
+        let mut signals = None;
         let limit = Instant::now() + FIRST_READINGS_WAIT;
-        while lag.is_none() {
+        while signals.is_none() {
             match timeout_at(limit, self.drive.ears.hear()).await {
                 Err(_) => break,
-                Ok(Heard::Command(command) | Heard::Reading(Reading::Requested(command))) => {
-                    self.drive.ears.wanted.note(command);
+                Ok(Heard::Command(command)) => {
+                    self.drive.ears.wanted.note(&command);
+                    break;
+                }
+                Ok(Heard::Reading(Reading::Requested(order))) => {
+                    self.drive.ears.wanted.note(&order.command);
                     break;
                 }
                 Ok(Heard::Reading(Reading::Backlog(entries))) => backlog = Some(entries),
-                Ok(Heard::Reading(Reading::Lag(readings))) => lag = Some(readings),
+                Ok(Heard::Reading(Reading::Signals(readings))) => signals = Some(readings),
             }
         }
         for command in self.drive.ears.wanted.replay() {
             self.step(Event::Command(command)).await?;
         }
         let backlog = backlog.map(|entries| Event::Backlog { entries });
-        let lag = lag.map(Event::Lag);
+        let signals = signals.map(Event::Signals);
         // Each event is decided upon at once: the copy must know the lag before it begins, the swap how
         // much there is to drain.
-        let readings = if phase <= Phase::Indexes { [lag, backlog] } else { [backlog, lag] };
+        let readings =
+            if phase <= Phase::Indexes { [signals, backlog] } else { [backlog, signals] };
         for event in readings.into_iter().flatten() {
             self.step(event).await?;
         }
@@ -169,7 +174,7 @@ impl<D: Database> Hold<'_, D> {
     }
 
     async fn command(&mut self, command: Command) -> Result<(), Held> {
-        if self.drive.ears.wanted.note(command) {
+        if self.drive.ears.wanted.note(&command) {
             // Asked twice to stop: do not wait for what is in flight. It is rolled back, and resumed.
             self.crew.hurry();
         }
@@ -179,10 +184,10 @@ impl<D: Database> Hold<'_, D> {
     async fn reading(&mut self, reading: Reading) -> Result<(), Held> {
         match reading {
             Reading::Backlog(entries) => self.step(Event::Backlog { entries }).await,
-            Reading::Lag(readings) => self.step(Event::Lag(readings)).await,
-            Reading::Requested(command) => {
-                self.drive.ears.wanted.note(command);
-                self.step(Event::Command(command)).await
+            Reading::Signals(readings) => self.step(Event::Signals(readings)).await,
+            Reading::Requested(order) => {
+                self.drive.ears.wanted.note(&order.command);
+                self.step(Event::Command(order.command)).await
             }
         }
     }

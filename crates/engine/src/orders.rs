@@ -95,7 +95,7 @@ impl<C: Control> ControlDesk<C> {
                 return control.save(&self.grip, checkpoint).await.map(|()| Reply::Ordered);
             }
             Order::Close(result) => {
-                return control.close_run(&spec.run_id, result).await.map(|()| Reply::Ordered);
+                return control.close_run(&spec.run_id, result, "").await.map(|()| Reply::Ordered);
             }
             Order::CheckSource(work) => {
                 return control.check_source(spec).await.map(|()| Reply::Checked(work.clone()));

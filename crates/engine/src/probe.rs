@@ -10,10 +10,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use underpin_core::machine::Command;
 use underpin_core::plan::RunSpec;
-use underpin_core::throttle::LagReading;
-use underpin_dialect::{Database, DbError, DbResult, Probe};
+use underpin_core::signal::{self, LAG, Unit};
+use underpin_dialect::{Database, DbError, DbResult, Order, Probe};
 
 /// Time between two rounds of readings.
 const EVERY: Duration = Duration::from_millis(500);
@@ -26,12 +25,12 @@ const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 const ROUND_MAX: Duration = Duration::from_secs(30);
 
 /// Something the probe has read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Reading {
     Backlog(u64),
-    Requested(Command),
+    Requested(Order),
     /// Comes last in each round of readings.
-    Lag(Vec<LagReading>),
+    Signals(Vec<signal::Reading>),
 }
 
 /// Starts the probe. It ends when nobody listens any more.
@@ -57,7 +56,7 @@ async fn watch<D: Database>(db: Arc<D>, spec: Arc<RunSpec>, readings: mpsc::Send
             tracing::debug!(%why, "the probe failed");
             slot = None;
             failures = failures.saturating_add(1);
-            let _ = readings.send(Reading::Lag(vec![unreadable(why)])).await;
+            let _ = readings.send(Reading::Signals(vec![unreadable(&why)])).await;
         } else {
             failures = 0;
         }
@@ -82,11 +81,11 @@ async fn read_round<D: Database>(
     if let Some(entries) = unless_lost(probe.backlog().await)? {
         let _ = readings.send(Reading::Backlog(entries)).await;
     }
-    if let Some(command) = unless_lost(probe.requested().await)?.flatten() {
-        let _ = readings.send(Reading::Requested(command)).await;
+    for order in unless_lost(probe.requested().await)?.unwrap_or_default() {
+        let _ = readings.send(Reading::Requested(order)).await;
     }
-    let lag = probe.lag().await?;
-    let _ = readings.send(Reading::Lag(lag)).await;
+    let signals = probe.signals(&[]).await?;
+    let _ = readings.send(Reading::Signals(signals)).await;
     Ok(())
 }
 
@@ -102,6 +101,6 @@ fn unless_lost<T>(result: Result<T, DbError>) -> DbResult<Option<T>> {
 }
 
 /// A lag that cannot be read counts as infinite, so the copy waits: it fails closed.
-fn unreadable(why: String) -> LagReading {
-    LagReading { replica: "(list of replicas)".to_owned(), lag_ms: None, error: why }
+fn unreadable(why: &str) -> signal::Reading {
+    signal::Reading::unreadable(LAG, "(list of replicas)", "probe", Unit::Ms, why)
 }

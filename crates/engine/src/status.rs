@@ -120,7 +120,7 @@ fn next_for(run: &RunSummary, standing: Standing, checkpoint: Option<&Checkpoint
 /// The database's.
 pub async fn status<D: Database>(db: &D) -> EngineResult<Vec<RunStatus>> {
     let mut control = db.control().await?;
-    Ok(control.runs().await?.iter().map(RunStatus::of).collect())
+    Ok(control.runs(None).await?.iter().map(RunStatus::of).collect())
 }
 
 #[cfg(test)]
@@ -136,7 +136,11 @@ mod tests {
             checkpoint: Checkpoint { phase, ..Checkpoint::begin() }.encode().unwrap(),
             created_at: "2026-01-01 00:00:00".into(),
             updated_at: "2026-01-01 00:00:01".into(),
+            ended_at: None,
             silent_s,
+            origin: String::new(),
+            live: String::new(),
+            record: String::new(),
             running,
         }
     }

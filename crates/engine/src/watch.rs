@@ -8,7 +8,7 @@ use underpin_core::checkpoint::{Checkpoint, Counters, Phase};
 use underpin_core::key::Frontier;
 use underpin_core::machine::{Event, FailureKind, Progress};
 use underpin_core::plan::RunSpec;
-use underpin_core::throttle::LagReading;
+use underpin_core::signal::Reading;
 
 use crate::enter::table_of;
 use crate::report::{Report, StoppedAs, Summary, Verdict};
@@ -68,7 +68,7 @@ impl Watch {
                     attempts: swap_attempts,
                 });
             }
-            Event::Lag(readings) => self.lag(readings),
+            Event::Signals(readings) => self.lag(readings),
             Event::Failed(failure) | Event::ChunkFailed { failure, .. }
                 if failure.kind == FailureKind::Truncated =>
             {
@@ -92,8 +92,8 @@ impl Watch {
         self.reporter.tell(|at_ms| Report::LockTry { at_ms, attempt, why: why.to_owned() });
     }
 
-    fn lag(&mut self, readings: &[LagReading]) {
-        let worst = readings.iter().filter_map(|reading| reading.lag_ms);
+    fn lag(&mut self, readings: &[Reading]) {
+        let worst = readings.iter().filter_map(Reading::lag_ms);
         self.lag_ms_max = worst.fold(self.lag_ms_max, |worst, lag_ms| {
             Some(worst.map_or(lag_ms, |worst| std::cmp::max(worst, lag_ms)))
         });

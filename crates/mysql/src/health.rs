@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use underpin_core::machine::Command;
 use underpin_core::plan::RunSpec;
-use underpin_core::throttle::LagReading;
-use underpin_dialect::{DbError, DbResult, ErrorKind};
+use underpin_core::signal::{LAG, Reading, Unit};
+use underpin_dialect::{DbError, DbResult, ErrorKind, Order, OwnQuery};
 
 use crate::connect::{Session, SessionSettings, connect};
 use crate::database::MySql;
@@ -16,6 +16,9 @@ use crate::store::command_of;
 
 /// Entries beyond which the length of the log is not counted on.
 const BACKLOG_COUNTED_MAX: u64 = 200_000;
+
+/// Where the lag is read.
+const SOURCE: &str = "Seconds_Behind_Source";
 
 /// A replica that is watched.
 #[derive(Debug, Clone)]
@@ -53,22 +56,18 @@ impl Probe {
 }
 
 impl underpin_dialect::Probe for Probe {
-    async fn lag(&mut self) -> DbResult<Vec<LagReading>> {
+    async fn signals(&mut self, _own: &[OwnQuery]) -> DbResult<Vec<Reading>> {
         let mut readings = Vec::new();
         for (replica, session) in &mut self.replicas {
             let reading = match read_lag(replica, session, &self.server.settings).await {
-                Ok(lag_ms) => LagReading {
-                    replica: replica.name.clone(),
-                    lag_ms: Some(lag_ms),
-                    error: String::new(),
-                },
+                Ok(seconds) => {
+                    let lag_ms = f64::from(seconds) * 1000.0;
+                    Reading::new(LAG, &replica.name, SOURCE, Unit::Ms, lag_ms)
+                }
                 Err(error) => {
                     *session = None;
-                    LagReading {
-                        replica: replica.name.clone(),
-                        lag_ms: None,
-                        error: error.server.clone().unwrap_or_else(|| error.to_string()),
-                    }
+                    let why = error.server.clone().unwrap_or_else(|| error.to_string());
+                    Reading::unreadable(LAG, &replica.name, SOURCE, Unit::Ms, &why)
                 }
             };
             readings.push(reading);
@@ -90,7 +89,7 @@ impl underpin_dialect::Probe for Probe {
         }
     }
 
-    async fn requested(&mut self) -> DbResult<Option<Command>> {
+    async fn requested(&mut self) -> DbResult<Vec<Order>> {
         let runs = format!("{}.runs", quote(&self.server.state_schema)?);
         let id = literal(&self.spec.run_id)?;
         let sql = format!("SELECT requested FROM {runs} WHERE run_id = {id}");
@@ -107,8 +106,17 @@ impl underpin_dialect::Probe for Probe {
             word = literal(&word)?
         );
         run(conn, &sql, "giving a sign of life for run", object).await?;
-        Ok(command)
+        Ok(command.map(order).into_iter().collect())
     }
+
+    async fn publish(&mut self, _live: &str) -> DbResult<()> {
+        Ok(())
+    }
+}
+
+/// A request as an order of nobody in particular.
+fn order(command: Command) -> Order {
+    Order { command, by: String::new(), at: String::new(), taken_at: None }
 }
 
 /// The replicas to watch: those the user named, else those the server lists.
@@ -165,7 +173,7 @@ async fn read_lag(
     replica: &Replica,
     kept: &mut Option<Session>,
     settings: &SessionSettings,
-) -> DbResult<u64> {
+) -> DbResult<u32> {
     let unreadable =
         |why: &str| DbError::new(ErrorKind::Other, "reading the lag of", &replica.name).said(why);
     let options = replica.options.as_ref().map_err(|why| unreadable(why))?;
@@ -186,7 +194,7 @@ async fn read_lag(
             .unwrap_or_default()
     };
     let seconds = column(["Seconds_Behind_Source", "Seconds_Behind_Master"]);
-    seconds.parse::<u64>().map(|seconds| seconds * 1000).map_err(|_| {
+    seconds.parse().map_err(|_| {
         let error = [
             column(["Last_SQL_Error", "Last_SQL_Error"]),
             column(["Last_IO_Error", "Last_IO_Error"]),

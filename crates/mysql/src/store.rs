@@ -6,7 +6,9 @@
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::machine::{Command, DoneChunk};
 use underpin_core::plan::RunSpec;
-use underpin_dialect::{DbError, DbResult, ErrorKind, Grip, RunSummary, Store, StoredRun};
+use underpin_dialect::{
+    DbError, DbResult, ErrorKind, Grip, Order, Origin, RunSummary, Store, StoredRun,
+};
 
 use crate::control::Control;
 use crate::query::{cell, define, first, literal, number, quote, rows, run, text};
@@ -88,7 +90,12 @@ impl Store for Control {
         Ok(row.map(|row| StoredRun { spec: text(&row, 0), checkpoint: text(&row, 1) }))
     }
 
-    async fn create_run(&mut self, spec: &RunSpec, checkpoint: &Checkpoint) -> DbResult<()> {
+    async fn create_run(
+        &mut self,
+        spec: &RunSpec,
+        checkpoint: &Checkpoint,
+        _origin: &Origin,
+    ) -> DbResult<()> {
         self.make_state().await?;
         let object = format!("{}.{}", spec.schema, spec.table);
         let spec_json = serde_json::to_string(spec)
@@ -158,7 +165,7 @@ impl Store for Control {
         run(conn, "COMMIT", "saving run", &grip.run_id).await.map(|_| ())
     }
 
-    async fn close_run(&mut self, run_id: &str, result: &str) -> DbResult<()> {
+    async fn close_run(&mut self, run_id: &str, result: &str, _record: &str) -> DbResult<()> {
         let sql = format!(
             "UPDATE {}.runs SET state = {}, ended_at = UTC_TIMESTAMP(6), \
              updated_at = UTC_TIMESTAMP(6), requested = '' WHERE run_id = {}",
@@ -169,24 +176,40 @@ impl Store for Control {
         run(&mut self.session.conn, &sql, "closing run", run_id).await.map(|_| ())
     }
 
-    async fn request(&mut self, run_id: &str, command: Command) -> DbResult<()> {
+    async fn request(&mut self, run_id: &str, command: &Command, _by: &str) -> DbResult<()> {
+        let Some(word) = command_word(command) else {
+            return Err(DbError::new(ErrorKind::Other, "leaving a request for run", run_id)
+                .said("there is no room for it yet"));
+        };
         let sql = format!(
             "UPDATE {}.runs SET requested = {} WHERE run_id = {} AND state = 'open'",
             quote(&self.state_schema)?,
-            literal(command_word(command))?,
+            literal(word)?,
             literal(run_id)?
         );
         run(&mut self.session.conn, &sql, "leaving a request for run", run_id).await.map(|_| ())
     }
 
-    async fn runs(&mut self) -> DbResult<Vec<RunSummary>> {
+    async fn orders(&mut self, _run_id: &str) -> DbResult<Vec<Order>> {
+        Ok(Vec::new())
+    }
+
+    async fn runs(&mut self, of: Option<(&str, &str)>) -> DbResult<Vec<RunSummary>> {
         if !self.state_exists().await? {
             return Ok(Vec::new());
         }
+        let of = match of {
+            Some((schema, table)) => format!(
+                "WHERE schema_name = {} AND table_name = {}",
+                literal(schema)?,
+                literal(table)?
+            ),
+            None => String::new(),
+        };
         let sql = format!(
             "SELECT run_id, schema_name, table_name, state, statement, checkpoint, created_at, \
              updated_at, TIMESTAMPDIFF(SECOND, updated_at, UTC_TIMESTAMP(6)) FROM {}.runs \
-             ORDER BY created_at DESC LIMIT 100",
+             {of} ORDER BY created_at DESC LIMIT 100",
             quote(&self.state_schema)?
         );
         let found = rows(&mut self.session.conn, &sql, "listing runs", "").await?;
@@ -206,6 +229,10 @@ impl Store for Control {
                 created_at: text(row, 6),
                 updated_at: text(row, 7),
                 silent_s: cell::<Option<u64>>(row, 8, "listing runs")?.unwrap_or(0),
+                ended_at: None,
+                origin: String::new(),
+                live: String::new(),
+                record: String::new(),
                 running,
             });
         }
@@ -311,13 +338,14 @@ impl Control {
     }
 }
 
-/// The word by which a request is stored.
-pub(crate) fn command_word(command: Command) -> &'static str {
+/// The word by which a request is stored; `None` where the column has no room for it.
+pub(crate) fn command_word(command: &Command) -> Option<&'static str> {
     match command {
-        Command::Pause => "pause",
-        Command::Resume => "resume",
-        Command::Stop => "stop",
-        Command::Abort => "abort",
+        Command::Pause => Some("pause"),
+        Command::Resume => Some("resume"),
+        Command::Stop => Some("stop"),
+        Command::Abort => Some("abort"),
+        Command::Swap | Command::Set(_) => None,
     }
 }
 
@@ -325,7 +353,7 @@ pub(crate) fn command_word(command: Command) -> &'static str {
 pub(crate) fn command_of(word: &str) -> Option<Command> {
     [Command::Pause, Command::Resume, Command::Stop, Command::Abort]
         .into_iter()
-        .find(|command| command_word(*command) == word)
+        .find(|command| command_word(command) == Some(word))
 }
 
 /// The name of the server-side lock that makes one runner a table. At most 64 characters, so hashed.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use underpin_core::machine::Command;
 use underpin_core::plan::RunSpec;
-use underpin_core::throttle::LagReading;
-use underpin_dialect::{DbResult, ErrorKind};
+use underpin_core::signal::Reading;
+use underpin_dialect::{DbResult, ErrorKind, Order, OwnQuery};
 
 use crate::changelog;
 use crate::connect::Session;
@@ -48,7 +48,7 @@ impl Probe {
 }
 
 impl underpin_dialect::Probe for Probe {
-    async fn lag(&mut self) -> DbResult<Vec<LagReading>> {
+    async fn signals(&mut self, _own: &[OwnQuery]) -> DbResult<Vec<Reading>> {
         self.replicas.read(&self.session).await
     }
 
@@ -61,7 +61,7 @@ impl underpin_dialect::Probe for Probe {
         }
     }
 
-    async fn requested(&mut self) -> DbResult<Option<Command>> {
+    async fn requested(&mut self) -> DbResult<Vec<Order>> {
         let runs = format!("{}.runs", quote(&self.server.state_schema)?);
         let id = literal(&self.spec.run_id)?;
         // The request is taken away by reading it; and a sign of life, at most every few seconds.
@@ -73,10 +73,22 @@ impl underpin_dialect::Probe for Probe {
              WHERE r.run_id = {id} RETURNING asked.requested"
         );
         match first(&self.session, &sql, "reading requests for run", &self.spec.run_id).await {
-            Ok(row) => Ok(row.and_then(|row| command_of(&text(&row, 0)))),
+            Ok(row) => {
+                let command = row.and_then(|row| command_of(&text(&row, 0)));
+                Ok(command.map(order).into_iter().collect())
+            }
             // The runner itself is writing its record: the request will be there at the next look.
-            Err(error) if error.kind == ErrorKind::LockNotHad => Ok(None),
+            Err(error) if error.kind == ErrorKind::LockNotHad => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
+
+    async fn publish(&mut self, _live: &str) -> DbResult<()> {
+        Ok(())
+    }
+}
+
+/// A request as an order of nobody in particular.
+fn order(command: Command) -> Order {
+    Order { command, by: String::new(), at: String::new(), taken_at: None }
 }

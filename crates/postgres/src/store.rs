@@ -10,7 +10,9 @@ use std::collections::HashSet;
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::machine::{Command, DoneChunk};
 use underpin_core::plan::RunSpec;
-use underpin_dialect::{DbError, DbResult, ErrorKind, Grip, RunSummary, Store, StoredRun};
+use underpin_dialect::{
+    DbError, DbResult, ErrorKind, Grip, Order, Origin, RunSummary, Store, StoredRun,
+};
 
 use crate::control::Control;
 use crate::error::{LOCK_NOT_AVAILABLE, has_state};
@@ -97,7 +99,12 @@ impl Store for Control {
         Ok(row.map(|row| StoredRun { spec: text(&row, 0), checkpoint: text(&row, 1) }))
     }
 
-    async fn create_run(&mut self, spec: &RunSpec, checkpoint: &Checkpoint) -> DbResult<()> {
+    async fn create_run(
+        &mut self,
+        spec: &RunSpec,
+        checkpoint: &Checkpoint,
+        _origin: &Origin,
+    ) -> DbResult<()> {
         self.make_state().await?;
         let object = format!("{}.{}", spec.schema, spec.table);
         let spec_json = serde_json::to_string(spec)
@@ -142,7 +149,7 @@ impl Store for Control {
         undo(&self.session, saved).await
     }
 
-    async fn close_run(&mut self, run_id: &str, result: &str) -> DbResult<()> {
+    async fn close_run(&mut self, run_id: &str, result: &str, _record: &str) -> DbResult<()> {
         let sql = format!(
             "UPDATE {}.runs SET state = {}, ended_at = pg_catalog.clock_timestamp(), \
              updated_at = pg_catalog.clock_timestamp(), requested = '' WHERE run_id = {}",
@@ -153,17 +160,25 @@ impl Store for Control {
         run(&self.session, &sql, "closing run", run_id).await.map(drop)
     }
 
-    async fn request(&mut self, run_id: &str, command: Command) -> DbResult<()> {
+    async fn request(&mut self, run_id: &str, command: &Command, _by: &str) -> DbResult<()> {
+        let Some(word) = command_word(command) else {
+            return Err(DbError::new(ErrorKind::Other, "leaving a request for run", run_id)
+                .said("there is no room for it yet"));
+        };
         let sql = format!(
             "UPDATE {}.runs SET requested = {} WHERE run_id = {} AND state = 'open'",
             quote(&self.state_schema)?,
-            literal(command_word(command))?,
+            literal(word)?,
             literal(run_id)?
         );
         run(&self.session, &sql, "leaving a request for run", run_id).await.map(drop)
     }
 
-    async fn runs(&mut self) -> DbResult<Vec<RunSummary>> {
+    async fn orders(&mut self, _run_id: &str) -> DbResult<Vec<Order>> {
+        Ok(Vec::new())
+    }
+
+    async fn runs(&mut self, of: Option<(&str, &str)>) -> DbResult<Vec<RunSummary>> {
         if !self.state_exists().await? {
             return Ok(Vec::new());
         }
@@ -174,12 +189,20 @@ impl Store for Control {
             let key = (u64::from(half(1)?) << 32) | u64::from(half(2)?);
             runners.insert(key.cast_signed());
         }
+        let of = match of {
+            Some((schema, table)) => format!(
+                "WHERE schema_name = {} AND table_name = {}",
+                literal(schema)?,
+                literal(table)?
+            ),
+            None => String::new(),
+        };
         let sql = format!(
             "SELECT run_id, schema_name, table_name, state, statement, checkpoint, \
              pg_catalog.to_char(created_at, {TIME_FORMAT}), \
              pg_catalog.to_char(updated_at, {TIME_FORMAT}), GREATEST(0, pg_catalog.floor(\
              EXTRACT(epoch FROM pg_catalog.clock_timestamp() - updated_at))) \
-             FROM {}.runs ORDER BY created_at DESC LIMIT 100",
+             FROM {}.runs {of} ORDER BY created_at DESC LIMIT 100",
             quote(&self.state_schema)?
         );
         let found = rows(&self.session, &sql, attempted, "").await?;
@@ -195,6 +218,10 @@ impl Store for Control {
                 created_at: text(row, 6),
                 updated_at: text(row, 7),
                 silent_s: cell(row, 8, attempted)?,
+                ended_at: None,
+                origin: String::new(),
+                live: String::new(),
+                record: String::new(),
             })
         };
         found.iter().map(summary).collect()
@@ -316,13 +343,14 @@ fn state_tables_sql(state: &str) -> String {
     )
 }
 
-/// The word by which a request is stored.
-pub(crate) fn command_word(command: Command) -> &'static str {
+/// The word by which a request is stored; `None` where the column has no room for it.
+pub(crate) fn command_word(command: &Command) -> Option<&'static str> {
     match command {
-        Command::Pause => "pause",
-        Command::Resume => "resume",
-        Command::Stop => "stop",
-        Command::Abort => "abort",
+        Command::Pause => Some("pause"),
+        Command::Resume => Some("resume"),
+        Command::Stop => Some("stop"),
+        Command::Abort => Some("abort"),
+        Command::Swap | Command::Set(_) => None,
     }
 }
 
@@ -330,7 +358,7 @@ pub(crate) fn command_word(command: Command) -> &'static str {
 pub(crate) fn command_of(word: &str) -> Option<Command> {
     [Command::Pause, Command::Resume, Command::Stop, Command::Abort]
         .into_iter()
-        .find(|command| command_word(*command) == word)
+        .find(|command| command_word(command) == Some(word))
 }
 
 /// The key of the advisory lock that makes one runner a table. FNV-1a, written out because every
@@ -378,7 +406,7 @@ mod tests {
     #[test]
     fn requests_are_read_as_they_were_written() {
         for command in [Command::Pause, Command::Resume, Command::Stop, Command::Abort] {
-            assert_eq!(command_of(command_word(command)), Some(command));
+            assert_eq!(command_word(&command).and_then(command_of), Some(command));
         }
         assert_eq!(command_of(""), None);
     }

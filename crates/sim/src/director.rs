@@ -32,7 +32,7 @@ async fn direct(ctx: &Ctx) {
             ctx.world().checker.endless(format!("not ended after {start} starts"));
             return;
         }
-        let end = run_once(ctx, first).await;
+        let end = run_once(ctx, first.clone()).await;
         first = match end {
             RunnerEnd::Crashed | RunnerEnd::Lost => {
                 ctx.world().abandon_sessions();
@@ -68,7 +68,7 @@ async fn run_once(ctx: &Ctx, first: Option<Command>) -> RunnerEnd {
 fn judge(ctx: &Ctx, ending: &Ending) {
     let mut world = ctx.world();
     let crate::world::World { checker, db, met, .. } = &mut *world;
-    checker.ended(db, ending, *met);
+    checker.ended(db, ending, met.clone());
 }
 
 /// What people do after such an ending: the command that the next runner is told at once, or `None`

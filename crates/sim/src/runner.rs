@@ -156,13 +156,13 @@ fn probe(ctx: &Ctx) -> Event {
                 world.budget.bad_lag -= 1;
             }
             let lag_ms = match (is_bad, world.dice.percent(50)) {
-                (false, _) => Some(world.dice.below(2_000)),
-                (true, false) => Some(world.dice.between(2_001, 60_000)),
+                (false, _) => u32::try_from(world.dice.below(2_000)).ok(),
+                (true, false) => u32::try_from(world.dice.between(2_001, 60_000)).ok(),
                 (true, true) => None,
             };
             let of = "replica:3306";
             Event::Signals(vec![match lag_ms {
-                Some(lag_ms) => Reading::new(LAG, of, "sim", Unit::Ms, lag_ms),
+                Some(lag_ms) => Reading::new(LAG, of, "sim", Unit::Ms, f64::from(lag_ms)),
                 None => Reading::unreadable(LAG, of, "sim", Unit::Ms, "refused"),
             }])
         }

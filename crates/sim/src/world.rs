@@ -196,7 +196,7 @@ impl World {
         if matches!(command, Command::Stop | Command::Abort) {
             self.met.commanded = match self.met.commanded {
                 Some(Command::Abort) => Some(Command::Abort),
-                _ => Some(command),
+                _ => Some(command.clone()),
             };
         }
         self.tell(Message::Event(Event::Command(command)));

@@ -112,6 +112,7 @@ impl Machine {
             started_over: 0,
             unsaved: false,
             throttle,
+            gates: Gates::default(),
             sizer,
             verify_sizer,
             eta: Eta::default(),

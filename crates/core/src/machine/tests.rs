@@ -3,8 +3,8 @@
 mod blocks;
 
 use super::*;
-use crate::signal::{LAG, Reading, Unit};
 use crate::key::{Chunk, Key, KeyRange};
+use crate::signal::{LAG, Reading, Unit};
 
 fn key(n: u32) -> Key {
     Key(vec![n.to_string()])

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use underpin_core::finding::Finding;
-use underpin_core::throttle::LagReading;
+use underpin_core::signal::{LAG, Reading, Unit};
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use super::clock::{Clock, Position};
@@ -15,6 +15,9 @@ use crate::connect::{ServerIdentity, Session, SessionSettings, connect};
 use crate::database::Postgres;
 use crate::options::{self, ConnectOptions};
 use crate::query::{first, flag, number, rows, text};
+
+/// How the lag is told.
+const SOURCE: &str = "position in the log";
 
 /// The word that switches the watch off.
 const NONE: &str = "none";
@@ -70,7 +73,7 @@ impl Replicas {
     }
 
     /// Reads them all.
-    pub(super) async fn read(&mut self, session: &Session) -> DbResult<Vec<LagReading>> {
+    pub(super) async fn read(&mut self, session: &Session) -> DbResult<Vec<Reading>> {
         let attempted = "reading the primary's position in";
         let row = first(session, "SELECT pg_current_wal_lsn()", attempted, "its log").await?;
         let position = row.as_ref().and_then(|row| Position::parse(&text(row, 0)));
@@ -141,15 +144,16 @@ impl Named {
     }
 }
 
-fn reading(clock: &Clock, name: &str, replayed: Result<Position, String>) -> LagReading {
+fn reading(clock: &Clock, name: &str, replayed: Result<Position, String>) -> Reading {
     let now = Instant::now();
     match replayed {
-        Ok(position) => LagReading {
-            replica: name.to_owned(),
-            lag_ms: Some(clock.lag_ms(now, position)),
-            error: String::new(),
-        },
-        Err(error) => LagReading { replica: name.to_owned(), lag_ms: None, error },
+        Ok(position) => {
+            // No lag is as long as an `f64` is exact: nine million million seconds.
+            #[allow(clippy::cast_precision_loss)]
+            let lag_ms = clock.lag_ms(now, position) as f64;
+            Reading::new(LAG, name, SOURCE, Unit::Ms, lag_ms)
+        }
+        Err(error) => Reading::unreadable(LAG, name, SOURCE, Unit::Ms, &error),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::db::{Db, Object, RETIRED, SHADOW};
 use crate::report::Invariant;
 
 /// What the ended program had met.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Circumstances {
     /// The last stop or abort that it was told.
     pub(crate) commanded: Option<Command>,
