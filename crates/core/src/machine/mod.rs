@@ -24,7 +24,7 @@ pub use recover::{DoneChunk, Observed, SwapState};
 
 use crate::checkpoint::{Checkpoint, Counters, Phase};
 use crate::chunk::ChunkSizer;
-use crate::eta::Eta;
+use crate::eta::{Estimate, Eta};
 use crate::key::Frontier;
 use crate::plan::Flow;
 use crate::signal::Gates;
@@ -227,6 +227,11 @@ impl Machine {
             lag_ms: self.throttle.worst_lag_ms(),
             waiting: self.waiting(now_ms),
         }
+    }
+
+    /// The time that copying `rows_left` more rows takes; `None` while nothing is known.
+    pub fn time_left(&self, now_ms: u64, rows_left: u64) -> Option<Estimate> {
+        self.eta.left(now_ms, rows_left)
     }
 
     /// Whether nothing is in flight.
