@@ -20,3 +20,4 @@ pub mod schema;
 pub mod signal;
 pub mod statements;
 pub mod throttle;
+pub mod window;
