@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, Phase};
 use crate::chunk::ChunkSizer;
 use crate::eta::Eta;
 use crate::plan::Flow;
-use crate::signal::Gates;
+use crate::signal::{Gates, Setting};
 use crate::throttle::Throttle;
 
 /// A chunk of the checkpoint's round whose mark was found.
@@ -88,7 +88,8 @@ impl Machine {
             settings.verify_rows_max,
             settings.chunk_ms_target,
         );
-        let throttle = Throttle::new(settings.lag_ms_max, settings.replicas_known);
+        let mut throttle = Throttle::new(&[], settings.replicas_known, settings.workers);
+        throttle.set(&Setting::MaxLag(settings.lag_ms_max));
         // While nobody was here the log may have grown long: it is brought near empty again first.
         let phase = match checkpoint.phase {
             Phase::Swap => Phase::CatchUp,

@@ -1,0 +1,221 @@
+//! The throttle by cases. The control law on simulated replicas: `underpin-sim`, `plants`.
+
+use super::*;
+use crate::signal::{DISK_FREE, RUNNING, Unit};
+
+fn lag(of: &str, lag_ms: f64) -> Reading {
+    Reading::new(LAG, of, "test", Unit::Ms, lag_ms)
+}
+
+fn lagless() -> Throttle {
+    let mut throttle = Throttle::new(&[], true, 4);
+    throttle.set(&Setting::MaxLag(2000));
+    throttle
+}
+
+fn max_load(name: &str, value: f64) -> Throttle {
+    let limit = Limit { name: name.into(), pause_at: Some(value), abort_at: None };
+    Throttle::new(&[limit], false, 4)
+}
+
+#[test]
+fn stops_at_the_limit_and_says_why_and_since_when() {
+    let mut throttle = lagless();
+    throttle.read(0, vec![lag("db2:3306", 1990.0)]);
+    assert_eq!(throttle.pause(0), None);
+    throttle.read(500, vec![lag("db2:3306", 2600.0), lag("db3:3306", 3140.0)]);
+    throttle.read(1000, vec![lag("db2:3306", 2600.0), lag("db3:3306", 3140.0)]);
+    let reason = "replica db3:3306 lags 3.1 s (limit 2 s)".to_owned();
+    let pause = Pause { kind: LAG.to_owned(), reason, since_ms: 500 };
+    assert_eq!(pause.said(2600), "paused 2 s: replica db3:3306 lags 3.1 s (limit 2 s)");
+    assert_eq!(throttle.pause(1200), Some(pause));
+    assert!(!throttle.may_begin(1200, 10));
+    assert_eq!(throttle.worst_now(LAG), Some(3140.0));
+}
+
+#[test]
+fn goes_on_well_below_the_limit_or_after_a_while_below_it() {
+    let mut throttle = lagless();
+    throttle.read(0, vec![lag("a", 2100.0)]);
+    throttle.read(500, vec![lag("a", 1900.0)]);
+    assert!(throttle.pause(500).is_some_and(|pause| pause.reason.contains("just below")));
+    throttle.read(1000, vec![lag("a", 1500.0)]);
+    assert_eq!(throttle.pause(1000), None);
+    throttle.read(1500, vec![lag("a", 2100.0)]);
+    for now_ms in (2000..12_000).step_by(500) {
+        throttle.read(now_ms, vec![lag("a", 1800.0)]);
+        assert!(throttle.pause(now_ms).is_some(), "{now_ms}");
+    }
+    throttle.read(12_000, vec![lag("a", 1800.0)]);
+    assert_eq!(throttle.pause(12_000), None);
+}
+
+#[test]
+fn a_replica_that_cannot_be_read_is_the_worst() {
+    let mut throttle = lagless();
+    let dead = Reading::unreadable(LAG, "db3", "test", Unit::Ms, "refused");
+    throttle.read(0, vec![lag("db2", 9000.0), dead]);
+    assert_eq!(throttle.reason(0).as_deref(), Some("replica db3 cannot be read: refused"));
+    assert_eq!((throttle.worst_now(LAG), throttle.worst_lag_ms()), (None, None));
+    assert_eq!(throttle.worst_seen(LAG), Some(9000.0));
+}
+
+#[test]
+fn silence_fails_closed_for_all_signals_and_for_one() {
+    let mut throttle = lagless();
+    assert!(throttle.pause(0).is_some(), "replicas are known and were not read yet");
+    throttle.read(0, vec![lag("a", 0.0), lag("b", 0.0)]);
+    assert_eq!(throttle.pause(STALE_AFTER_MS), None);
+    let pause = throttle.pause(STALE_AFTER_MS + 1500).unwrap();
+    assert_eq!(pause.since_ms, STALE_AFTER_MS);
+    for now_ms in (0..=6000).step_by(500) {
+        throttle.read(now_ms, vec![lag("a", 0.0)]);
+    }
+    assert_eq!(throttle.reason(6000).as_deref(), Some("no reading of replica b for 6 s"));
+    let paused = throttle.time_paused(6000);
+    assert_eq!(paused, [("lag of b".to_owned(), 1000)]);
+}
+
+#[test]
+fn a_reading_that_was_old_already_is_as_old_as_it_is() {
+    let mut throttle = lagless();
+    throttle.read(10_000, vec![Reading { age_ms: 4000, ..lag("a", 0.0) }]);
+    assert_eq!(throttle.pause(10_900), None);
+    assert!(throttle.pause(11_500).is_some());
+}
+
+#[test]
+fn without_replicas_and_limits_there_is_nothing_to_wait_for() {
+    let mut throttle = Throttle::new(&[], false, 4);
+    throttle.set(&Setting::MaxLag(2000));
+    assert_eq!(throttle.pause(99_999), None);
+    throttle.read(0, vec![Reading::new(RUNNING, "", "test", Unit::Count, 9999.0)]);
+    assert!(throttle.may_begin(99_999, 1_000_000));
+    assert_eq!((throttle.workers(), throttle.chunk_rows_max()), (4, None));
+}
+
+#[test]
+fn a_limit_on_what_nobody_reads_stops_and_its_removal_lets_go() {
+    let mut throttle = max_load("mine", 5.0);
+    throttle.read(0, vec![]);
+    assert!(throttle.reason(0).is_some_and(|why| why.contains("mine has a limit")));
+    throttle.set(&Setting::MaxLoad("mine".into(), None));
+    assert_eq!(throttle.pause(0), None);
+}
+
+#[test]
+fn of_free_disk_less_is_worse() {
+    let mut throttle = max_load(DISK_FREE, 5e9);
+    let free = |bytes| vec![Reading::new(DISK_FREE, "", "test", Unit::Bytes, bytes)];
+    throttle.read(0, free(6e9));
+    assert_eq!(throttle.pause(0), None);
+    throttle.read(500, free(4.5e9));
+    assert_eq!(throttle.reason(500).as_deref(), Some("disk-free is 4.5 GB (at least 5 GB)"));
+    throttle.read(1000, free(6e9));
+    assert!(throttle.pause(1000).is_some());
+    throttle.read(1500, free(7e9));
+    assert_eq!(throttle.pause(1500), None);
+    assert_eq!(throttle.worst_seen(DISK_FREE), Some(4.5e9));
+}
+
+#[test]
+fn a_changed_limit_counts_at_once() {
+    let mut throttle = lagless();
+    throttle.read(0, vec![lag("a", 3000.0)]);
+    throttle.set(&Setting::MaxLag(5000));
+    assert_eq!(throttle.pause(100), None);
+    throttle.set(&Setting::MaxLag(1000));
+    assert!(throttle.pause(200).is_some());
+}
+
+#[test]
+fn critical_load_aborts_when_it_stands_and_silence_never_does() {
+    let limit = Limit { name: RUNNING.into(), pause_at: Some(50.0), abort_at: Some(100.0) };
+    let mut throttle = Throttle::new(&[limit], false, 4);
+    let running = |count| vec![Reading::new(RUNNING, "", "test", Unit::Count, count)];
+    throttle.read(0, running(150.0));
+    assert_eq!(throttle.critical(500), None);
+    throttle.read(1000, running(120.0));
+    assert_eq!(throttle.critical(1000).as_deref(), Some("running is 120 (critical: 100)"));
+    throttle.read(1500, running(60.0));
+    assert_eq!(throttle.critical(1500), None);
+    let dead = Reading::unreadable(RUNNING, "", "test", Unit::Count, "denied");
+    throttle.read(2000, vec![dead]);
+    assert_eq!(throttle.critical(99_000), None);
+    assert!(throttle.pause(2000).is_some());
+}
+
+/// Begins chunks of `rows` rows whenever that is allowed, each of which takes `took_ms`; the rows begun.
+fn play(throttle: &mut Throttle, until_ms: u64, rows: u64, took_ms: u64) -> u64 {
+    let mut ends: Vec<u64> = Vec::new();
+    let mut in_all = 0;
+    for now_ms in (0..until_ms).step_by(10) {
+        ends.retain(|end_ms| {
+            let ended = *end_ms <= now_ms;
+            if ended {
+                throttle.note_written(now_ms, rows, rows * 100);
+            }
+            !ended
+        });
+        let workers = usize::try_from(throttle.workers()).unwrap();
+        while ends.len() < workers && throttle.may_begin(now_ms, rows) {
+            ends.push(now_ms + took_ms);
+            in_all += rows;
+        }
+    }
+    in_all
+}
+
+fn near(value: u64, wanted: u64) -> bool {
+    value.abs_diff(wanted) * 20 <= wanted
+}
+
+#[test]
+fn a_rate_in_rows_or_bytes_is_kept_to() {
+    let mut throttle = Throttle::new(&[], false, 4);
+    throttle.set(&Setting::RowsPerS(Some(5000)));
+    let rows = play(&mut throttle, 100_000, 2000, 100);
+    assert!(near(rows, 500_000), "{rows}");
+    let mut throttle = Throttle::new(&[], false, 4);
+    throttle.set(&Setting::BytesPerS(Some(100_000)));
+    let rows = play(&mut throttle, 100_000, 200, 100);
+    assert!(near(rows, 100_000), "{rows}");
+}
+
+#[test]
+fn no_burst_above_a_seconds_worth_is_saved_up() {
+    let mut throttle = Throttle::new(&[], false, 4);
+    throttle.set(&Setting::RowsPerS(Some(1000)));
+    let mut begun = 0;
+    for _ in 0..100 {
+        if throttle.may_begin(60_000, 100) {
+            begun += 1;
+        }
+    }
+    assert!((10..=11).contains(&begun), "{begun}");
+    assert!(throttle.ready_at_ms(60_000) > 60_000);
+}
+
+#[test]
+fn nice_spends_its_share_of_the_time_at_work() {
+    let full = play(&mut Throttle::new(&[], false, 4), 60_000, 100, 300);
+    let mut throttle = Throttle::new(&[], false, 4);
+    throttle.set(&Setting::WorkShare(250));
+    let quarter = play(&mut throttle, 60_000, 100, 300);
+    assert!(near(quarter, full / 4), "{quarter} of {full}");
+}
+
+#[test]
+fn a_slow_pace_needs_fewer_workers_and_smaller_chunks() {
+    let mut throttle = Throttle::new(&[], false, 4);
+    play(&mut throttle, 5000, 1000, 100); // 10,000 rows a second and worker
+    assert_eq!(throttle.workers(), 4);
+    throttle.set(&Setting::RowsPerS(Some(4000)));
+    assert_eq!((throttle.workers(), throttle.chunk_rows_max()), (1, Some(1000)));
+    throttle.set(&Setting::RowsPerS(Some(20_000)));
+    assert_eq!(throttle.workers(), 3);
+    throttle.set(&Setting::Workers(2));
+    assert_eq!(throttle.workers(), 2);
+    throttle.set(&Setting::Workers(99));
+    assert_eq!(throttle.workers(), 3, "never more than the run began with");
+}
