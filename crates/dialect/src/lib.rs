@@ -22,7 +22,9 @@ use underpin_core::signal::Reading;
 use underpin_core::statements::StatementStats;
 
 pub use error::{DbError, DbResult, ErrorKind};
-pub use request::{Grip, IndexTiming, Order, Origin, OwnQuery, Request, RunSummary, StoredRun};
+pub use request::{
+    Given, Grip, IndexTiming, Order, Origin, OwnQuery, Request, RunSummary, StoredRun,
+};
 
 /// A database server that can be connected to.
 pub trait Database: Send + Sync + 'static {
@@ -89,6 +91,17 @@ pub trait Inspect {
         schema: &str,
         table: &str,
     ) -> impl Future<Output = DbResult<Option<Vec<StatementStats>>>> + Send {
+        let _ = (schema, table);
+        std::future::ready(Ok(None))
+    }
+
+    /// A short hash of the table's definition as the catalogue shows it, to tell by and by whether it is
+    /// still the same; `None` where this dialect makes none.
+    fn fingerprint(
+        &mut self,
+        schema: &str,
+        table: &str,
+    ) -> impl Future<Output = DbResult<Option<String>>> + Send {
         let _ = (schema, table);
         std::future::ready(Ok(None))
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use underpin_core::alter::Alter;
 use underpin_core::machine::Command;
 use underpin_core::plan::Capture;
+use underpin_core::statements::StatementStats;
 
 /// When secondary indexes are filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,8 +88,17 @@ pub struct RunSummary {
     pub running: bool,
 }
 
-/// Who began a run, and why.
+/// An option as it was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Its name, as `max-lag`.
+    pub name: String,
+    /// Its value as it was written, without passwords; empty for a flag.
+    pub value: String,
+}
+
+/// Who began a run, why and how, and what the server's statistics said before it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Origin {
     /// The person, as `user@machine`, as far as the program can tell.
@@ -101,6 +111,14 @@ pub struct Origin {
     pub ticket: String,
     /// Who approved of it.
     pub approved_by: String,
+    /// The options that were given.
+    pub options: Vec<Given>,
+    /// The server, as "MySQL 9.7.0 at 127.0.0.1:3306".
+    pub server: String,
+    /// The table's definition when the run began, as [`crate::Inspect::fingerprint`] tells it.
+    pub fingerprint: Option<String>,
+    /// The server's counters of the table's statements when the run began; `None` where it keeps none.
+    pub before: Option<Vec<StatementStats>>,
 }
 
 /// An order to a run, as it is kept.
