@@ -2,9 +2,12 @@
 //!
 //! Owns the record and its encoding. Where it is stored is the dialect's business.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::key::{Frontier, Round};
+use crate::times::Times;
 
 /// The version this program writes. A reader refuses versions that it does not know.
 const VERSION: u32 = 1;
@@ -75,6 +78,15 @@ pub struct Counters {
     pub keys_repaired: u64,
     /// Swaps tried.
     pub swap_attempts: u64,
+    /// Milliseconds of waiting by the kind of reason ([`crate::throttle::Pause`]).
+    #[serde(default)]
+    pub paused_ms: BTreeMap<String, u64>,
+    /// How long chunks took.
+    #[serde(default)]
+    pub chunk_times: Times,
+    /// Worst lag of a replica that was read, in milliseconds; `None` where none was.
+    #[serde(default)]
+    pub lag_ms_worst: Option<u64>,
 }
 
 /// The durable state of a run.
@@ -93,6 +105,9 @@ pub struct Checkpoint {
     /// An abort has begun: parts of the run may be gone, so the only way is on with the abort.
     #[serde(default)]
     pub aborting: bool,
+    /// Why it was begun, where nobody asked for it.
+    #[serde(default)]
+    pub abort_why: Option<String>,
     /// Counters, exact up to the begin of `round`.
     pub counters: Counters,
 }
@@ -107,6 +122,7 @@ impl Checkpoint {
             round_next: 1,
             verified: Frontier::Start,
             aborting: false,
+            abort_why: None,
             counters: Counters::default(),
         }
     }

@@ -25,6 +25,11 @@ impl ChunkSizer {
         Self { rows, rows_min, rows_max, target_ms: std::cmp::max(target_ms, 1), proposal: None }
     }
 
+    /// Changes how long a chunk should take.
+    pub fn set_target_ms(&mut self, target_ms: u64) {
+        self.target_ms = std::cmp::max(target_ms, 1);
+    }
+
     /// Tells that a chunk of `rows` rows took `took_ms`. Chunks without rows teach nothing.
     pub fn feedback(&mut self, rows: u64, took_ms: u64) {
         if rows == 0 {

@@ -20,4 +20,5 @@ pub mod schema;
 pub mod signal;
 pub mod statements;
 pub mod throttle;
+pub mod times;
 pub mod window;

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The name of the signal that tells how far a replica is behind, in milliseconds.
 pub const LAG: &str = "lag";
+/// The same in bytes of the log.
+pub const LAG_BYTES: &str = "lag-bytes";
 /// How long our own small durable write took, in milliseconds.
 pub const WRITE_LATENCY: &str = "write-latency";
 /// Statements that run just now: `Threads_running`, active backends. Our own are not counted.
@@ -20,6 +22,9 @@ pub const HISTORY: &str = "history";
 pub const CHECKPOINT: &str = "checkpoint";
 /// Bytes of log kept back for the slowest replication slot.
 pub const SLOT_BYTES: &str = "slot-bytes";
+/// The same in thousandths of what is kept for a slot at most, beyond which the slot is given up; only where
+/// the server has such a bound.
+pub const SLOT_SHARE: &str = "slot-share";
 /// Log segments that wait to be archived.
 pub const ARCHIVE: &str = "archive";
 /// Free bytes of the disk, where the server tells. Less is worse.
@@ -46,7 +51,7 @@ pub struct Reading {
     pub name: String,
     /// Whose it is, as `db2:3306`; empty for the server that is changed.
     pub of: String,
-    /// How it was read, as "heartbeat", "Seconds_Behind_Source", "query".
+    /// How it was read, as "heartbeat", `Seconds_Behind_Source`, "query".
     pub source: String,
     /// What the number means.
     pub unit: Unit,

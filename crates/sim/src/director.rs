@@ -78,7 +78,7 @@ fn next_start(ctx: &Ctx, ending: &Ending, may_begin_again: &mut bool) -> Option<
     match ending {
         Ending::Done { .. } => None,
         Ending::Interrupted => Some(None),
-        Ending::Aborted => {
+        Ending::Aborted { .. } => {
             world.counts.aborts += 1;
             world.db.clear_store();
             world.met = Circumstances::default();

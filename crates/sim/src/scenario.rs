@@ -192,6 +192,7 @@ fn settings(dice: &mut Dice) -> Settings {
         replicas_known: dice.percent(40),
         swap_budget_ms: dice.between(5, 200),
         lock_patience_ms: dice.between(10_000, 600_000),
+        ..Settings::default()
     }
 }
 

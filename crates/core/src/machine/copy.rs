@@ -1,15 +1,17 @@
 //! The copy phase, the application of the log between rounds, settling, indexes and catching up.
 
-use super::{Action, Applied, Busy, Failure, FailureKind, Machine, ROLLED_BACK_MAX, RoundState};
+use super::{
+    Action, Applied, Busy, Deed, Failure, FailureKind, Machine, ROLLED_BACK_MAX, RoundState,
+};
 use crate::checkpoint::Phase;
 use crate::key::{Chunk, Frontier, Round};
 use crate::plan::Flow;
 
 impl Machine {
     pub(super) fn decide_copy(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
-        let holding = self.paused || self.throttle.reason(now_ms).is_some();
+        let is_held = self.held(now_ms, Deed::Heavy).is_some();
         if self.round.is_some() {
-            self.drive_copy_round(holding, actions);
+            self.drive_copy_round(now_ms, is_held, actions);
         }
         if self.round.is_some() || self.busy.is_some() {
             return;
@@ -23,12 +25,14 @@ impl Machine {
             });
             self.save_if_needed(actions);
             self.decide(now_ms, actions);
-        } else if self.may_apply_while_copying() && self.apply_due(now_ms) && !self.paused {
+        } else if self.may_apply_while_copying() && self.apply_due(now_ms) {
             self.begin_apply(actions);
-        } else if !holding {
+        } else if !is_held {
+            let chunk_rows = self.sizer.rows();
+            self.chunk_rows = self.bounded_rows(chunk_rows);
             let action = Action::PlanRound {
                 after: self.frontier.lower_bound().cloned(),
-                chunk_rows: self.sizer.rows(),
+                chunk_rows: self.chunk_rows,
                 chunks_max: self
                     .settings
                     .workers
@@ -39,19 +43,21 @@ impl Machine {
     }
 
     /// Begins chunks of the running round; ends the round when its last chunk has committed.
-    fn drive_copy_round(&mut self, holding: bool, actions: &mut Vec<Action>) {
+    fn drive_copy_round(&mut self, now_ms: u64, is_held: bool, actions: &mut Vec<Action>) {
         // A new plan must be durable before its first chunk begins: the marks of its chunks mean
         // nothing without it.
         self.save_if_needed(actions);
-        let workers = self.settings.workers;
+        let log_is_too_long = self.log_is_too_long();
         let Some(round) = self.round.as_mut() else { return };
-        if holding && !round.cut_short() && !round.is_complete() {
+        let number = round.plan().number;
+        // A resumed round cannot be cut: it waits, until the log must be applied, and so it must end.
+        if is_held && !round.cut_short() && !round.is_complete() && !log_is_too_long {
             return;
         }
-        let number = round.plan().number;
-        while let Some(chunk) = round.take_next(workers) {
+        self.begin_chunks(now_ms, is_held, |chunk| {
             actions.push(Action::CopyChunk { round: number, chunk });
-        }
+        });
+        let Some(round) = self.round.as_mut() else { return };
         if let Some(index) = round.next_again() {
             let frontier = round.plan().end();
             if let Some(chunk) = round.chunk(index).cloned() {
@@ -61,6 +67,33 @@ impl Machine {
         } else if round.is_complete() {
             self.end_copy_round();
         }
+    }
+
+    /// Begins as many chunks of the round as may run side by side. `is_held`: what is left of the round
+    /// is to be brought to its end, whatever the throttle says.
+    pub(super) fn begin_chunks(&mut self, now_ms: u64, is_held: bool, mut go: impl FnMut(Chunk)) {
+        let workers = if is_held { 1 } else { self.workers() };
+        let rows = if self.phase == Phase::Verify { self.range_rows } else { self.chunk_rows };
+        let apply_is_due = self.apply_due(now_ms);
+        let Some(round) = self.round.as_mut() else { return };
+        while round.has_next(workers) {
+            if !is_held && !self.throttle.may_begin(now_ms, rows) {
+                // A slow pace must not keep the log from being applied.
+                if apply_is_due {
+                    round.cut_short();
+                }
+                return;
+            }
+            if let Some(chunk) = round.take_next(!is_held) {
+                go(chunk);
+            }
+        }
+    }
+
+    /// Rows of a chunk, under a rate: few enough for it to be smooth.
+    pub(super) fn bounded_rows(&self, rows: u64) -> u64 {
+        let bound = self.throttle.chunk_rows_max().unwrap_or(u64::MAX);
+        std::cmp::min(rows, std::cmp::max(bound, self.settings.chunk_rows_min))
     }
 
     pub(super) fn end_copy_round(&mut self) {
@@ -105,9 +138,10 @@ impl Machine {
                 round.finish_again(index);
             }
             self.counters.chunks_redone += 1;
-        } else if !self.leave_flight(index) {
+        } else if !self.leave_flight(now_ms, index, rows) {
             return;
         }
+        self.counters.chunk_times.note(took_ms);
         if let Some(round) = &mut self.round {
             round.set_done(index, rows);
             let in_all = self.counters.rows_copied + round.rows_done();
@@ -122,14 +156,14 @@ impl Machine {
 
     /// A unique value met a row whose own change is still pending, or a real duplicate. Which, the
     /// second try tells: it takes everything pending along, in one snapshot.
-    pub(super) fn chunk_clashed(&mut self, index: u32) {
+    pub(super) fn chunk_clashed(&mut self, now_ms: u64, index: u32) {
         if self.busy == Some(Busy::Redoing(index)) {
             self.busy = None;
             self.unexpected("ChunkClashed although everything pending was taken along");
         } else if self.settings.flow == Flow::Blocks {
-            self.leave_flight(index);
+            self.leave_flight(now_ms, index, 0);
             self.unexpected("ChunkClashed although the shadow has no index");
-        } else if self.leave_flight(index)
+        } else if self.leave_flight(now_ms, index, 0)
             && let Some(round) = &mut self.round
         {
             round.set_again(index);
@@ -145,7 +179,7 @@ impl Machine {
             self.give_up_if(self.apply_retries, why);
             return;
         }
-        if !self.leave_flight(index) {
+        if !self.leave_flight(now_ms, index, 0) {
             return;
         }
         let times = self.round.as_mut().map_or(0, |round| round.set_rolled_back(index));
@@ -153,25 +187,25 @@ impl Machine {
         self.give_up_if(times, why);
     }
 
-    /// Takes a chunk out of flight; an unknown one is an internal fault.
-    pub(super) fn leave_flight(&mut self, index: u32) -> bool {
+    /// Takes a chunk that wrote `rows`, or a range, out of flight; an unknown one is an internal fault.
+    pub(super) fn leave_flight(&mut self, now_ms: u64, index: u32, rows: u64) -> bool {
         if matches!(self.busy, Some(Busy::Redoing(busy) | Busy::Rechecking(busy)) if busy == index)
         {
             self.busy = None;
             return true;
         }
-        let known = self.round.as_mut().is_some_and(|round| round.leave_flight(index));
-        if !known {
+        let Some(is_reserved) = self.round.as_mut().and_then(|round| round.leave_flight(index))
+        else {
             self.unexpected("of a chunk that is not in flight");
+            return false;
+        };
+        if is_reserved && self.phase == Phase::Verify {
+            self.throttle.note_read(now_ms);
+        } else if is_reserved {
+            let bytes = rows.saturating_mul(self.settings.row_bytes);
+            self.throttle.note_written(now_ms, rows, bytes);
         }
-        known
-    }
-
-    /// Whether the log is long or old enough to be applied.
-    pub(super) fn apply_due(&self, now_ms: u64) -> bool {
-        let age_ms = now_ms.saturating_sub(self.applied_at_ms);
-        self.backlog >= self.settings.apply_entries_high
-            || (self.backlog > 0 && age_ms >= self.settings.apply_age_ms)
+        true
     }
 
     pub(super) fn begin_apply(&mut self, actions: &mut Vec<Action>) {
@@ -224,14 +258,17 @@ impl Machine {
     }
 
     pub(super) fn decide_settle(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
-        if self.throttle.reason(now_ms).is_none() {
+        if self.held(now_ms, Deed::Heavy).is_none() {
             self.save_if_needed(actions);
             self.begin(Busy::Settling, Action::Settle, actions);
         }
     }
 
     pub(super) fn decide_indexes(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
-        if self.throttle.reason(now_ms).is_some() {
+        if self.held(now_ms, Deed::Heavy).is_some() {
+            if self.may_apply_while_copying() && self.apply_due(now_ms) {
+                self.begin_apply(actions);
+            }
             return;
         }
         self.save_if_needed(actions);
@@ -251,7 +288,7 @@ impl Machine {
             self.enter(if self.settings.verify { Phase::Verify } else { Phase::Swap });
             self.save_if_needed(actions);
             self.decide(now_ms, actions);
-        } else {
+        } else if self.held(now_ms, Deed::Apply).is_none() {
             self.begin_apply(actions);
         }
     }

@@ -283,8 +283,11 @@ pub enum Ending {
     },
     /// Stopped on request; the same command goes on.
     Interrupted,
-    /// Ended on request; nothing of the run is left.
-    Aborted,
+    /// Ended before the swap; nothing of the run is left.
+    Aborted {
+        /// Which signal was beyond what may be borne; `None` where somebody asked for it.
+        why: Option<String>,
+    },
     /// It cannot go on; the source is untouched.
     Failed(Failure),
 }

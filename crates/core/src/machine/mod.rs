@@ -13,89 +13,27 @@
 
 mod copy;
 mod event;
+mod holds;
+mod orders;
 mod over;
 mod recover;
 mod round;
+mod settings;
 mod swap;
 mod verify;
 
 pub use event::{Action, Applied, Command, Ending, Event, Failure, FailureKind};
 pub use recover::{DoneChunk, Observed, SwapState};
+pub use settings::Settings;
 
 use crate::checkpoint::{Checkpoint, Counters, Phase};
 use crate::chunk::ChunkSizer;
 use crate::eta::{Estimate, Eta};
 use crate::key::Frontier;
-use crate::plan::Flow;
-use crate::signal::Gates;
-use crate::throttle::Throttle;
+use crate::signal::{Gates, LAG, Limit, Reading};
+use crate::throttle::{Pause, Throttle};
+use holds::Deed;
 use round::RoundState;
-
-/// Limits and targets of a run. All of them have defaults that suit most tables.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// In which order the run goes through its phases.
-    pub flow: Flow,
-    /// Chunks copied side by side.
-    pub workers: u32,
-    /// How long a chunk should take, in milliseconds.
-    pub chunk_ms_target: u64,
-    /// Rows of the first chunks.
-    pub chunk_rows_start: u64,
-    /// Rows of a chunk at least.
-    pub chunk_rows_min: u64,
-    /// Rows of a chunk at most.
-    pub chunk_rows_max: u64,
-    /// Chunks of a round for each worker.
-    pub round_chunks_per_worker: u32,
-    /// Log entries from which the log is applied between rounds.
-    pub apply_entries_high: u64,
-    /// Age from which even a short log is applied, in milliseconds.
-    pub apply_age_ms: u64,
-    /// Rows that one application writes at most.
-    pub apply_keys_max: u64,
-    /// Log entries below which the log counts as near empty.
-    pub near_empty_entries: u64,
-    /// Whether some indexes are left out of the copy and built after it; by blocks all of them are.
-    pub deferred_indexes: bool,
-    /// Whether source and shadow are compared before the swap.
-    pub verify: bool,
-    /// Rows of a range to verify at most.
-    pub verify_rows_max: u64,
-    /// Lag of a replica above which the copy pauses, in milliseconds.
-    pub lag_ms_max: u64,
-    /// Whether replicas are known, so that the absence of a reading is a reason to wait.
-    pub replicas_known: bool,
-    /// Longest time under the swap's lock, in milliseconds.
-    pub swap_budget_ms: u64,
-    /// Longest time to go on trying for a lock, in milliseconds.
-    pub lock_patience_ms: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            flow: Flow::KeyRanges,
-            workers: 4,
-            chunk_ms_target: 400,
-            chunk_rows_start: 2000,
-            chunk_rows_min: 50,
-            chunk_rows_max: 100_000,
-            round_chunks_per_worker: 4,
-            apply_entries_high: 5000,
-            apply_age_ms: 10_000,
-            apply_keys_max: 5000,
-            near_empty_entries: 200,
-            deferred_indexes: false,
-            verify: true,
-            verify_rows_max: 100_000,
-            lag_ms_max: 2000,
-            replicas_known: false,
-            swap_budget_ms: 300,
-            lock_patience_ms: 30 * 60 * 1000,
-        }
-    }
-}
 
 /// The exclusive action in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,16 +83,26 @@ pub struct Progress {
     pub rows_per_s: Option<u64>,
     /// Milliseconds the last chunk took.
     pub chunk_ms: u64,
-    /// Worst lag of a replica at the last reading.
+    /// Worst lag of a replica at the last reading; `None` where there is none or one cannot be read.
     pub lag_ms: Option<u64>,
-    /// Why the run waits; `None` where it does not.
+    /// Why the run waits, and since when; `None` where it does not.
+    pub pause: Option<Pause>,
+    /// The reason of `pause` alone.
     pub waiting: Option<String>,
+    /// Chunks that may be copied side by side just now.
+    pub workers: u32,
+    /// Rows of a chunk of late.
+    pub chunk_rows: u64,
+    /// The limits as they are just now.
+    pub limits: Vec<Limit>,
 }
 
 /// The state of a run in this program. See the module's head.
 #[derive(Debug, Clone)]
 pub struct Machine {
     settings: Settings,
+    /// Workers that the run began with.
+    workers_max: u32,
     phase: Phase,
     frontier: Frontier,
     verified: Frontier,
@@ -165,7 +113,16 @@ pub struct Machine {
     /// An abort has begun, in this program or in one before it; there is no way back from it.
     aborting: bool,
     stopped: bool,
-    paused: bool,
+    /// A person has paused the run, at this time.
+    paused_since_ms: Option<u64>,
+    /// A person has let the swap go.
+    swap_asked: bool,
+    /// Why the run is aborted although nobody asked for it.
+    abort_why: Option<String>,
+    /// Why the run waited after the last step.
+    pause: Option<Pause>,
+    /// The time of the last step.
+    looked_at_ms: u64,
     /// The source was emptied: begin again as soon as nothing is in flight.
     start_over: bool,
     /// How often this program began again.
@@ -175,7 +132,11 @@ pub struct Machine {
     throttle: Throttle,
     gates: Gates,
     sizer: ChunkSizer,
+    /// Rows of a chunk of the last round that was planned.
+    chunk_rows: u64,
     verify_sizer: ChunkSizer,
+    /// Rows of a range of the last round of comparison.
+    range_rows: u64,
     eta: Eta,
     backlog: u64,
     applied_at_ms: u64,
@@ -208,6 +169,7 @@ impl Machine {
         }
         self.absorb(now_ms, event);
         self.decide(now_ms, &mut actions);
+        self.note_pause(now_ms);
         actions
     }
 
@@ -217,6 +179,7 @@ impl Machine {
             (Some(round), Phase::Copy) => round.rows_done(),
             _ => 0,
         };
+        let pause = self.pause(now_ms);
         Progress {
             phase: self.phase,
             counters: self.counters.clone(),
@@ -224,8 +187,12 @@ impl Machine {
             backlog: self.backlog,
             rows_per_s: self.eta.rows_per_s(),
             chunk_ms: self.chunk_ms,
-            lag_ms: self.throttle.worst_lag_ms(),
-            waiting: self.waiting(now_ms),
+            lag_ms: self.throttle.worst_now(LAG).map(whole_ms),
+            waiting: pause.as_ref().map(|pause| pause.reason.clone()),
+            pause,
+            workers: self.workers(),
+            chunk_rows: self.chunk_rows,
+            limits: self.throttle.limits(),
         }
     }
 
@@ -234,31 +201,23 @@ impl Machine {
         self.eta.left(now_ms, rows_left)
     }
 
+    /// Limits and targets as they are just now.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Whether nothing is in flight.
     pub fn is_quiet(&self) -> bool {
         self.busy.is_none() && self.round.as_ref().is_none_or(RoundState::is_quiet)
     }
 
-    fn waiting(&self, now_ms: u64) -> Option<String> {
-        if self.paused {
-            return Some("paused on request".to_owned());
-        }
-        if self.lock.since_ms.is_some() {
-            return Some(format!("waiting for the table's lock: {}", self.lock_why));
-        }
-        match self.phase {
-            Phase::Copy | Phase::Settle | Phase::Indexes => self.throttle.reason(now_ms),
-            _ => None,
-        }
-    }
-
     fn absorb(&mut self, now_ms: u64, event: Event) {
         match event {
             Event::Started | Event::Tick => {}
-            Event::Signals(readings) => self.throttle.read(now_ms, readings),
+            Event::Signals(readings) => self.read(now_ms, readings),
             Event::Gates(gates) => self.gates = gates,
             Event::Backlog { entries } => self.backlog = entries,
-            Event::Command(command) => self.command(command),
+            Event::Command(command) => self.command(now_ms, command),
             Event::Failed(failure) => {
                 if self.busy.take() == Some(Busy::Aborting) {
                     self.stopping = None;
@@ -266,7 +225,7 @@ impl Machine {
                 self.fail(failure);
             }
             Event::ChunkFailed { index, failure } => {
-                self.leave_flight(index);
+                self.leave_flight(now_ms, index, 0);
                 self.fail(failure);
             }
             Event::Prepared => self.prepared(),
@@ -274,7 +233,7 @@ impl Machine {
             Event::ChunkCopied { index, rows, took_ms, applied } => {
                 self.chunk_copied(now_ms, index, rows, took_ms, applied);
             }
-            Event::ChunkClashed { index } => self.chunk_clashed(index),
+            Event::ChunkClashed { index } => self.chunk_clashed(now_ms, index),
             Event::ChunkRolledBack { index, why } => {
                 self.chunk_rolled_back(now_ms, index, &why);
             }
@@ -293,7 +252,8 @@ impl Machine {
                 self.enter(Phase::CatchUp);
             }
             Event::RangeVerified { index, rows, differences, samples, took_ms } => {
-                self.range_verified(index, rows, differences, &samples, took_ms);
+                self.sized_by_range(rows, took_ms);
+                self.range_verified(now_ms, index, rows, differences, &samples);
             }
             Event::Repaired { keys, backlog } => self.repaired(keys, backlog),
             Event::Swapped { stall_ms, drained } => self.swapped(stall_ms, drained),
@@ -307,6 +267,7 @@ impl Machine {
         if self.busy.is_some() {
             return;
         }
+        self.abort_if_critical(now_ms);
         if self.stopping.is_some() {
             self.decide_stop(now_ms, actions);
             return;
@@ -317,12 +278,9 @@ impl Machine {
         if now_ms < self.rest_until_ms {
             return;
         }
-        if self.paused && self.round.is_none() {
-            return;
-        }
         match self.phase {
             Phase::Prepare => {
-                if now_ms >= self.lock.next_ms {
+                if now_ms >= self.lock.next_ms && self.held(now_ms, Deed::Heavy).is_none() {
                     self.save_if_needed(actions);
                     self.begin(Busy::Preparing, Action::Prepare, actions);
                 }
@@ -334,7 +292,7 @@ impl Machine {
             Phase::Verify => self.decide_verify(now_ms, actions),
             Phase::Swap => self.decide_swap(now_ms, actions),
             Phase::Finish => {
-                if now_ms >= self.lock.next_ms {
+                if now_ms >= self.lock.next_ms && self.held(now_ms, Deed::Finish).is_none() {
                     self.save_if_needed(actions);
                     self.begin(Busy::Finishing, Action::Finish, actions);
                 }
@@ -343,84 +301,23 @@ impl Machine {
         }
     }
 
-    fn decide_stop(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
-        if !self.is_quiet() {
-            return;
-        }
-        let swapped = self.phase >= Phase::Finish;
-        match self.stopping.clone() {
-            None => {}
-            Some(Stopping::Fail(failure)) => {
-                self.save_if_needed(actions);
-                self.stop(Ending::Failed(failure), actions);
-            }
-            Some(Stopping::Interrupt) => {
-                self.save_if_needed(actions);
-                self.stop(Ending::Interrupted, actions);
-            }
-            Some(Stopping::Aborted) => {
-                self.stopped = true;
-                actions.push(Action::Stop(Ending::Aborted));
-            }
-            // After the swap there is no way back by abort: the run is ended in the forward direction.
-            Some(Stopping::Abort) if swapped => self.stopping = None,
-            Some(Stopping::Abort) if now_ms < self.lock.next_ms => {}
-            Some(Stopping::Abort) => {
-                // Durable before anything is removed: cut off half way, the run must not go on without
-                // its triggers.
-                self.unsaved |= !std::mem::replace(&mut self.aborting, true);
-                self.save_if_needed(actions);
-                self.begin(Busy::Aborting, Action::Abort, actions);
-            }
-        }
+    fn read(&mut self, now_ms: u64, readings: Vec<Reading>) {
+        let lags = readings.iter().filter_map(Reading::lag_ms);
+        self.counters.lag_ms_worst = lags.fold(self.counters.lag_ms_worst, |worst, lag_ms| {
+            Some(worst.map_or(lag_ms, |worst| std::cmp::max(worst, lag_ms)))
+        });
+        self.throttle.read(now_ms, readings);
     }
 
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::Pause => self.paused = true,
-            Command::Resume => self.paused = false,
-            // What they mean is yet to be built.
-            Command::Swap | Command::Set(_) => {}
-            Command::Stop => {
-                if self.stopping.is_none() {
-                    self.stopping = Some(Stopping::Interrupt);
-                }
-            }
-            Command::Abort => {
-                if !matches!(self.stopping, Some(Stopping::Abort)) && !self.is_ambiguous() {
-                    self.lock = LockTries::default();
-                    self.stopping = Some(Stopping::Abort);
-                }
-            }
-        }
+    /// Chunks and ranges that may run side by side just now.
+    fn workers(&self) -> u32 {
+        std::cmp::min(self.throttle.workers(), self.settings.workers).clamp(1, self.workers_max)
     }
 
     fn prepared(&mut self) {
         self.expect_busy(Busy::Preparing);
         self.lock = LockTries::default();
         self.enter(Phase::Copy);
-    }
-
-    fn finished(&mut self) {
-        self.lock = LockTries::default();
-        match self.busy.take() {
-            Some(Busy::Finishing) => self.enter(Phase::Done),
-            Some(Busy::Aborting) => self.stopping = Some(Stopping::Aborted),
-            other => {
-                self.busy = other;
-                self.unexpected("Finished");
-            }
-        }
-    }
-
-    fn done(&self) -> Ending {
-        Ending::Done { counters: self.counters.clone(), stall_ms: self.stall_ms }
-    }
-
-    fn stop(&mut self, ending: Ending, actions: &mut Vec<Action>) {
-        self.save_if_needed(actions);
-        self.stopped = true;
-        actions.push(Action::Stop(ending));
     }
 
     /// Nothing new begins; chunks in flight may still report.
@@ -490,9 +387,18 @@ impl Machine {
             round_next: self.round_next,
             verified: self.verified.clone(),
             aborting: self.aborting,
+            abort_why: self.abort_why.clone(),
             counters: self.counters.clone(),
         }
     }
+}
+
+/// A reading in whole milliseconds.
+fn whole_ms(value: f64) -> u64 {
+    // Never negative, and far from what a `u64` holds.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let ms = value as u64;
+    ms
 }
 
 #[cfg(test)]

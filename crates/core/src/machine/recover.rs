@@ -11,8 +11,7 @@ use crate::checkpoint::{Checkpoint, Phase};
 use crate::chunk::ChunkSizer;
 use crate::eta::Eta;
 use crate::plan::Flow;
-use crate::signal::{Gates, Setting};
-use crate::throttle::Throttle;
+use crate::signal::Gates;
 
 /// A chunk of the checkpoint's round whose mark was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +87,9 @@ impl Machine {
             settings.verify_rows_max,
             settings.chunk_ms_target,
         );
-        let mut throttle = Throttle::new(&[], settings.replicas_known, settings.workers);
-        throttle.set(&Setting::MaxLag(settings.lag_ms_max));
+        let throttle = settings.throttle();
+        let workers_max = std::cmp::max(settings.workers, 1);
+        let chunk_rows = settings.chunk_rows_start;
         // While nobody was here the log may have grown long: it is brought near empty again first.
         let phase = match checkpoint.phase {
             Phase::Swap => Phase::CatchUp,
@@ -99,6 +99,7 @@ impl Machine {
         };
         Self {
             settings,
+            workers_max,
             phase,
             frontier: checkpoint.frontier,
             verified: checkpoint.verified,
@@ -108,14 +109,20 @@ impl Machine {
             stopping: None,
             aborting: checkpoint.aborting,
             stopped: false,
-            paused: false,
+            paused_since_ms: None,
+            swap_asked: false,
+            abort_why: checkpoint.abort_why,
+            pause: None,
+            looked_at_ms: 0,
             start_over: false,
             started_over: 0,
             unsaved: false,
             throttle,
             gates: Gates::default(),
             sizer,
+            chunk_rows,
             verify_sizer,
+            range_rows: chunk_rows,
             eta: Eta::default(),
             backlog: 0,
             applied_at_ms: 0,

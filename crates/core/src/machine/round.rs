@@ -2,7 +2,7 @@
 //!
 //! Shared by copying and verifying. Owns no decision about when a round may begin or be cut short.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::key::{Chunk, Round};
 
@@ -12,7 +12,8 @@ pub(super) struct RoundState {
     plan: Round,
     is_resumed: bool,
     todo: VecDeque<u32>,
-    in_flight: BTreeSet<u32>,
+    /// Index → whether the throttle has reserved room for it.
+    in_flight: BTreeMap<u32, bool>,
     done: BTreeMap<u32, u64>,
     again: VecDeque<u32>,
     rolled_back: u32,
@@ -36,7 +37,7 @@ impl RoundState {
             plan,
             is_resumed: true,
             todo,
-            in_flight: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
             done,
             again: VecDeque::new(),
             rolled_back: 0,
@@ -63,19 +64,21 @@ impl RoundState {
         self.done.values().fold(0, |count, _| count + 1)
     }
 
-    /// The next chunk to begin, if fewer than `workers` are in flight.
-    pub(super) fn take_next(&mut self, workers: u32) -> Option<Chunk> {
+    /// Whether there is a chunk to begin, and fewer than `workers` are in flight.
+    pub(super) fn has_next(&self, workers: u32) -> bool {
         let limit = usize::try_from(workers).unwrap_or(usize::MAX);
-        if self.in_flight.len() >= limit {
-            return None;
-        }
+        !self.todo.is_empty() && self.in_flight.len() < limit
+    }
+
+    /// The next chunk to begin. `is_reserved`: the throttle is to be told when it has ended.
+    pub(super) fn take_next(&mut self, is_reserved: bool) -> Option<Chunk> {
         let index = self.todo.pop_front()?;
-        self.in_flight.insert(index);
+        self.in_flight.insert(index, is_reserved);
         self.chunk(index).cloned()
     }
 
-    /// The chunk has left flight; false where it was not in flight.
-    pub(super) fn leave_flight(&mut self, index: u32) -> bool {
+    /// The chunk has left flight: whether room was reserved for it; `None` where it was not in flight.
+    pub(super) fn leave_flight(&mut self, index: u32) -> Option<bool> {
         self.in_flight.remove(&index)
     }
 
@@ -125,7 +128,7 @@ impl RoundState {
             return false;
         }
         let begun =
-            self.in_flight.iter().chain(self.done.keys()).chain(self.again.iter()).copied().fold(
+            self.in_flight.keys().chain(self.done.keys()).chain(self.again.iter()).copied().fold(
                 None,
                 |last: Option<u32>, index| {
                     Some(last.map_or(index, |last| std::cmp::max(last, index)))

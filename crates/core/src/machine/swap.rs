@@ -1,6 +1,6 @@
 //! The swap phase: bring the log near empty, try, back off, try again; never without a bound.
 
-use super::{Action, Busy, Failure, FailureKind, LockTries, Machine};
+use super::{Action, Busy, Deed, Failure, FailureKind, LockTries, Machine};
 use crate::checkpoint::Phase;
 
 /// First wait after a lock was not had, in milliseconds; it doubles with each try.
@@ -11,10 +11,14 @@ const BACK_OFF_MS_MAX: u64 = 15_000;
 
 impl Machine {
     pub(super) fn decide_swap(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        if self.closed(now_ms, Deed::Swap).is_some() {
+            // The patience with the lock is for a lock that is tried for.
+            self.lock = LockTries::default();
+        }
         // While we wait for the next try the log is kept short, but not by a busy loop.
-        let waiting = now_ms < self.lock.next_ms;
+        let waiting = now_ms < self.lock.next_ms || self.held(now_ms, Deed::Swap).is_some();
         let limit = if waiting {
-            self.settings.apply_entries_high / 2
+            self.log_entries_while_waiting(now_ms)
         } else {
             self.settings.near_empty_entries
         };

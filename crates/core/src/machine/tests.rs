@@ -4,6 +4,7 @@ mod blocks;
 
 use super::*;
 use crate::key::{Chunk, Key, KeyRange};
+use crate::plan::Flow;
 use crate::signal::{LAG, Reading, Unit};
 
 fn key(n: u32) -> Key {
@@ -200,8 +201,24 @@ fn a_resumed_round_is_not_cut_short() {
         Observed { done: vec![DoneChunk { index: 0, rows: 5 }], swap: SwapState::NotSwapped };
     let mut machine = Machine::recover(Settings::default(), checkpoint, &seen);
     assert!(machine.step(0, lagging()).is_empty());
-    assert!(machine.step(1, Event::Backlog { entries: 1_000_000 }).is_empty(), "no quiet point");
+    assert!(machine.step(1, Event::Backlog { entries: 50_000 }).is_empty(), "no quiet point");
     assert_eq!(names(&machine.step(2, lag(0))), ["CopyChunk", "CopyChunk"]);
+}
+
+#[test]
+fn a_resumed_round_is_brought_to_its_end_where_the_log_gets_too_long() {
+    let plan = crate::key::Round { number: 7, chunks: chunks(&[Some(10), Some(20)]) };
+    let checkpoint =
+        Checkpoint { phase: Phase::Copy, round: Some(plan), round_next: 8, ..Checkpoint::begin() };
+    let mut machine =
+        Machine::recover(Settings::default(), checkpoint, &observed(SwapState::NotSwapped));
+    assert!(machine.step(0, lagging()).is_empty());
+    let actions = machine.step(1, Event::Backlog { entries: 100_000 });
+    assert_eq!(names(&actions), ["CopyChunk"], "one by one");
+    assert_eq!(names(&machine.step(2, copied(0))), ["CopyChunk"]);
+    assert_eq!(names(&machine.step(3, copied(1))), ["Apply"]);
+    let applied = Applied { entries: 5000, left: 95_000, ..Applied::default() };
+    assert!(machine.step(20_000, Event::Applied(applied)).is_empty(), "short enough again");
 }
 
 #[test]
@@ -236,7 +253,7 @@ fn an_abort_that_was_cut_off_goes_on() {
     let seen = observed(SwapState::NotSwapped);
     let mut machine = Machine::recover(Settings::default(), checkpoint, &seen);
     assert_eq!(names(&machine.step(0, Event::Started)), ["Abort"]);
-    assert_eq!(machine.step(1, Event::Finished), [Action::Stop(Ending::Aborted)]);
+    assert_eq!(machine.step(1, Event::Finished), [Action::Stop(Ending::Aborted { why: None })]);
 }
 
 #[test]

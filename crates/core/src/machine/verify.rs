@@ -1,14 +1,15 @@
 //! The verify phase: ranges side by side, a repair for what differs, and never a swap after a second
 //! difference.
 
-use super::{Action, Busy, Failure, FailureKind, Machine, RoundState};
+use super::{Action, Busy, Deed, Failure, FailureKind, Machine, RoundState};
 use crate::checkpoint::Phase;
 use crate::key::Frontier;
 
 impl Machine {
     pub(super) fn decide_verify(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        let is_held = self.held(now_ms, Deed::Heavy).is_some();
         if self.round.is_some() {
-            self.drive_verify_round(actions);
+            self.drive_verify_round(now_ms, is_held, actions);
         }
         if self.round.is_some() || self.busy.is_some() {
             return;
@@ -18,11 +19,12 @@ impl Machine {
             self.decide(now_ms, actions);
         } else if self.apply_due(now_ms) {
             self.begin_apply(actions);
-        } else {
+        } else if !is_held {
             self.save_if_needed(actions);
+            self.range_rows = self.verify_sizer.rows();
             let action = Action::PlanVerify {
                 after: self.verified.lower_bound().cloned(),
-                range_rows: self.verify_sizer.rows(),
+                range_rows: self.range_rows,
                 ranges_max: self
                     .settings
                     .workers
@@ -32,18 +34,19 @@ impl Machine {
         }
     }
 
-    fn drive_verify_round(&mut self, actions: &mut Vec<Action>) {
-        let workers = self.settings.workers;
-        let paused = self.paused;
+    fn drive_verify_round(&mut self, now_ms: u64, is_held: bool, actions: &mut Vec<Action>) {
         let Some(round) = self.round.as_mut() else { return };
-        if paused {
+        if is_held {
             round.cut_short();
         }
-        while let Some(range) = round.take_next(workers) {
-            actions.push(Action::VerifyRange { range });
-        }
+        self.begin_chunks(now_ms, is_held, |range| actions.push(Action::VerifyRange { range }));
+        let Some(round) = self.round.as_mut() else { return };
         if let Some(index) = round.next_again() {
-            self.mend(index, actions);
+            if !is_held {
+                self.mend(index, actions);
+            } else if self.apply_due(now_ms) {
+                self.begin_apply(actions);
+            }
         } else if round.is_complete() {
             self.end_verify_round();
         }
@@ -72,19 +75,23 @@ impl Machine {
         self.unsaved = true;
     }
 
+    /// The ranges to come are as long as this one tells.
+    pub(super) fn sized_by_range(&mut self, rows: u64, took_ms: u64) {
+        self.verify_sizer.feedback(rows, took_ms);
+    }
+
     pub(super) fn range_verified(
         &mut self,
+        now_ms: u64,
         index: u32,
         rows: u64,
         differences: u64,
         samples: &[String],
-        took_ms: u64,
     ) {
         let second_look = self.busy == Some(Busy::Rechecking(index));
-        if !self.leave_flight(index) {
+        if !self.leave_flight(now_ms, index, 0) {
             return;
         }
-        self.verify_sizer.feedback(rows, took_ms);
         let Some(round) = &mut self.round else { return };
         if differences == 0 {
             if second_look {

@@ -26,7 +26,7 @@ impl Checker {
                 true
             }
             Ending::Interrupted => met.commanded.is_some(),
-            Ending::Aborted => {
+            Ending::Aborted { .. } => {
                 self.nothing_left(db, Object::Original);
                 met.commanded == Some(Command::Abort) || met.abort_begun
             }

@@ -166,7 +166,7 @@ fn what_an_abort_leaves_behind_is_noticed() {
     use underpin_core::machine::{Command, Ending};
     let (db, mut checker) = scene();
     let met = Circumstances { commanded: Some(Command::Abort), ..Circumstances::default() };
-    checker.ended(&db, &Ending::Aborted, met);
+    checker.ended(&db, &Ending::Aborted { why: None }, met);
     assert_eq!(broken(&checker), Some(Invariant::SourceUntouched));
 }
 
