@@ -130,6 +130,12 @@ impl Canceller {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&thread);
     }
 
+    /// The numbers of all registered sessions.
+    pub(crate) fn sessions(&self) -> Vec<u64> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.keys().copied().collect()
+    }
+
     /// Cancels what a registered session runs.
     ///
     /// # Errors

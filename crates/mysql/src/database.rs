@@ -65,6 +65,11 @@ impl MySql {
         self.canceller.register(&session.id);
         Ok(session)
     }
+
+    /// The server's numbers of all sessions of this program that it was opened for.
+    pub(crate) fn sessions(&self) -> Vec<u64> {
+        self.canceller.sessions()
+    }
 }
 
 impl Database for MySql {

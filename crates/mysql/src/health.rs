@@ -1,78 +1,208 @@
-//! How the servers around us fare: lag of replicas, length of the log, requests, and who holds a table.
+//! How the servers around us fare: signals, length of the log, orders, and who holds a table.
+//!
+//! Owns the probe: the heartbeat and what is read with it. Each part is a file: `beats` (what a beat
+//! seen somewhere means), `follower` and `lag` (one replica), `replicas` (which there are), `load` (the
+//! server itself), `own` (the user's queries), `holders` (for messages).
 
-use std::sync::Arc;
+mod beats;
+mod follower;
+mod heart;
+mod holders;
+mod lag;
+mod load;
+mod own;
+mod replicas;
 
-use underpin_core::machine::Command;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 use underpin_core::plan::RunSpec;
 use underpin_core::signal::{LAG, Reading, Unit};
 use underpin_dialect::{DbError, DbResult, ErrorKind, Order, OwnQuery};
 
-use crate::connect::{Session, SessionSettings, connect};
+use crate::connect::Session;
 use crate::database::MySql;
-use crate::error::STATEMENT_UNREADABLE;
-use crate::options::{self, ConnectOptions};
-use crate::query::{first, literal, number, quote, quote_table, rows, run, text};
-use crate::store::command_of;
+use crate::flavor::StatementTimeLimit;
+use crate::query::{literal, number, quote, quote_table, run};
+use crate::store::orders;
+use beats::Beats;
+use follower::Follower;
+use heart::Heart;
+use load::Load;
+use own::OwnQueries;
+
+pub(crate) use holders::{holders, old_holder};
+pub(crate) use replicas::{Listed, Replica, list as list_replicas};
 
 /// Entries beyond which the length of the log is not counted on.
 const BACKLOG_COUNTED_MAX: u64 = 200_000;
 
-/// Where the lag is read.
-const SOURCE: &str = "Seconds_Behind_Source";
+/// Bound on a statement of the probe: on the server, and a little later here.
+const STATEMENT_MAX_MS: u32 = 5000;
+const ANSWER_MAX: Duration = Duration::from_secs(6);
 
-/// A replica that is watched.
-#[derive(Debug, Clone)]
-pub(crate) struct Replica {
-    /// How the user knows it, as `host:port`.
-    pub(crate) name: String,
-    /// How to reach it; an error text where that is not known.
-    pub(crate) options: Result<ConnectOptions, String>,
-}
+/// How often the replicas are listed anew.
+const LIST_EVERY: Duration = Duration::from_secs(5);
 
-/// The probe's sessions: one to the primary, one to each replica, made anew when lost.
+/// How long the first round waits for replicas and queries that have not been heard yet.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
+
+/// How often an asking probe gives a sign of life.
+const SIGN_OF_LIFE_S: u32 = 5;
+
+/// The probe's session to the primary, and all that watches beside it.
 #[derive(Debug)]
 pub struct Probe {
     session: Session,
     server: MySql,
     spec: Arc<RunSpec>,
-    replicas: Vec<(Replica, Option<Session>)>,
+    /// Made when signals are asked for, since a probe may only be asked for orders.
+    watch: Option<Watch>,
+}
+
+/// What signals are read with.
+#[derive(Debug)]
+struct Watch {
+    heart: Heart,
+    followers: Vec<Follower>,
+    /// Replicas that are not in the list any more, by name.
+    vanished: Vec<String>,
+    /// Readers of the log that are no replicas.
+    strangers: Vec<String>,
+    listed: Option<Instant>,
+    load: Load,
+    own: Option<OwnQueries>,
 }
 
 impl Probe {
-    /// Opens the probe and finds the replicas.
+    /// Opens the probe.
     ///
     /// # Errors
     /// The primary cannot be reached. Replicas that cannot be read are readings, not errors.
     pub(crate) async fn open(server: &MySql, spec: &Arc<RunSpec>) -> DbResult<Self> {
         let mut session = server.session().await?;
-        let replicas = replicas(&mut session, server, &server.replicas).await?;
-        Ok(Self {
-            session,
-            server: server.clone(),
-            spec: Arc::clone(spec),
-            replicas: replicas.into_iter().map(|replica| (replica, None)).collect(),
-        })
+        bound_statements(&mut session, STATEMENT_MAX_MS).await?;
+        Ok(Self { session, server: server.clone(), spec: Arc::clone(spec), watch: None })
+    }
+
+    async fn read_signals(&mut self, own: &[OwnQuery]) -> DbResult<Vec<Reading>> {
+        let watch = match &mut self.watch {
+            Some(watch) => watch,
+            None => {
+                let heart = Heart::begin(&mut self.session, &self.server, &self.spec).await?;
+                self.watch.insert(Watch::new(heart))
+            }
+        };
+        let wait_until = Instant::now() + FIRST_WAIT;
+        watch.list(&mut self.session, &self.server).await?;
+        watch.ask(&self.server, own);
+        let mut readings = Vec::new();
+        readings.extend(watch.heart.beat(&mut self.session).await?);
+        let ours = self.server.sessions();
+        readings.extend(watch.load.read(&mut self.session, &ours).await?);
+        for follower in &mut watch.followers {
+            follower.first_look(wait_until).await;
+        }
+        readings.extend(watch.lags());
+        if let Some(own) = &mut watch.own {
+            own.first_results(wait_until).await;
+            readings.extend(own.readings());
+        }
+        Ok(readings)
+    }
+}
+
+impl Watch {
+    fn new(heart: Heart) -> Self {
+        Self {
+            heart,
+            followers: Vec::new(),
+            vanished: Vec::new(),
+            strangers: Vec::new(),
+            listed: None,
+            load: Load::default(),
+            own: None,
+        }
+    }
+
+    /// Looks for replicas that have come or gone.
+    async fn list(&mut self, session: &mut Session, server: &MySql) -> DbResult<()> {
+        if self.listed.is_some_and(|at| at.elapsed() < LIST_EVERY) {
+            return Ok(());
+        }
+        let found = match list_replicas(session, server, &server.replicas, &self.strangers).await {
+            Ok(found) => found,
+            Err(error) if error.is_ambiguous() || self.listed.is_none() => return Err(error),
+            // Those that are known go on being watched.
+            Err(error) => {
+                tracing::debug!(%error, "the replicas could not be listed");
+                return Ok(());
+            }
+        };
+        self.listed = Some(Instant::now());
+        for stranger in found.strangers {
+            if !self.strangers.contains(&stranger) {
+                tracing::info!(
+                    %stranger,
+                    "it reads the binary log and is not known as a replica; where it is one, name the \
+                     replicas with --replica"
+                );
+                self.strangers.push(stranger);
+            }
+        }
+        for replica in &found.replicas {
+            let known = self.followers.iter_mut().find(|one| one.replica.name == replica.name);
+            match known {
+                Some(known) if known.replica == *replica => {}
+                Some(known) => *known = Follower::start(replica.clone(), self.heart.shared(server)),
+                None => {
+                    let follower = Follower::start(replica.clone(), self.heart.shared(server));
+                    self.followers.push(follower);
+                }
+            }
+        }
+        self.vanished = self
+            .followers
+            .iter()
+            .map(|follower| &follower.replica.name)
+            .filter(|name| !found.replicas.iter().any(|replica| replica.name == **name))
+            .cloned()
+            .collect();
+        Ok(())
+    }
+
+    /// Has the user's queries asked.
+    fn ask(&mut self, server: &MySql, own: &[OwnQuery]) {
+        if own.is_empty() {
+            self.own = None;
+        } else if !self.own.as_ref().is_some_and(|asked| asked.are(own)) {
+            self.own = Some(OwnQueries::start(server, own));
+        }
+    }
+
+    /// The lag of each replica.
+    fn lags(&self) -> Vec<Reading> {
+        let beats = self.heart.beats();
+        let of = |follower: &Follower| {
+            let name = &follower.replica.name;
+            if self.vanished.contains(name) {
+                let why = "it has left the server's list of replicas; where it is gone for good, start \
+                           again with the others named by --replica";
+                return Reading::unreadable(LAG, name, "list of replicas", Unit::Ms, why);
+            }
+            follower.reading(&beats)
+        };
+        self.followers.iter().map(of).collect()
     }
 }
 
 impl underpin_dialect::Probe for Probe {
-    async fn signals(&mut self, _own: &[OwnQuery]) -> DbResult<Vec<Reading>> {
-        let mut readings = Vec::new();
-        for (replica, session) in &mut self.replicas {
-            let reading = match read_lag(replica, session, &self.server.settings).await {
-                Ok(seconds) => {
-                    let lag_ms = f64::from(seconds) * 1000.0;
-                    Reading::new(LAG, &replica.name, SOURCE, Unit::Ms, lag_ms)
-                }
-                Err(error) => {
-                    *session = None;
-                    let why = error.server.clone().unwrap_or_else(|| error.to_string());
-                    Reading::unreadable(LAG, &replica.name, SOURCE, Unit::Ms, &why)
-                }
-            };
-            readings.push(reading);
-        }
-        Ok(readings)
+    async fn signals(&mut self, own: &[OwnQuery]) -> DbResult<Vec<Reading>> {
+        // Each statement is bounded on the server; what is waited for here is an answer that was lost.
+        let limit = ANSWER_MAX + FIRST_WAIT;
+        within(limit, "reading the signals of", "the server", self.read_signals(own)).await
     }
 
     async fn backlog(&mut self) -> DbResult<u64> {
@@ -82,7 +212,9 @@ impl underpin_dialect::Probe for Probe {
              entries",
             self.server.floor.get()
         );
-        match number(&mut self.session.conn, &sql, "counting the log of", &self.spec.table).await {
+        let (attempted, table) = ("counting the log of", &self.spec.table);
+        let answer = number(&mut self.session.conn, &sql, attempted, table);
+        match within(ANSWER_MAX, attempted, table, answer).await {
             // Before it is made and after it is dropped there is no log.
             Err(error) if error.kind == ErrorKind::NotFound => Ok(0),
             other => other,
@@ -90,221 +222,67 @@ impl underpin_dialect::Probe for Probe {
     }
 
     async fn requested(&mut self) -> DbResult<Vec<Order>> {
-        let runs = format!("{}.runs", quote(&self.server.state_schema)?);
-        let id = literal(&self.spec.run_id)?;
-        let sql = format!("SELECT requested FROM {runs} WHERE run_id = {id}");
+        let (attempted, run_id) = ("reading the orders for run", &self.spec.run_id);
+        let state = quote(&self.server.state_schema)?;
+        let id = literal(run_id)?;
         let conn = &mut self.session.conn;
-        let object = &self.spec.run_id;
-        let row = first(conn, &sql, "reading requests for run", object).await?;
-        let word = row.map(|row| text(&row, 0)).unwrap_or_default();
-        let command = command_of(&word);
-        // A sign of life, at most every few seconds, and the request is taken away by reading it.
+        let answer = async {
+            let orders = orders::take(conn, &self.server.state_schema, run_id).await?;
+            let sql = format!(
+                "UPDATE {state}.live SET seen_at = UTC_TIMESTAMP(6) WHERE run_id = {id} AND seen_at < \
+                 UTC_TIMESTAMP(6) - INTERVAL {SIGN_OF_LIFE_S} SECOND"
+            );
+            run(conn, &sql, "giving a sign of life for run", run_id).await?;
+            Ok(orders)
+        };
+        within(ANSWER_MAX, attempted, run_id, answer).await
+    }
+
+    async fn publish(&mut self, live: &str) -> DbResult<()> {
+        let (attempted, run_id) = ("publishing how the run fares", &self.spec.run_id);
+        let state = quote(&self.server.state_schema)?;
+        // Nothing is left behind for a run that was closed meanwhile.
         let sql = format!(
-            "UPDATE {runs} SET updated_at = UTC_TIMESTAMP(6), requested = IF(requested = {word}, '', \
-             requested) WHERE run_id = {id} AND state = 'open' AND (requested <> '' OR updated_at < \
-             UTC_TIMESTAMP(6) - INTERVAL 5 SECOND)",
-            word = literal(&word)?
+            "INSERT INTO {state}.live (run_id, live, seen_at) SELECT run_id, {live}, UTC_TIMESTAMP(6) \
+             FROM {state}.runs WHERE run_id = {} AND state = 'open' ON DUPLICATE KEY UPDATE live = \
+             {live}, seen_at = UTC_TIMESTAMP(6)",
+            literal(run_id)?,
+            live = literal(live)?,
         );
-        run(conn, &sql, "giving a sign of life for run", object).await?;
-        Ok(command.map(order).into_iter().collect())
-    }
-
-    async fn publish(&mut self, _live: &str) -> DbResult<()> {
-        Ok(())
+        let answer = run(&mut self.session.conn, &sql, attempted, run_id);
+        within(ANSWER_MAX, attempted, run_id, answer).await.map(|_| ())
     }
 }
 
-/// A request as an order of nobody in particular.
-fn order(command: Command) -> Order {
-    Order { command, by: String::new(), at: String::new(), taken_at: None }
-}
-
-/// The replicas to watch: those the user named, else those the server lists.
-pub(crate) async fn replicas(
-    session: &mut Session,
-    server: &MySql,
-    named: &[String],
-) -> DbResult<Vec<Replica>> {
-    if named.iter().any(|name| name == "none") {
-        return Ok(Vec::new());
-    }
-    if !named.is_empty() {
-        return Ok(named.iter().map(|url| named_replica(url, &server.options)).collect());
-    }
-    let verb = session.capabilities.show_replicas_verb;
-    let listed = match rows(&mut session.conn, verb, "listing the replicas of", "the server").await
-    {
-        Ok(listed) => listed,
-        // Without the privilege nobody can be watched; preflight says so.
-        Err(error) if error.kind == ErrorKind::AccessDenied => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    Ok(listed
-        .iter()
-        .map(|row| {
-            let (host, port) = (text(row, 1), text(row, 2));
-            let name = format!("{host}:{port}");
-            let options = match (host.is_empty(), port.parse()) {
-                (false, Ok(port)) => Ok(ConnectOptions {
-                    host,
-                    port,
-                    socket: None,
-                    database: None,
-                    ..server.options.clone()
-                }),
-                _ => Err("it does not tell its address (report_host)".to_owned()),
-            };
-            Replica { name, options }
-        })
-        .collect())
-}
-
-/// A replica given as URL; account and TLS come from the primary's where the URL has none.
-fn named_replica(url: &str, primary: &ConnectOptions) -> Replica {
-    match options::replica(url, primary) {
-        Ok(options) => {
-            Replica { name: format!("{}:{}", options.host, options.port), options: Ok(options) }
+/// Has the server itself end statements of this session that take too long.
+async fn bound_statements(session: &mut Session, limit_ms: u32) -> DbResult<()> {
+    let sql = match session.capabilities.statement_time_limit {
+        StatementTimeLimit::SelectMilliseconds => {
+            format!("SET SESSION max_execution_time = {limit_ms}")
         }
-        Err(error) => Replica { name: "replica".to_owned(), options: Err(error.to_string()) },
+        StatementTimeLimit::AnySeconds => {
+            format!("SET SESSION max_statement_time = {}", f64::from(limit_ms) / 1000.0)
+        }
+    };
+    run(&mut session.conn, &sql, "setting up the session for", "the probe").await.map(|_| ())
+}
+
+/// Awaits an answer for so long. Where none comes the session must not be used again, which is what a
+/// lost connection means to whoever holds it.
+async fn within<T>(
+    limit: Duration,
+    attempted: &str,
+    object: &str,
+    answer: impl Future<Output = DbResult<T>>,
+) -> DbResult<T> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(DbError::new(ErrorKind::ConnectionLost, attempted, object)
+            .said(format!("no answer within {} ms", limit.as_millis()))),
     }
 }
 
-async fn read_lag(
-    replica: &Replica,
-    kept: &mut Option<Session>,
-    settings: &SessionSettings,
-) -> DbResult<u32> {
-    let unreadable =
-        |why: &str| DbError::new(ErrorKind::Other, "reading the lag of", &replica.name).said(why);
-    let options = replica.options.as_ref().map_err(|why| unreadable(why))?;
-    if kept.is_none() {
-        *kept = Some(connect(options, settings).await?);
-    }
-    let Some(session) = kept.as_mut() else { return Err(unreadable("not connected")) };
-    let verb = session.capabilities.replica_status_verb;
-    let found = rows(&mut session.conn, verb, "reading the lag of", &replica.name).await?;
-    let Some(row) = found.first() else {
-        return Err(unreadable("it does not replicate from anybody"));
-    };
-    let column = |names: [&str; 2]| {
-        row.columns_ref()
-            .iter()
-            .position(|column| names.iter().any(|name| column.name_str() == *name))
-            .map(|index| text(row, index))
-            .unwrap_or_default()
-    };
-    let seconds = column(["Seconds_Behind_Source", "Seconds_Behind_Master"]);
-    seconds.parse().map_err(|_| {
-        let error = [
-            column(["Last_SQL_Error", "Last_SQL_Error"]),
-            column(["Last_IO_Error", "Last_IO_Error"]),
-        ]
-        .into_iter()
-        .find(|text| !text.is_empty());
-        unreadable(&error.unwrap_or_else(|| "its replication is not running".to_owned()))
-    })
-}
-
-/// Who holds or waits for a table's metadata lock, in words; for messages only.
-pub(crate) async fn holders(session: &mut Session, schema: &str, table: &str) -> String {
-    let listed = if session.capabilities.metadata_locks_visible {
-        lock_holders(session, schema, table).await
-    } else {
-        long_transactions(session).await
-    };
-    match listed {
-        Ok(lines) if !lines.is_empty() => format!("It is held by {}", lines.join("; ")),
-        _ => "Who holds it could not be seen".to_owned(),
-    }
-}
-
-async fn lock_holders(session: &mut Session, schema: &str, table: &str) -> DbResult<Vec<String>> {
-    let sql = format!(
-        "SELECT t.PROCESSLIST_ID, t.PROCESSLIST_USER, t.PROCESSLIST_HOST, m.LOCK_TYPE, \
-         t.PROCESSLIST_TIME, LEFT(COALESCE(t.PROCESSLIST_INFO, 'idle in a transaction'), 80) \
-         FROM performance_schema.metadata_locks AS m JOIN performance_schema.threads AS t \
-         ON t.THREAD_ID = m.OWNER_THREAD_ID WHERE m.OBJECT_TYPE = 'TABLE' AND m.OBJECT_SCHEMA = {} \
-         AND m.OBJECT_NAME = {} AND m.LOCK_STATUS = 'GRANTED' AND t.PROCESSLIST_ID <> \
-         CONNECTION_ID() ORDER BY t.PROCESSLIST_TIME DESC LIMIT 3",
-        literal(schema)?,
-        literal(table)?
-    );
-    let found = rows(&mut session.conn, &sql, "looking for lock holders of", table).await?;
-    Ok(found
-        .iter()
-        .map(|row| {
-            format!(
-                "session {} of {}@{} ({}, {} s: {})",
-                text(row, 0),
-                text(row, 1),
-                text(row, 2),
-                text(row, 3),
-                text(row, 4),
-                text(row, 5)
-            )
-        })
-        .collect())
-}
-
-/// Where the server does not show metadata locks: its oldest transactions are the likely holders.
-async fn long_transactions(session: &mut Session) -> DbResult<Vec<String>> {
-    let sql = "SELECT p.ID, p.USER, p.HOST, TIMESTAMPDIFF(SECOND, t.trx_started, NOW()), \
-               LEFT(COALESCE(p.INFO, 'idle in a transaction'), 80) \
-               FROM information_schema.INNODB_TRX AS t JOIN information_schema.PROCESSLIST AS p \
-               ON p.ID = t.trx_mysql_thread_id WHERE p.ID <> CONNECTION_ID() \
-               ORDER BY t.trx_started LIMIT 3";
-    let found = rows(&mut session.conn, sql, "looking for old transactions", "").await?;
-    Ok(found
-        .iter()
-        .map(|row| {
-            format!(
-                "perhaps session {} of {}@{} (transaction of {} s: {})",
-                text(row, 0),
-                text(row, 1),
-                text(row, 2),
-                text(row, 3),
-                text(row, 4)
-            )
-        })
-        .collect())
-}
-
-/// A session that has been in a transaction on the table for longer than `limit_s`; `None` where there
-/// is none, or where the server does not show it.
-pub(crate) async fn old_holder(
-    session: &mut Session,
-    schema: &str,
-    table: &str,
-    limit_s: u32,
-) -> DbResult<Option<String>> {
-    if !session.capabilities.metadata_locks_visible {
-        return Ok(None);
-    }
-    let sql = format!(
-        "SELECT t.PROCESSLIST_ID, t.PROCESSLIST_USER, t.PROCESSLIST_HOST, m.LOCK_TYPE, \
-         TIMESTAMPDIFF(SECOND, x.trx_started, NOW()) \
-         FROM performance_schema.metadata_locks AS m JOIN performance_schema.threads AS t \
-         ON t.THREAD_ID = m.OWNER_THREAD_ID JOIN information_schema.INNODB_TRX AS x \
-         ON x.trx_mysql_thread_id = t.PROCESSLIST_ID WHERE m.OBJECT_TYPE = 'TABLE' AND \
-         m.OBJECT_SCHEMA = {} AND m.OBJECT_NAME = {} AND m.LOCK_STATUS = 'GRANTED' AND \
-         t.PROCESSLIST_ID <> CONNECTION_ID() AND TIMESTAMPDIFF(SECOND, x.trx_started, NOW()) > \
-         {limit_s} ORDER BY x.trx_started LIMIT 1",
-        literal(schema)?,
-        literal(table)?
-    );
-    let row = match first(&mut session.conn, &sql, "looking for old holders of", table).await {
-        // Not to be seen just now; the lock's time-out bounds the wait all the same.
-        Err(error) if error.code == Some(STATEMENT_UNREADABLE) => return Ok(None),
-        other => other?,
-    };
-    Ok(row.map(|row| {
-        format!(
-            "session {} of {}@{} ({}, in a transaction for {} s)",
-            text(&row, 0),
-            text(&row, 1),
-            text(&row, 2),
-            text(&row, 3),
-            text(&row, 4)
-        )
-    }))
+/// The beats, whoever panicked while holding them: they are whole at all times.
+fn locked(beats: &Arc<Mutex<Beats>>) -> std::sync::MutexGuard<'_, Beats> {
+    beats.lock().unwrap_or_else(PoisonError::into_inner)
 }

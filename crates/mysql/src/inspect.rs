@@ -7,6 +7,7 @@ use underpin_core::ident::{Dialect, shadow_name};
 use underpin_core::mapping::{ColumnHints, KeySpec, Mapping, choose_key, map_columns};
 use underpin_core::plan::{Capture, Flow, Names, Plan, RunSpec, Strategy};
 use underpin_core::schema::{Column, Index, IndexPart, Table};
+use underpin_core::statements::StatementStats;
 use underpin_dialect::{DbError, DbResult, ErrorKind, IndexTiming, Inspect, Request};
 
 use crate::connect::Session;
@@ -15,7 +16,7 @@ use crate::query::{
     cell, define, first, literal, number, optional_text, quote_table, rows, run, text,
 };
 use crate::types::key_fit;
-use crate::{health, preflight};
+use crate::{health, preflight, statements};
 
 impl Inspect for Control {
     fn server(&self) -> String {
@@ -31,7 +32,9 @@ impl Inspect for Control {
     async fn plan(&mut self, request: &Request) -> DbResult<Plan> {
         let schema = schema_of(request)?;
         let table = request.alter.table.name.clone();
-        let replicas = health::replicas(&mut self.session, &self.server, &request.replicas).await?;
+        let listed =
+            health::list_replicas(&mut self.session, &self.server, &request.replicas, &[]).await?;
+        let replicas = &listed.replicas;
         let mut plan = Plan {
             strategy: Strategy::Shadow,
             findings: Vec::new(),
@@ -39,7 +42,7 @@ impl Inspect for Control {
             server: self.server(),
             replicas: replicas.iter().map(|replica| replica.name.clone()).collect(),
         };
-        plan.findings = preflight::before(self, request, &schema, &table, &replicas).await?;
+        plan.findings = preflight::before(self, request, &schema, &table, &listed).await?;
         if is_refused(&plan.findings) {
             return Ok(plan);
         }
@@ -57,11 +60,19 @@ impl Inspect for Control {
             Err(refusal) => plan.findings.push(refusal),
             Ok((mapping, key)) => {
                 plan.findings.extend(preflight::conversions(&source, &scratch, &mapping));
-                let spec = spec_for(request, names, &source, &scratch, mapping, key, &replicas);
+                let spec = spec_for(request, names, &source, &scratch, mapping, key, replicas);
                 plan.spec = Some(spec);
             }
         }
         Ok(plan)
+    }
+
+    async fn statements(
+        &mut self,
+        schema: &str,
+        table: &str,
+    ) -> DbResult<Option<Vec<StatementStats>>> {
+        statements::read(&mut self.session, schema, table).await
     }
 }
 

@@ -27,6 +27,7 @@ mod query;
 mod shadow;
 mod shape;
 mod silent;
+mod statements;
 mod store;
 mod swap;
 pub mod tls;

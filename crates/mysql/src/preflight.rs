@@ -12,7 +12,7 @@ use underpin_dialect::{DbResult, Request};
 use crate::connect::{Replication, server_role};
 use crate::control::Control;
 use crate::flavor::BinlogFormat;
-use crate::health::Replica;
+use crate::health::{Listed, Replica};
 use crate::inspect::{read_table, table_exists};
 use crate::privileges;
 use crate::query::{first, literal, rows, text};
@@ -24,12 +24,13 @@ pub(crate) async fn before(
     request: &Request,
     schema: &str,
     table: &str,
-    replicas: &[Replica],
+    listed: &Listed,
 ) -> DbResult<Vec<Finding>> {
     let mut findings = statement(request);
     findings.extend(privileges::check(control, request, schema).await?);
     findings.extend(server(control).await?);
-    findings.extend(replicas.iter().filter_map(unreachable_replica));
+    findings.extend(listed.replicas.iter().filter_map(unreachable_replica));
+    findings.extend(listed.strangers.iter().map(|address| reader(address)));
     findings.extend(the_table(control, schema, table).await?);
     if !underpin_core::finding::is_refused(&findings) {
         findings.extend(keys(control, schema, table).await?);
@@ -137,6 +138,18 @@ fn unreachable_replica(replica: &Replica) -> Option<Finding> {
             "Name the replicas with --replica URL, or switch the watch off with --replica none",
         )
     })
+}
+
+/// Somebody who reads the binary log may be a replica that the server does not list.
+fn reader(address: &str) -> Finding {
+    Finding::warning(
+        "log-reader",
+        format!(
+            "somebody at {address} reads the binary log and does not answer as a replica: his lag is \
+             not watched"
+        ),
+        "Where it is a replica, name all of them with --replica URL",
+    )
 }
 
 async fn the_table(control: &mut Control, schema: &str, table: &str) -> DbResult<Vec<Finding>> {

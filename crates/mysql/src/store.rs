@@ -1,7 +1,10 @@
-//! The state of runs, kept in the database that is changed: runs, fences and done marks.
+//! The state of runs, kept in the database that is changed: runs and their history, fences, done marks.
 //!
 //! Works where nothing of ours exists yet: reading then finds nothing, the first write makes the
 //! tables. Every time is the server's, in UTC.
+
+pub(crate) mod orders;
+mod tables;
 
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::machine::{Command, DoneChunk};
@@ -11,7 +14,8 @@ use underpin_dialect::{
 };
 
 use crate::control::Control;
-use crate::query::{cell, define, first, literal, number, quote, rows, run, text};
+use crate::query::{cell, first, literal, number, optional_text, quote, rows, run, text};
+use tables::Found;
 
 /// Tries to bump a fence that an older runner's transaction still holds; one innodb lock wait each.
 const TAKE_OVER_TRIES: u32 = 200;
@@ -75,7 +79,7 @@ impl Store for Control {
 
     async fn open_run(&mut self, schema: &str, table: &str) -> DbResult<Option<StoredRun>> {
         let object = format!("{schema}.{table}");
-        if !self.state_exists().await? {
+        if self.find_state().await? == Found::Nothing {
             return Ok(None);
         }
         let sql = format!(
@@ -94,12 +98,15 @@ impl Store for Control {
         &mut self,
         spec: &RunSpec,
         checkpoint: &Checkpoint,
-        _origin: &Origin,
+        origin: &Origin,
     ) -> DbResult<()> {
         self.make_state().await?;
         let object = format!("{}.{}", spec.schema, spec.table);
-        let spec_json = serde_json::to_string(spec)
-            .map_err(|error| not_encodable(&object, &error.to_string()))?;
+        let encoded = |json: Result<String, serde_json::Error>| {
+            json.map_err(|error| not_encodable(&object, &error.to_string()))
+        };
+        let spec_json = encoded(serde_json::to_string(spec))?;
+        let origin = encoded(serde_json::to_string(origin))?;
         let checkpoint =
             checkpoint.encode().map_err(|error| not_encodable(&object, &error.to_string()))?;
         let state = quote(&self.state_schema)?;
@@ -119,11 +126,18 @@ impl Store for Control {
         run(conn, &sql, "recording the run of", &object).await?;
         let sql = format!("INSERT INTO {state}.fences (run_id, epoch) VALUES ({run_id}, 0)");
         run(conn, &sql, "recording the run of", &object).await?;
+        let sql = format!(
+            "INSERT INTO {state}.history (run_id, origin, record) VALUES ({run_id}, {}, '')",
+            literal(&origin)?
+        );
+        run(conn, &sql, "recording the run of", &object).await?;
         run(conn, "COMMIT", "recording the run of", &object).await.map(|_| ())
     }
 
     async fn take_over(&mut self, run_id: &str) -> DbResult<Grip> {
         self.server.floor.reset();
+        // The run may be one that an older version began.
+        self.make_state().await?;
         let state = quote(&self.state_schema)?;
         let id = literal(run_id)?;
         let bump = format!("UPDATE {state}.fences SET epoch = epoch + 1 WHERE run_id = {id}");
@@ -165,74 +179,81 @@ impl Store for Control {
         run(conn, "COMMIT", "saving run", &grip.run_id).await.map(|_| ())
     }
 
-    async fn close_run(&mut self, run_id: &str, result: &str, _record: &str) -> DbResult<()> {
-        let sql = format!(
-            "UPDATE {}.runs SET state = {}, ended_at = UTC_TIMESTAMP(6), \
-             updated_at = UTC_TIMESTAMP(6), requested = '' WHERE run_id = {}",
-            quote(&self.state_schema)?,
-            literal(result)?,
-            literal(run_id)?
-        );
-        run(&mut self.session.conn, &sql, "closing run", run_id).await.map(|_| ())
+    async fn close_run(&mut self, run_id: &str, result: &str, record: &str) -> DbResult<()> {
+        self.make_state().await?;
+        let attempted = "closing run";
+        let state = quote(&self.state_schema)?;
+        let id = literal(run_id)?;
+        let mut statements = vec![format!(
+            "UPDATE {state}.runs SET state = {}, ended_at = COALESCE(ended_at, UTC_TIMESTAMP(6)), \
+             updated_at = UTC_TIMESTAMP(6) WHERE run_id = {id}",
+            literal(result)?
+        )];
+        if !record.is_empty() {
+            // A run that an older version began has no line there yet.
+            statements.push(format!(
+                "INSERT INTO {state}.history (run_id, origin, record) VALUES ({id}, '', {record}) ON \
+                 DUPLICATE KEY UPDATE record = {record}",
+                record = literal(record)?
+            ));
+        }
+        statements.push(format!("DELETE FROM {state}.live WHERE run_id = {id}"));
+        statements.push(format!("DELETE FROM {state}.beats WHERE run_id = {id}"));
+        let conn = &mut self.session.conn;
+        run(conn, "START TRANSACTION", attempted, run_id).await?;
+        for sql in statements {
+            if let Err(error) = run(conn, &sql, attempted, run_id).await {
+                if !error.is_ambiguous() {
+                    run(conn, "ROLLBACK", attempted, run_id).await?;
+                }
+                return Err(error);
+            }
+        }
+        run(conn, "COMMIT", attempted, run_id).await.map(|_| ())
     }
 
-    async fn request(&mut self, run_id: &str, command: &Command, _by: &str) -> DbResult<()> {
-        let Some(word) = command_word(command) else {
-            return Err(DbError::new(ErrorKind::Other, "leaving a request for run", run_id)
-                .said("there is no room for it yet"));
-        };
-        let sql = format!(
-            "UPDATE {}.runs SET requested = {} WHERE run_id = {} AND state = 'open'",
-            quote(&self.state_schema)?,
-            literal(word)?,
-            literal(run_id)?
-        );
-        run(&mut self.session.conn, &sql, "leaving a request for run", run_id).await.map(|_| ())
+    async fn request(&mut self, run_id: &str, command: &Command, by: &str) -> DbResult<()> {
+        if self.find_state().await? == Found::Nothing {
+            return Ok(());
+        }
+        self.make_state().await?;
+        orders::leave(&mut self.session.conn, &self.state_schema, run_id, command, by).await
     }
 
-    async fn orders(&mut self, _run_id: &str) -> DbResult<Vec<Order>> {
-        Ok(Vec::new())
+    async fn orders(&mut self, run_id: &str) -> DbResult<Vec<Order>> {
+        match self.find_state().await? {
+            Found::All => orders::list(&mut self.session.conn, &self.state_schema, run_id).await,
+            Found::Nothing | Found::Older => Ok(Vec::new()),
+        }
     }
 
     async fn runs(&mut self, of: Option<(&str, &str)>) -> DbResult<Vec<RunSummary>> {
-        if !self.state_exists().await? {
+        let found = self.find_state().await?;
+        if found == Found::Nothing {
             return Ok(Vec::new());
         }
-        let of = match of {
-            Some((schema, table)) => format!(
-                "WHERE schema_name = {} AND table_name = {}",
-                literal(schema)?,
-                literal(table)?
-            ),
-            None => String::new(),
-        };
-        let sql = format!(
-            "SELECT run_id, schema_name, table_name, state, statement, checkpoint, created_at, \
-             updated_at, TIMESTAMPDIFF(SECOND, updated_at, UTC_TIMESTAMP(6)) FROM {}.runs \
-             {of} ORDER BY created_at DESC LIMIT 100",
-            quote(&self.state_schema)?
-        );
-        let found = rows(&mut self.session.conn, &sql, "listing runs", "").await?;
+        let sql = runs_sql(&quote(&self.state_schema)?, of, found == Found::All)?;
+        let listed = rows(&mut self.session.conn, &sql, "listing runs", "").await?;
         let mut runs = Vec::new();
-        for row in &found {
-            let (schema, table) = (text(row, 1), text(row, 2));
+        for row in &listed {
+            let (schema, table, state) = (text(row, 1), text(row, 2), text(row, 3));
             let lock = literal(&runner_lock(&schema, &table))?;
             let sql = format!("SELECT IS_USED_LOCK({lock}) IS NOT NULL");
-            let running = text(row, 3) == "open"
+            let running = state == "open"
                 && number(&mut self.session.conn, &sql, "looking for runners", "").await? == 1;
             runs.push(RunSummary {
                 run_id: text(row, 0),
                 table: format!("{schema}.{table}"),
-                state: text(row, 3),
+                state,
                 statement: text(row, 4),
                 checkpoint: text(row, 5),
                 created_at: text(row, 6),
-                updated_at: text(row, 7),
-                silent_s: cell::<Option<u64>>(row, 8, "listing runs")?.unwrap_or(0),
-                ended_at: None,
-                origin: String::new(),
-                live: String::new(),
-                record: String::new(),
+                ended_at: optional_text(row, 7),
+                updated_at: text(row, 8),
+                silent_s: cell::<Option<u64>>(row, 9, "listing runs")?.unwrap_or(0),
+                origin: text(row, 10),
+                record: text(row, 11),
+                live: text(row, 12),
                 running,
             });
         }
@@ -240,61 +261,38 @@ impl Store for Control {
     }
 }
 
+/// The list of runs; without what only newer versions keep where their tables are missing.
+fn runs_sql(state: &str, of: Option<(&str, &str)>, all: bool) -> DbResult<String> {
+    let condition = match of {
+        Some((schema, table)) => format!(
+            "WHERE r.schema_name = {} AND r.table_name = {}",
+            literal(schema)?,
+            literal(table)?
+        ),
+        None => String::new(),
+    };
+    let (seen, more, joins) = if all {
+        (
+            "GREATEST(r.updated_at, COALESCE(l.seen_at, r.updated_at), COALESCE(b.written_at, \
+             r.updated_at))",
+            "h.origin, h.record, l.live",
+            format!(
+                "LEFT JOIN {state}.history AS h ON h.run_id = r.run_id LEFT JOIN {state}.live AS l ON \
+                 l.run_id = r.run_id LEFT JOIN {state}.beats AS b ON b.run_id = r.run_id"
+            ),
+        )
+    } else {
+        ("r.updated_at", "'', '', ''", String::new())
+    };
+    Ok(format!(
+        "SELECT r.run_id, r.schema_name, r.table_name, r.state, r.statement, r.checkpoint, \
+         r.created_at, r.ended_at, {seen}, CAST(GREATEST(TIMESTAMPDIFF(SECOND, {seen}, \
+         UTC_TIMESTAMP(6)), 0) AS UNSIGNED), {more} FROM {state}.runs AS r {joins} {condition} ORDER \
+         BY r.created_at DESC LIMIT 100"
+    ))
+}
+
 impl Control {
-    /// Whether our tables exist; false also where the schema itself is missing.
-    pub(crate) async fn state_exists(&mut self) -> DbResult<bool> {
-        let sql = format!(
-            "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} \
-             AND TABLE_NAME IN ('runs', 'fences', 'marks')",
-            literal(&self.state_schema)?
-        );
-        Ok(number(&mut self.session.conn, &sql, "looking for", &self.state_schema).await? == 3)
-    }
-
-    /// Makes our tables where they are missing.
-    async fn make_state(&mut self) -> DbResult<()> {
-        if self.state_exists().await? {
-            return Ok(());
-        }
-        let state = quote(&self.state_schema)?;
-        let object = self.state_schema.clone();
-        let statements = [
-            format!("CREATE DATABASE IF NOT EXISTS {state} CHARACTER SET utf8mb4"),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {state}.runs (run_id VARCHAR(32) CHARACTER SET ascii \
-                 NOT NULL PRIMARY KEY, schema_name VARCHAR(64) NOT NULL, table_name VARCHAR(64) NOT \
-                 NULL, state VARCHAR(16) NOT NULL, statement LONGTEXT NOT NULL, spec LONGTEXT NOT \
-                 NULL, checkpoint LONGTEXT NOT NULL, identity LONGTEXT NOT NULL, requested \
-                 VARCHAR(16) NOT NULL DEFAULT '', runner VARCHAR(255) NOT NULL, created_at \
-                 DATETIME(6) NOT NULL, updated_at DATETIME(6) NOT NULL, ended_at DATETIME(6) NULL, \
-                 KEY by_table (schema_name, table_name)) ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE \
-                 utf8mb4_bin COMMENT='underpin: runs and their history'"
-            ),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {state}.fences (run_id VARCHAR(32) CHARACTER SET ascii \
-                 NOT NULL PRIMARY KEY, epoch BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB \
-                 COMMENT='underpin: who may write for a run'"
-            ),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {state}.marks (run_id VARCHAR(32) CHARACTER SET ascii \
-                 NOT NULL, round BIGINT UNSIGNED NOT NULL, chunk INT UNSIGNED NOT NULL, row_count \
-                 BIGINT UNSIGNED NOT NULL, PRIMARY KEY (run_id, round, chunk)) ENGINE=InnoDB \
-                 COMMENT='underpin: chunks done in the running round'"
-            ),
-        ];
-        for sql in statements {
-            define(&mut self.session.conn, &sql, "making the state tables in", &object)
-                .await
-                .map_err(|error| {
-                    error.help(
-                        "underpin keeps the state of runs in this database; give the account the \
-                         right to create it, or name another one with --state-schema",
-                    )
-                })?;
-        }
-        Ok(())
-    }
-
     /// Done marks of a round.
     pub(crate) async fn marks(&mut self, run_id: &str, round: u64) -> DbResult<Vec<DoneChunk>> {
         let sql = format!(
@@ -336,24 +334,6 @@ impl Control {
             first(&mut self.session.conn, &sql, "reading the identity of run", run_id).await?;
         Ok(row.map(|row| text(&row, 0)).unwrap_or_default())
     }
-}
-
-/// The word by which a request is stored; `None` where the column has no room for it.
-pub(crate) fn command_word(command: &Command) -> Option<&'static str> {
-    match command {
-        Command::Pause => Some("pause"),
-        Command::Resume => Some("resume"),
-        Command::Stop => Some("stop"),
-        Command::Abort => Some("abort"),
-        Command::Swap | Command::Set(_) => None,
-    }
-}
-
-/// The request of a word; `None` where there is none.
-pub(crate) fn command_of(word: &str) -> Option<Command> {
-    [Command::Pause, Command::Resume, Command::Stop, Command::Abort]
-        .into_iter()
-        .find(|command| command_word(command) == Some(word))
 }
 
 /// The name of the server-side lock that makes one runner a table. At most 64 characters, so hashed.
