@@ -132,6 +132,12 @@ impl Canceller {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
     }
 
+    /// The numbers of the sessions that are remembered.
+    pub(crate) fn registered_pids(&self) -> Vec<u32> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.keys().copied().collect()
+    }
+
     /// Cancels what a registered session runs.
     ///
     /// # Errors

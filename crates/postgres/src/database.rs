@@ -55,6 +55,11 @@ impl Postgres {
         self.canceller.register(&session.id);
         Ok(session)
     }
+
+    /// The processes of the sessions that were opened here.
+    pub(crate) fn sessions(&self) -> Vec<u32> {
+        self.canceller.registered_pids()
+    }
 }
 
 impl Database for Postgres {

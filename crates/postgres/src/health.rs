@@ -1,14 +1,22 @@
-//! How the servers around us fare: lag of replicas, length of the log, and requests.
+//! How the servers around us fare: signals, length of the log, and orders.
 //!
-//! Who holds a table is `holders`', how lag is told from positions in the log is `clock`'s.
+//! Who holds a table is `holders`', how lag is told from positions in the log is `clock`'s. What could hold
+//! up the rest (a write that waits for a standby, a replica that does not answer, a query of the user's)
+//! has a session of its own (`aside`), which is opened when it is first needed.
 
+mod aside;
 mod clock;
+mod gauges;
+mod heart;
 mod holders;
+mod load;
+mod own;
 mod replicas;
+mod reserves;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use underpin_core::machine::Command;
 use underpin_core::plan::RunSpec;
 use underpin_core::signal::Reading;
 use underpin_dialect::{DbResult, ErrorKind, Order, OwnQuery};
@@ -16,40 +24,96 @@ use underpin_dialect::{DbResult, ErrorKind, Order, OwnQuery};
 use crate::changelog;
 use crate::connect::Session;
 use crate::database::Postgres;
-use crate::query::{first, literal, number, quote, text};
-use crate::store::command_of;
+use crate::query::{literal, number, quote, rows, run};
+use crate::store::{order, take_sql};
 
+use gauges::Gauges;
+use heart::Heart;
 pub(crate) use holders::{Wish, holders, refuse_old_holders};
+use own::Own;
 use replicas::Replicas;
 pub(crate) use replicas::{replica_findings, replica_names};
 
 /// Entries beyond which the length of the log is not counted on.
 const BACKLOG_COUNTED_MAX: u64 = 200_000;
 
-/// The probe's sessions: one to the primary, one to each replica that was named.
+/// The server's own bound on each statement of the probe.
+const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '5s'";
+
+/// An order that is taken and a sign of life need not wait for synchronous standbys: a run must be steered
+/// also while one is gone.
+const WAIT_FOR_NO_STANDBY: &str = "SET synchronous_commit = local";
+
+/// How long the replicas are looked at for what was just written; longer where they must be asked by
+/// another write.
+const LOOK: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_millis(60);
+
+/// The probe: its session to the primary, and what it needs for signals once it is asked for them.
 #[derive(Debug)]
 pub struct Probe {
     session: Session,
     server: Postgres,
     spec: Arc<RunSpec>,
+    signals: Option<Signals>,
+}
+
+/// Whatever is read of signals.
+#[derive(Debug)]
+struct Signals {
+    heart: Heart,
     replicas: Replicas,
+    gauges: Gauges,
+    own: Own,
 }
 
 impl Probe {
-    /// Opens the probe and finds the replicas.
+    /// Opens the probe.
     ///
     /// # Errors
     /// The primary cannot be reached. Replicas that cannot be read are readings, not errors.
     pub(crate) async fn open(server: &Postgres, spec: &Arc<RunSpec>) -> DbResult<Self> {
         let session = server.session().await?;
-        let replicas = Replicas::find(&session, server).await?;
-        Ok(Self { session, server: server.clone(), spec: Arc::clone(spec), replicas })
+        for setting in [STATEMENT_TIMEOUT, WAIT_FOR_NO_STANDBY] {
+            run(&session, setting, "setting up the session", "of the probe").await?;
+        }
+        Ok(Self { session, server: server.clone(), spec: Arc::clone(spec), signals: None })
+    }
+}
+
+impl Signals {
+    async fn open(session: &Session, server: &Postgres, spec: &RunSpec) -> DbResult<Self> {
+        Ok(Self {
+            heart: Heart::new(server, &spec.run_id)?,
+            replicas: Replicas::find(session, server).await?,
+            gauges: Gauges::new(server),
+            own: Own::new(server),
+        })
+    }
+
+    async fn read(&mut self, session: &Session, own: &[OwnQuery]) -> DbResult<Vec<Reading>> {
+        let mut readings: Vec<Reading> = self.heart.beat().await.into_iter().collect();
+        if !self.heart.waits_for_standbys() {
+            self.replicas.look(session, LOOK).await?;
+        } else if !self.replicas.look(session, LOOK_AGAIN).await? {
+            // What they have replayed of the first write they tell when they receive a second one.
+            self.heart.beat().await;
+            self.replicas.look(session, LOOK_AGAIN).await?;
+        }
+        readings.extend(self.replicas.readings());
+        readings.extend(self.gauges.read(session).await?);
+        readings.extend(self.own.read(own).await);
+        Ok(readings)
     }
 }
 
 impl underpin_dialect::Probe for Probe {
-    async fn signals(&mut self, _own: &[OwnQuery]) -> DbResult<Vec<Reading>> {
-        self.replicas.read(&self.session).await
+    async fn signals(&mut self, own: &[OwnQuery]) -> DbResult<Vec<Reading>> {
+        let signals = match &mut self.signals {
+            Some(signals) => signals,
+            none => none.insert(Signals::open(&self.session, &self.server, &self.spec).await?),
+        };
+        signals.read(&self.session, own).await
     }
 
     async fn backlog(&mut self) -> DbResult<u64> {
@@ -62,33 +126,30 @@ impl underpin_dialect::Probe for Probe {
     }
 
     async fn requested(&mut self) -> DbResult<Vec<Order>> {
-        let runs = format!("{}.runs", quote(&self.server.state_schema)?);
-        let id = literal(&self.spec.run_id)?;
-        // The request is taken away by reading it; and a sign of life, at most every few seconds.
+        let state = quote(&self.server.state_schema)?;
+        // A sign of life too, every few seconds.
         let sql = format!(
-            "WITH asked AS (SELECT requested FROM {runs} WHERE run_id = {id} AND state = 'open' \
-             AND (requested <> '' OR updated_at < clock_timestamp() - interval '5 seconds') \
-             FOR UPDATE) \
-             UPDATE {runs} AS r SET requested = '', updated_at = clock_timestamp() FROM asked \
-             WHERE r.run_id = {id} RETURNING asked.requested"
+            "UPDATE {state}.live SET seen_at = pg_catalog.clock_timestamp() WHERE run_id = {} \
+             AND seen_at < pg_catalog.clock_timestamp() - interval '2 seconds'; {}",
+            literal(&self.spec.run_id)?,
+            take_sql(&state, &self.spec.run_id)?
         );
-        match first(&self.session, &sql, "reading requests for run", &self.spec.run_id).await {
-            Ok(row) => {
-                let command = row.and_then(|row| command_of(&text(&row, 0)));
-                Ok(command.map(order).into_iter().collect())
-            }
-            // The runner itself is writing its record: the request will be there at the next look.
+        let taken = rows(&self.session, &sql, "taking the orders for run", &self.spec.run_id);
+        match taken.await {
+            Ok(rows) => Ok(rows.iter().filter_map(order).collect()),
+            // Somebody changes the tables: the orders will be there at the next look.
             Err(error) if error.kind == ErrorKind::LockNotHad => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
-    async fn publish(&mut self, _live: &str) -> DbResult<()> {
-        Ok(())
+    async fn publish(&mut self, live: &str) -> DbResult<()> {
+        let sql = format!(
+            "UPDATE {}.live SET live = {}, seen_at = pg_catalog.clock_timestamp() WHERE run_id = {}",
+            quote(&self.server.state_schema)?,
+            literal(live)?,
+            literal(&self.spec.run_id)?
+        );
+        run(&self.session, &sql, "telling how it goes with run", &self.spec.run_id).await.map(drop)
     }
-}
-
-/// A request as an order of nobody in particular.
-fn order(command: Command) -> Order {
-    Order { command, by: String::new(), at: String::new(), taken_at: None }
 }

@@ -6,6 +6,7 @@ use underpin_core::finding::{Finding, is_refused};
 use underpin_core::mapping::{ColumnHints, KeyColumn, KeySpec, Mapping, choose_key, map_columns};
 use underpin_core::plan::{Flow, Plan, RunSpec, Strategy};
 use underpin_core::schema::{Column, Index, IndexPart, Table};
+use underpin_core::statements::StatementStats;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Inspect, Request};
 
 use crate::connect::Session;
@@ -13,7 +14,7 @@ use crate::control::Control;
 use crate::dependents::Subject;
 use crate::keys::{NOT_DETERMINISTIC, key_fit, remade};
 use crate::query::{cell, flag, literal, optional_text, rows, text};
-use crate::{health, names, preflight, twin};
+use crate::{health, names, preflight, statements, twin};
 
 impl Inspect for Control {
     fn server(&self) -> String {
@@ -67,6 +68,14 @@ impl Inspect for Control {
             }
         }
         Ok(plan)
+    }
+
+    async fn statements(
+        &mut self,
+        _schema: &str,
+        table: &str,
+    ) -> DbResult<Option<Vec<StatementStats>>> {
+        statements::read(&self.session, table).await
     }
 }
 

@@ -28,6 +28,7 @@ mod query;
 mod service;
 mod shadow;
 mod shape;
+mod statements;
 mod steps;
 mod store;
 mod swap;

@@ -3,7 +3,11 @@
 //! Works where nothing of ours exists yet: reading then finds nothing, the first write makes the
 //! tables. Every time is the server's, in UTC.
 //!
-//! How far the change log has been applied is not kept here: that stands beside the log.
+//! How far the change log has been applied is not kept here: that stands beside the log. The tables are
+//! `tables`', what is asked of runs `orders`'.
+
+mod orders;
+mod tables;
 
 use std::collections::HashSet;
 
@@ -16,7 +20,9 @@ use underpin_dialect::{
 
 use crate::control::Control;
 use crate::error::{LOCK_NOT_AVAILABLE, has_state};
-use crate::query::{cell, first, holds, literal, number, quote, rows, run, text, undo};
+use crate::query::{cell, first, literal, number, optional_text, quote, rows, run, text, undo};
+pub(crate) use orders::{order, take_sql};
+use tables::Shape;
 
 /// Tries to bump a fence that an older runner's transaction still holds; one `lock_timeout` each.
 const TAKE_OVER_TRIES: u32 = 200;
@@ -85,7 +91,7 @@ impl Store for Control {
 
     async fn open_run(&mut self, schema: &str, table: &str) -> DbResult<Option<StoredRun>> {
         let object = format!("{schema}.{table}");
-        if !self.state_exists().await? {
+        if self.state_shape().await? == Shape::Missing {
             return Ok(None);
         }
         let sql = format!(
@@ -103,11 +109,13 @@ impl Store for Control {
         &mut self,
         spec: &RunSpec,
         checkpoint: &Checkpoint,
-        _origin: &Origin,
+        origin: &Origin,
     ) -> DbResult<()> {
         self.make_state().await?;
         let object = format!("{}.{}", spec.schema, spec.table);
         let spec_json = serde_json::to_string(spec)
+            .map_err(|error| not_encodable(&object, &error.to_string()))?;
+        let origin = serde_json::to_string(origin)
             .map_err(|error| not_encodable(&object, &error.to_string()))?;
         let checkpoint =
             checkpoint.encode().map_err(|error| not_encodable(&object, &error.to_string()))?;
@@ -117,17 +125,21 @@ impl Store for Control {
         let sql = format!(
             "INSERT INTO {state}.runs (run_id, schema_name, table_name, state, statement, spec, \
              checkpoint, runner) VALUES ({run_id}, {}, {}, 'open', {}, {}, {}, session_user); \
-             INSERT INTO {state}.fences (run_id, epoch) VALUES ({run_id}, 0)",
+             INSERT INTO {state}.history (run_id, origin) VALUES ({run_id}, {}); INSERT INTO {state}.fences (run_id, epoch) VALUES ({run_id}, 0); \
+             INSERT INTO {state}.live (run_id) VALUES ({run_id})",
             literal(&spec.schema)?,
             literal(&spec.table)?,
             literal(&spec.statement)?,
             literal(&spec_json)?,
             literal(&checkpoint)?,
+            literal(&origin)?,
         );
         run(&self.session, &sql, "recording the run of", &object).await.map(drop)
     }
 
     async fn take_over(&mut self, run_id: &str) -> DbResult<Grip> {
+        // The run may have been begun by an older version.
+        self.make_state().await?;
         let sql = format!(
             "UPDATE {}.fences SET epoch = epoch + 1 WHERE run_id = {} RETURNING epoch",
             quote(&self.state_schema)?,
@@ -149,37 +161,45 @@ impl Store for Control {
         undo(&self.session, saved).await
     }
 
-    async fn close_run(&mut self, run_id: &str, result: &str, _record: &str) -> DbResult<()> {
+    async fn close_run(&mut self, run_id: &str, result: &str, record: &str) -> DbResult<()> {
+        self.make_state().await?;
+        let state = quote(&self.state_schema)?;
+        let (id, record) = (literal(run_id)?, literal(record)?);
+        // Said twice: it ended when it was said first, and what was remembered is not forgotten.
         let sql = format!(
-            "UPDATE {}.runs SET state = {}, ended_at = pg_catalog.clock_timestamp(), \
-             updated_at = pg_catalog.clock_timestamp(), requested = '' WHERE run_id = {}",
-            quote(&self.state_schema)?,
+            "DELETE FROM {state}.beats WHERE run_id = {id}; \
+             UPDATE {state}.runs SET state = {}, \
+             ended_at = COALESCE(ended_at, pg_catalog.clock_timestamp()), \
+             updated_at = pg_catalog.clock_timestamp() WHERE run_id = {id}; \
+             INSERT INTO {state}.history AS h (run_id, record) VALUES ({id}, {record}) \
+             ON CONFLICT (run_id) DO UPDATE SET record = \
+             COALESCE(NULLIF(EXCLUDED.record, ''), h.record)",
             literal(result)?,
-            literal(run_id)?
         );
         run(&self.session, &sql, "closing run", run_id).await.map(drop)
     }
 
-    async fn request(&mut self, run_id: &str, command: &Command, _by: &str) -> DbResult<()> {
-        let Some(word) = command_word(command) else {
-            return Err(DbError::new(ErrorKind::Other, "leaving a request for run", run_id)
-                .said("there is no room for it yet"));
-        };
-        let sql = format!(
-            "UPDATE {}.runs SET requested = {} WHERE run_id = {} AND state = 'open'",
-            quote(&self.state_schema)?,
-            literal(word)?,
-            literal(run_id)?
-        );
-        run(&self.session, &sql, "leaving a request for run", run_id).await.map(drop)
+    async fn request(&mut self, run_id: &str, command: &Command, by: &str) -> DbResult<()> {
+        if self.state_shape().await? == Shape::Missing {
+            return Ok(());
+        }
+        self.make_state().await?;
+        let sql = orders::give_sql(&quote(&self.state_schema)?, run_id, command, by)?;
+        run(&self.session, &sql, "leaving an order for run", run_id).await.map(drop)
     }
 
-    async fn orders(&mut self, _run_id: &str) -> DbResult<Vec<Order>> {
-        Ok(Vec::new())
+    async fn orders(&mut self, run_id: &str) -> DbResult<Vec<Order>> {
+        if self.state_shape().await? != Shape::Current {
+            return Ok(Vec::new());
+        }
+        let sql = orders::list_sql(&quote(&self.state_schema)?, run_id)?;
+        let found = rows(&self.session, &sql, "reading the orders of run", run_id).await?;
+        Ok(found.iter().filter_map(order).collect())
     }
 
     async fn runs(&mut self, of: Option<(&str, &str)>) -> DbResult<Vec<RunSummary>> {
-        if !self.state_exists().await? {
+        let shape = self.state_shape().await?;
+        if shape == Shape::Missing {
             return Ok(Vec::new());
         }
         let attempted = "listing runs";
@@ -197,13 +217,27 @@ impl Store for Control {
             ),
             None => String::new(),
         };
+        let state = quote(&self.state_schema)?;
+        // Who only lists runs changes nothing, so tables of an older version are read as they are.
+        let (told, lives) = if shape == Shape::Current {
+            (
+                "h.origin, l.live, h.record",
+                format!(
+                    "LEFT JOIN {state}.live l ON l.run_id = r.run_id \
+                     LEFT JOIN {state}.history h ON h.run_id = r.run_id"
+                ),
+            )
+        } else {
+            ("'', '', ''", "CROSS JOIN (SELECT NULL::timestamptz AS seen_at) l".to_owned())
+        };
+        let seen = "GREATEST(r.updated_at, l.seen_at)";
         let sql = format!(
-            "SELECT run_id, schema_name, table_name, state, statement, checkpoint, \
-             pg_catalog.to_char(created_at, {TIME_FORMAT}), \
-             pg_catalog.to_char(updated_at, {TIME_FORMAT}), GREATEST(0, pg_catalog.floor(\
-             EXTRACT(epoch FROM pg_catalog.clock_timestamp() - updated_at))) \
-             FROM {}.runs {of} ORDER BY created_at DESC LIMIT 100",
-            quote(&self.state_schema)?
+            "SELECT r.run_id, r.schema_name, r.table_name, r.state, r.statement, r.checkpoint, \
+             pg_catalog.to_char(r.created_at, {TIME_FORMAT}), \
+             pg_catalog.to_char({seen}, {TIME_FORMAT}), GREATEST(0, pg_catalog.floor(\
+             EXTRACT(epoch FROM pg_catalog.clock_timestamp() - {seen}))), \
+             pg_catalog.to_char(r.ended_at, {TIME_FORMAT}), {told} \
+             FROM {state}.runs r {lives} {of} ORDER BY r.created_at DESC LIMIT 100"
         );
         let found = rows(&self.session, &sql, attempted, "").await?;
         let summary = |row| {
@@ -218,10 +252,10 @@ impl Store for Control {
                 created_at: text(row, 6),
                 updated_at: text(row, 7),
                 silent_s: cell(row, 8, attempted)?,
-                ended_at: None,
-                origin: String::new(),
-                live: String::new(),
-                record: String::new(),
+                ended_at: optional_text(row, 9),
+                origin: text(row, 10),
+                live: text(row, 11),
+                record: text(row, 12),
             })
         };
         found.iter().map(summary).collect()
@@ -248,36 +282,6 @@ impl Control {
             literal(&record)?
         );
         run(&self.session, &sql, "saving run", &grip.run_id).await.map(drop)
-    }
-
-    /// Whether our tables exist; false also where the schema itself is missing.
-    pub(crate) async fn state_exists(&self) -> DbResult<bool> {
-        let sql = format!(
-            "SELECT pg_catalog.count(*) = 3 FROM pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} \
-             AND c.relname IN ('runs', 'fences', 'marks') AND c.relkind = 'r'",
-            literal(&self.state_schema)?
-        );
-        holds(&self.session, &sql, "looking for", &self.state_schema).await
-    }
-
-    /// Makes our tables where they are missing. Two runners that begin at once may both try: the
-    /// second one's IF NOT EXISTS can fail on the catalogue's own unique index, so it looks again.
-    async fn make_state(&self) -> DbResult<()> {
-        if self.state_exists().await? {
-            return Ok(());
-        }
-        let sql = state_tables_sql(&quote(&self.state_schema)?);
-        match run(&self.session, &sql, "making the state tables in", &self.state_schema).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind == ErrorKind::DuplicateKey && self.state_exists().await? => {
-                Ok(())
-            }
-            Err(error) => Err(error.help(
-                "underpin keeps the state of runs in this schema; give the role the right to create \
-                 it (GRANT CREATE ON DATABASE), or name another one with --state-schema",
-            )),
-        }
     }
 
     /// Done marks of a round.
@@ -320,47 +324,6 @@ impl Control {
     }
 }
 
-/// The statements that make the state schema, as one transaction.
-fn state_tables_sql(state: &str) -> String {
-    format!(
-        "CREATE SCHEMA IF NOT EXISTS {state}; \
-         CREATE TABLE IF NOT EXISTS {state}.runs (run_id text PRIMARY KEY, \
-         schema_name text NOT NULL, table_name text NOT NULL, state text NOT NULL, \
-         statement text NOT NULL, spec text NOT NULL, checkpoint text NOT NULL, \
-         identity text NOT NULL DEFAULT '', \
-         requested text NOT NULL DEFAULT '', runner text NOT NULL, \
-         created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(), \
-         updated_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(), \
-         ended_at timestamptz); \
-         CREATE INDEX IF NOT EXISTS runs_by_table ON {state}.runs (schema_name, table_name); \
-         CREATE TABLE IF NOT EXISTS {state}.fences (run_id text PRIMARY KEY, epoch bigint NOT NULL); \
-         CREATE TABLE IF NOT EXISTS {state}.marks (run_id text NOT NULL, round bigint NOT NULL, \
-         chunk bigint NOT NULL, row_count bigint NOT NULL, PRIMARY KEY (run_id, round, chunk)); \
-         COMMENT ON SCHEMA {state} IS 'underpin: the state and history of schema changes'; \
-         COMMENT ON TABLE {state}.runs IS 'underpin: runs and their history'; \
-         COMMENT ON TABLE {state}.fences IS 'underpin: who may write for a run'; \
-         COMMENT ON TABLE {state}.marks IS 'underpin: chunks done in the running round'"
-    )
-}
-
-/// The word by which a request is stored; `None` where the column has no room for it.
-pub(crate) fn command_word(command: &Command) -> Option<&'static str> {
-    match command {
-        Command::Pause => Some("pause"),
-        Command::Resume => Some("resume"),
-        Command::Stop => Some("stop"),
-        Command::Abort => Some("abort"),
-        Command::Swap | Command::Set(_) => None,
-    }
-}
-
-/// The request of a word; `None` where there is none.
-pub(crate) fn command_of(word: &str) -> Option<Command> {
-    [Command::Pause, Command::Resume, Command::Stop, Command::Abort]
-        .into_iter()
-        .find(|command| command_word(command) == Some(word))
-}
-
 /// The key of the advisory lock that makes one runner a table. FNV-1a, written out because every
 /// version of the program must take the same one.
 fn runner_lock(schema: &str, table: &str) -> i64 {
@@ -401,13 +364,5 @@ mod tests {
         assert_ne!(runner_lock("a", "b"), runner_lock("b", "a"));
         // Fixed for all versions: two of them must not both run on a table.
         assert_eq!(runner_lock("shop", "orders"), runner_lock("shop", "orders"));
-    }
-
-    #[test]
-    fn requests_are_read_as_they_were_written() {
-        for command in [Command::Pause, Command::Resume, Command::Stop, Command::Abort] {
-            assert_eq!(command_word(&command).and_then(command_of), Some(command));
-        }
-        assert_eq!(command_of(""), None);
     }
 }

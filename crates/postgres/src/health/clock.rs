@@ -7,9 +7,11 @@
 //! and it needs no write and no log-in on the replica.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
-/// Moments that are kept. With a look a second they reach back over an hour; older ones are thinned.
+use tokio::time::Instant;
+
+/// Moments that are kept. With a few looks a second they reach back over a quarter of an hour; older ones
+/// are thinned.
 const MOMENTS_MAX: usize = 4096;
 
 /// A position in the write-ahead log, in bytes.

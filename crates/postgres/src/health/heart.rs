@@ -1,0 +1,217 @@
+//! The heart: one small durable write a round. How long it takes is what a commit of the application takes
+//! just now; and it moves the log on, so that the lag of a replica can be told while nobody else writes.
+//!
+//! It is a row of the run's own in the state schema. Each write is a transaction of a single statement, so
+//! no snapshot is older than that. The row's old versions are cleared away by the next write, in its own
+//! page, unless somebody's old snapshot still needs them; then the table grows by some bytes a second, and
+//! because the row is found by its place, not by its key, a write costs no more for that.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use underpin_core::signal::{Reading, Unit, WRITE_LATENCY};
+use underpin_dialect::{DbError, DbResult, ErrorKind};
+
+use super::STATEMENT_TIMEOUT;
+use super::aside::{Aside, Outcome, session_or};
+use crate::connect::Session;
+use crate::database::Postgres;
+use crate::query::{first, flag, literal, optional_text, quote, run};
+
+/// How it is read.
+const SOURCE: &str = "a write of our own";
+
+/// How long a round waits for the write. One that takes longer is told by the time it has taken so far.
+const WAIT: Duration = Duration::from_millis(250);
+
+/// How long the session may take to open before that is worth a word.
+const OPENING_MAX: Duration = Duration::from_secs(5);
+
+/// How durable the write is, and whether it waits for synchronous standbys.
+///
+/// At least the server's own disk, whatever the default is. Where no standby is synchronous
+/// `remote_apply` waits for none of them, but has each tell its position as soon as it has replayed this
+/// commit; else they tell it with the next write, or after ten seconds.
+const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', CASE WHEN \
+                       pg_catalog.current_setting('synchronous_standby_names') = '' THEN 'remote_apply' \
+                       WHEN reset_val = 'off' THEN 'local' ELSE reset_val END, false), \
+                       pg_catalog.current_setting('synchronous_standby_names') <> '' \
+                       FROM pg_catalog.pg_settings WHERE name = 'synchronous_commit'";
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Heart {
+    server: Postgres,
+    writes: Arc<Writes>,
+    aside: Aside<Beat>,
+    /// Where the row was written last.
+    place: String,
+    /// When the write that is open was sent.
+    sent: Arc<Mutex<Option<Instant>>>,
+    /// Standbys are synchronous, so they do not tell their position by themselves.
+    waits_for_standbys: bool,
+    /// The table is not there, or not ours to write to: then there is no such signal.
+    off: bool,
+}
+
+/// The statements.
+#[derive(Debug)]
+struct Writes {
+    beats: String,
+    runs: String,
+    id: String,
+}
+
+/// A write that was answered; `None` where the run has no row any more.
+#[derive(Debug)]
+struct Beat {
+    written: Option<(Duration, String)>,
+    waits_for_standbys: bool,
+}
+
+impl Heart {
+    /// Opens nothing yet.
+    ///
+    /// # Errors
+    /// A name that no identifier can have.
+    pub(super) fn new(server: &Postgres, run_id: &str) -> DbResult<Self> {
+        let state = quote(&server.state_schema)?;
+        let writes = Writes {
+            beats: format!("{state}.beats"),
+            runs: format!("{state}.runs"),
+            id: literal(run_id)?,
+        };
+        Ok(Self {
+            server: server.clone(),
+            writes: Arc::new(writes),
+            aside: Aside::new(),
+            place: String::new(),
+            sent: Arc::default(),
+            waits_for_standbys: false,
+            off: false,
+        })
+    }
+
+    /// Writes, and waits a little for the answer.
+    pub(super) async fn beat(&mut self) -> Option<Reading> {
+        if self.off {
+            return None;
+        }
+        let (server, writes) = (self.server.clone(), Arc::clone(&self.writes));
+        let (place, sent) = (self.place.clone(), Arc::clone(&self.sent));
+        self.aside.ask(|session| write(session, server, writes, place, sent));
+        match self.aside.answer(Instant::now() + WAIT).await {
+            Some(Ok(beat)) => {
+                self.waits_for_standbys = beat.waits_for_standbys;
+                let (took, place) = beat.written?;
+                self.place = place;
+                Some(Reading::new(WRITE_LATENCY, "", SOURCE, Unit::Ms, ms(took)))
+            }
+            Some(Err(error)) if no_such_signal(&error) => {
+                tracing::debug!(%error, "no write of our own");
+                self.off = true;
+                None
+            }
+            Some(Err(error)) => Some(unreadable(&error.to_string())),
+            None => self.still_open(),
+        }
+    }
+
+    /// What can be said of a write that has not been answered yet.
+    fn still_open(&self) -> Option<Reading> {
+        let sent = *self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        match sent {
+            Some(sent) => {
+                let so_far = ms(sent.elapsed());
+                Some(Reading::new(WRITE_LATENCY, "", SOURCE, Unit::Ms, so_far))
+            }
+            None if self.aside.open_for() > Some(OPENING_MAX) => {
+                Some(unreadable("the session for it does not open"))
+            }
+            None => None,
+        }
+    }
+
+    /// Whether a standby tells its position only when something more is written.
+    pub(super) fn waits_for_standbys(&self) -> bool {
+        self.waits_for_standbys
+    }
+}
+
+async fn write(
+    session: Option<Session>,
+    server: Postgres,
+    writes: Arc<Writes>,
+    place: String,
+    sent: Arc<Mutex<Option<Instant>>>,
+) -> Outcome<Beat> {
+    let session = match session_or(session, server.session(), STATEMENT_TIMEOUT).await {
+        Ok(session) => session,
+        Err(error) => return (None, Err(error)),
+    };
+    let answer = writes.beat(&session, place, &sent).await;
+    *sent.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    (Some(session), answer)
+}
+
+impl Writes {
+    async fn beat(
+        &self,
+        session: &Session,
+        place: String,
+        sent: &Mutex<Option<Instant>>,
+    ) -> DbResult<Beat> {
+        let attempted = "writing a row of our own to";
+        let row = first(session, DURABLE, attempted, &self.beats).await?;
+        let waits_for_standbys = row.is_some_and(|row| flag(&row, 1));
+        if !place.is_empty() {
+            let here = format!("ctid = {} AND run_id = {}", literal(&place)?, self.id);
+            let written = self.update(session, &here, sent).await?;
+            if written.is_some() {
+                return Ok(Beat { written, waits_for_standbys });
+            }
+        }
+        // It was not there: the first time, or somebody has rewritten the table.
+        let sql = format!(
+            "INSERT INTO {} (run_id) SELECT run_id FROM {} WHERE run_id = {} AND state = 'open' \
+             ON CONFLICT DO NOTHING",
+            self.beats, self.runs, self.id
+        );
+        run(session, &sql, attempted, &self.beats).await?;
+        let by_key = format!("run_id = {}", self.id);
+        let written = self.update(session, &by_key, sent).await?;
+        Ok(Beat { written, waits_for_standbys })
+    }
+
+    async fn update(
+        &self,
+        session: &Session,
+        which: &str,
+        sent: &Mutex<Option<Instant>>,
+    ) -> DbResult<Option<(Duration, String)>> {
+        let sql = format!(
+            "UPDATE {} SET beat = beat + 1, beat_at = pg_catalog.clock_timestamp() WHERE {which} \
+             RETURNING ctid",
+            self.beats
+        );
+        let begun = Instant::now();
+        *sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        let row = first(session, &sql, "writing a row of our own to", &self.beats).await?;
+        let place = row.and_then(|row| optional_text(&row, 0));
+        Ok(place.map(|place| (begun.elapsed(), place)))
+    }
+}
+
+/// Whether an error means that this is not to be had here, now or later.
+pub(super) fn no_such_signal(error: &DbError) -> bool {
+    matches!(error.kind, ErrorKind::AccessDenied | ErrorKind::NotFound | ErrorKind::Refused)
+}
+
+fn unreadable(why: &str) -> Reading {
+    Reading::unreadable(WRITE_LATENCY, "", SOURCE, Unit::Ms, why)
+}
+
+fn ms(took: Duration) -> f64 {
+    took.as_secs_f64() * 1000.0
+}
