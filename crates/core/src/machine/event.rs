@@ -96,7 +96,7 @@ pub enum Action {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The program is ready; nothing is in flight.
+    /// The program is ready, nothing is in flight, and the machine was told what it must know.
     Started,
     /// Shadow, log and triggers stand; no writer from before the triggers is left.
     Prepared,

@@ -112,6 +112,8 @@ pub struct Machine {
     stopping: Option<Stopping>,
     /// An abort has begun, in this program or in one before it; there is no way back from it.
     aborting: bool,
+    /// `Started` has come: before it the machine is only told what it must know.
+    started: bool,
     stopped: bool,
     /// A person has paused the run, at this time.
     paused_since_ms: Option<u64>,
@@ -213,7 +215,8 @@ impl Machine {
 
     fn absorb(&mut self, now_ms: u64, event: Event) {
         match event {
-            Event::Started | Event::Tick => {}
+            Event::Started => self.started = true,
+            Event::Tick => {}
             Event::Signals(readings) => self.read(now_ms, readings),
             Event::Gates(gates) => self.gates = gates,
             Event::Backlog { entries } => self.backlog = entries,
@@ -264,7 +267,7 @@ impl Machine {
     }
 
     fn decide(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
-        if self.busy.is_some() {
+        if self.busy.is_some() || !self.started {
             return;
         }
         self.abort_if_critical(now_ms);

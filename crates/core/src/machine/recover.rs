@@ -43,7 +43,8 @@ pub struct Observed {
 }
 
 impl Machine {
-    /// The machine that goes on from here. The next event is `Started`.
+    /// The machine that goes on from here. It begins nothing before `Started`; what it must know then
+    /// (orders, gates, readings) comes before.
     pub fn recover(settings: Settings, checkpoint: Checkpoint, observed: &Observed) -> Self {
         let mut machine = Self::fresh(settings, checkpoint);
         match &observed.swap {
@@ -108,6 +109,7 @@ impl Machine {
             busy: None,
             stopping: None,
             aborting: checkpoint.aborting,
+            started: false,
             stopped: false,
             paused_since_ms: None,
             swap_asked: false,
