@@ -29,6 +29,8 @@ pub const SLOT_SHARE: &str = "slot-share";
 pub const ARCHIVE: &str = "archive";
 /// Free bytes of the disk, where the server tells. Less is worse.
 pub const DISK_FREE: &str = "disk-free";
+/// Whether a file of the user's is there: 1 or 0.
+pub const FLAG: &str = "flag";
 
 /// What a number means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +59,8 @@ pub struct Reading {
     pub unit: Unit,
     /// The number; `None` where it could not be read, which counts as the worst.
     pub value: Option<f64>,
-    /// Why it could not be read; empty otherwise.
+    /// Why it could not be read, or what else was said with it, as the first line of a flag file; empty
+    /// otherwise.
     pub error: String,
     /// How old the reading was when it was handed over, in milliseconds.
     pub age_ms: u64,

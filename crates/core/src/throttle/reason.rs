@@ -57,6 +57,10 @@ pub(super) fn stale(reading: &Reading, age_ms: u64) -> String {
 
 /// Why a reading stops the copy; `falling`: it is below the limit again, and not yet well below it.
 pub(super) fn over(reading: &Reading, value: f64, limit: f64, falling: bool) -> String {
+    // What was said with it says more than the number.
+    if !reading.error.is_empty() {
+        return format!("{}: {}", key(reading), reading.error);
+    }
     let value = number(value, reading.unit);
     let limit = number(limit, reading.unit);
     let after = if falling { ", just below it again" } else { "" };
