@@ -12,6 +12,8 @@ use underpin_dialect::{Database, DbResult, ErrorKind, Shadow, Store};
 
 use crate::enter::table_of;
 use crate::error::{EngineError, EngineResult};
+use crate::history::Record;
+use crate::orders::ABORTED;
 use crate::report::{Report, StoppedAs};
 use crate::reporter::Reporter;
 use crate::run::read_spec;
@@ -32,11 +34,13 @@ pub struct AbortOptions {
     pub runner_wait_ms: u64,
     /// How long to go on trying for a lock on the live table.
     pub lock_patience_ms: u64,
+    /// Who asks, as "user@machine".
+    pub by: String,
 }
 
 impl Default for AbortOptions {
     fn default() -> Self {
-        Self { runner_wait_ms: 120_000, lock_patience_ms: 10 * 60 * 1000 }
+        Self { runner_wait_ms: 120_000, lock_patience_ms: 10 * 60 * 1000, by: String::new() }
     }
 }
 
@@ -93,7 +97,7 @@ async fn try_abort<D: Database>(
     let spec = read_spec(&stored, &format!("{schema}.{table}"))?;
     // Asked before we try for the lock, which may take seconds: a runner near its swap should hear of
     // it. Without a runner nobody takes the request, and it goes with the run.
-    control.request(&spec.run_id, &Command::Abort, "").await?;
+    control.request(&spec.run_id, &Command::Abort, &options.by).await?;
     if !had(control.acquire(schema, table).await)?
         && !await_runner(&mut control, &spec, options).await?
     {
@@ -172,13 +176,16 @@ async fn remove<C: Store + Shadow>(
         let rest = Duration::from_millis(500).saturating_mul(attempt);
         sleep(std::cmp::min(rest, LOCK_REST_MAX)).await;
     }
-    control.close_run(&spec.run_id, "aborted", "").await?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let record = Record { by: options.by.clone(), version, ..Record::default() };
+    control.close_run(&spec.run_id, ABORTED, &record.write()).await?;
     reporter.tell(|at_ms| Report::Stopped {
         at_ms,
         ending: StoppedAs::Aborted,
         run_id: spec.run_id.clone(),
         phase: checkpoint.phase.name().to_owned(),
         rows_copied: checkpoint.counters.rows_copied,
+        why: String::new(),
     });
     Ok(AbortedBy::Us)
 }

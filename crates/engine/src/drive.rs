@@ -9,25 +9,33 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::machine::{Command, Ending};
-use underpin_dialect::{Database, DbError, ErrorKind};
+use underpin_dialect::{Database, DbError, ErrorKind, Origin, Store};
 
+use crate::calendar::Diary;
 use crate::ears::Ears;
 use crate::enter::{Entry, Goal, enter, table_of};
 use crate::error::{EngineError, EngineResult};
+use crate::history::Record;
 use crate::hold::{Held, hold};
 use crate::losses::Losses;
 use crate::options::RunOptions;
+use crate::orders::DONE;
+use crate::own_signals::Watcher;
 use crate::probe;
 use crate::report::{Report, StoppedAs};
 use crate::reporter::Reporter;
 use crate::run::Outcome;
+use crate::sample::{Comparing, sample, watch_after};
 use crate::watch::Watch;
 
 /// A hold that lasted this long was a good one: the next loss begins a new count.
 const GOOD_HOLD: Duration = Duration::from_secs(60);
+
+/// What the comparison of statements may take beyond the time that it watches, and to be written.
+const COMPARE_WAIT: Duration = Duration::from_secs(30);
 
 /// What entering may take beyond the deadline of what an earlier hold may still have in flight.
 const ENTER_WAIT: Duration = Duration::from_secs(60);
@@ -45,9 +53,17 @@ pub(crate) struct Drive<D: Database> {
     pub(crate) closing: Option<Ending>,
     /// Steps in a row that passed their deadline.
     pub(crate) overruns: u32,
+    /// Who began the run, why, and what was seen before it.
+    origin: Origin,
+    /// The comparison of statements after the swap, once it is under way.
+    comparing: Option<Comparing>,
+    /// What was remembered of the run when it was closed.
+    pub(crate) record: Record,
     goal: Goal,
     losses: Losses,
-    probe: Option<JoinHandle<()>>,
+    /// The user's own signals, until the probe has them.
+    own: Option<Watcher>,
+    probes: Option<[JoinHandle<()>; 2]>,
 }
 
 enum Entered<C> {
@@ -64,52 +80,68 @@ impl<D: Database> Drive<D> {
         options: RunOptions,
         commands: mpsc::Receiver<Command>,
         reporter: Reporter,
+        (diary, own): (Diary, Watcher),
         goal: Goal,
     ) -> Self {
-        let watch = Watch::new(reporter.clone(), options.progress_every_ms);
+        let origin = options.origin.clone();
+        let watch = Watch::new(reporter.clone(), options.progress_every_ms, &origin);
+        let ears = Ears::new(commands, diary, reporter.clone(), &origin.options);
         Self {
             db,
             options,
             reporter,
-            ears: Ears::new(commands),
+            ears,
             watch,
             saved: None,
             closing: None,
             overruns: 0,
+            origin,
+            comparing: None,
+            record: Record::default(),
             goal,
             losses: Losses::default(),
-            probe: None,
+            own: Some(own),
+            probes: None,
         }
     }
 
     /// Works until the run or the work of this program on it has ended.
     pub(crate) async fn finish(mut self) -> EngineResult<Outcome> {
         let result = self.drive().await;
-        if let Some(probe) = self.probe.take() {
-            // It only reads: nothing is left half done.
+        for probe in self.probes.take().into_iter().flatten() {
+            // They only read: nothing is left half done.
             probe.abort();
+        }
+        if let Some(comparing) = self.comparing.take() {
+            comparing.abort();
         }
         result
     }
 
     async fn drive(&mut self) -> EngineResult<Outcome> {
         let mut is_first = true;
+        if self.options.compare_after_ms > 0
+            && let Goal::New(spec) = &self.goal
+        {
+            let (schema, table) = (spec.schema.clone(), spec.table.clone());
+            self.origin.before = sample(&*self.db, &schema, &table).await;
+        }
         loop {
             let entry = match self.enter_patiently(is_first).await? {
                 Entered::In(entry) => *entry,
-                Entered::Stopped => return Ok(self.stopped(StoppedAs::Interrupted)),
+                Entered::Stopped => return Ok(self.interrupted()),
                 Entered::Gone => {
                     let Some(ending) = self.closing.take() else { return Err(self.closed()) };
-                    return self.outcome(ending);
+                    return self.outcome(ending).await;
                 }
             };
             self.entered(is_first, &entry);
             is_first = false;
             match hold(self, entry).await {
-                Held::Ended(ending) => return self.outcome(ending),
+                Held::Ended(ending) => return self.outcome(ending).await,
                 Held::Failed(error) => return Err(error),
                 Held::Lost { .. } if self.ears.wanted.is_stop() => {
-                    return Ok(self.stopped(StoppedAs::Interrupted));
+                    return Ok(self.interrupted());
                 }
                 Held::Lost { .. } => {}
             }
@@ -144,14 +176,31 @@ impl<D: Database> Drive<D> {
         self.goal = Goal::Known(Arc::clone(&spec));
         self.saved = Some(entry.checkpoint.clone());
         self.losses.entered();
-        if self.probe.is_none() {
-            let (readings, probe) = probe::start(Arc::clone(&self.db), Arc::clone(&spec));
+        if self.probes.is_none() {
+            let queries = self.options.own_queries.clone();
+            let own = (queries, self.own.take().unwrap_or_default());
+            let (readings, probes) = probe::start(&self.db, &spec, own, self.watch.live());
             self.ears.open_to_probe(readings);
-            self.probe = Some(probe);
+            self.probes = Some(probes);
+        }
+        if is_first {
+            self.watch.go_on_from(&entry.past.live);
+            self.origin = entry.past.origin.clone();
         }
         let (run_id, table) = (spec.run_id.clone(), table_of(&spec));
         if entry.is_new {
-            self.reporter.tell(|at_ms| Report::RunStarted { at_ms, run_id, table });
+            let origin = self.options.origin.clone();
+            self.reporter.tell(|at_ms| Report::RunStarted {
+                at_ms,
+                run_id,
+                table,
+                statement: spec.statement.clone(),
+                by: origin.by,
+                reason: origin.reason,
+                ticket: origin.ticket,
+                approved_by: origin.approved_by,
+                options: origin.options,
+            });
         } else if is_first {
             let phase = entry.checkpoint.phase.name().to_owned();
             // Chunks of the round under way are not in the checkpoint's counters.
@@ -164,6 +213,52 @@ impl<D: Database> Drive<D> {
                 phase,
                 rows_copied,
             });
+        }
+        self.ears.recall(&entry.past.orders);
+        if entry.checkpoint.phase >= Phase::Finish {
+            self.compare();
+        }
+    }
+
+    /// Begins to watch what the table's statements cost after the swap, if they are to be compared.
+    pub(crate) fn compare(&mut self) {
+        let (Some(before), None) = (&self.origin.before, &self.comparing) else { return };
+        let after = Duration::from_millis(self.options.compare_after_ms);
+        if !after.is_zero() {
+            let (before, spec) = (before.clone(), self.goal.spec());
+            let comparing = watch_after(&self.db, &spec.schema, &spec.table, before, after);
+            self.comparing = Some(comparing);
+        }
+    }
+
+    /// Waits for the comparison, tells of it and remembers it. Whoever asks to stop does not wait: the
+    /// change is made.
+    async fn compared(&mut self) {
+        let Some(mut comparing) = self.comparing.take() else { return };
+        let limit = Instant::now()
+            + Duration::from_millis(self.options.compare_after_ms).saturating_add(COMPARE_WAIT);
+        let comparison = loop {
+            tokio::select! {
+                joined = &mut comparing => break joined.ok().flatten(),
+                () = sleep_until(limit) => break None,
+                () = self.ears.note_next() => if self.ears.wanted.is_stop() { break None },
+            }
+        };
+        let Some(comparison) = comparison else {
+            comparing.abort();
+            return;
+        };
+        let (after_ms, told) = (self.options.compare_after_ms, comparison.clone());
+        self.reporter.tell(|at_ms| Report::Statements { at_ms, after_ms, comparison: told });
+        self.record.statements = Some(comparison);
+        // Written again; a failure costs only this part of the history.
+        let (db, record) = (Arc::clone(&self.db), self.record.write());
+        let run_id = self.goal.spec().run_id.clone();
+        let written = timeout(COMPARE_WAIT, async move {
+            db.control().await?.close_run(&run_id, DONE, &record).await
+        });
+        if let Ok(Err(error)) = written.await {
+            tracing::debug!(%error, "the comparison of statements is not in the history");
         }
     }
 
@@ -184,7 +279,8 @@ impl<D: Database> Drive<D> {
     /// up is like a crash of ours: the next one to enter makes void what it left.
     async fn try_enter(&mut self) -> EngineResult<Entered<D::Control>> {
         let (db, goal) = (Arc::clone(&self.db), self.goal.clone());
-        let mut task = tokio::spawn(async move { enter(&*db, &goal).await });
+        let origin = self.origin.clone();
+        let mut task = tokio::spawn(async move { enter(&*db, &goal, &origin).await });
         let limit = Duration::from_millis(self.options.job_deadline_ms).saturating_add(ENTER_WAIT);
         let limit = Instant::now() + limit;
         loop {
@@ -235,10 +331,11 @@ impl<D: Database> Drive<D> {
         EngineError::Closed { table: table_of(spec), run_id: spec.run_id.clone() }
     }
 
-    fn outcome(&mut self, ending: Ending) -> EngineResult<Outcome> {
+    async fn outcome(&mut self, ending: Ending) -> EngineResult<Outcome> {
         let spec = Arc::clone(self.goal.spec());
         match ending {
             Ending::Done { counters, stall_ms } => {
+                self.compared().await;
                 let keep = self.options.keep_retired;
                 let saved = self.saved.as_ref();
                 let summary = self.watch.summary(&spec, &counters, stall_ms, saved, keep);
@@ -246,8 +343,12 @@ impl<D: Database> Drive<D> {
                 self.reporter.tell(|at_ms| Report::Done { at_ms, summary: told });
                 Ok(Outcome::Done(Box::new(summary)))
             }
-            Ending::Interrupted => Ok(self.stopped(StoppedAs::Interrupted)),
-            Ending::Aborted => Ok(self.stopped(StoppedAs::Aborted)),
+            Ending::Interrupted => Ok(self.interrupted()),
+            Ending::Aborted { why } => {
+                let why = why.unwrap_or_default();
+                self.watch.stopped(StoppedAs::Aborted, &spec.run_id, &why);
+                Ok(Outcome::Aborted { why })
+            }
             Ending::Failed(failure) => {
                 let swapped = self.saved.as_ref().is_some_and(|saved| saved.phase >= Phase::Finish);
                 Err(EngineError::Failed { failure, swapped, table: table_of(&spec) })
@@ -255,11 +356,8 @@ impl<D: Database> Drive<D> {
         }
     }
 
-    fn stopped(&self, ending: StoppedAs) -> Outcome {
-        self.watch.stopped(ending, &self.goal.spec().run_id);
-        match ending {
-            StoppedAs::Interrupted => Outcome::Interrupted,
-            StoppedAs::Aborted => Outcome::Aborted,
-        }
+    fn interrupted(&self) -> Outcome {
+        self.watch.stopped(StoppedAs::Interrupted, &self.goal.spec().run_id, "");
+        Outcome::Interrupted
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::machine::Observed;
 use underpin_core::plan::RunSpec;
-use underpin_dialect::{Database, Grip, Origin, Shadow, Store, StoredRun};
+use underpin_dialect::{
+    Database, DbResult, Grip, Inspect, Order, Origin, Shadow, Store, StoredRun,
+};
 
 use crate::error::EngineResult;
 use crate::run::OpenRun;
@@ -38,22 +40,35 @@ pub(crate) struct Entry<C> {
     pub(crate) observed: Observed,
     /// Whether the run was recorded just now.
     pub(crate) is_new: bool,
+    pub(crate) past: Past,
 }
 
-/// Enters the run; `None` where a known run is not open any more.
+/// What is on record of the run besides its state.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// Who began it and why.
+    pub(crate) origin: Origin,
+    /// What its runner made known last; empty where it did not.
+    pub(crate) live: String,
+    /// All orders that were given, oldest first.
+    pub(crate) orders: Vec<Order>,
+}
+
+/// Enters the run; `None` where a known run is not open any more. `origin`: of a run that is recorded now.
 ///
 /// # Errors
 /// `Fenced` of the seam where another runner holds the table; another run in the way; a damaged record.
 pub(crate) async fn enter<D: Database>(
     db: &D,
     goal: &Goal,
+    origin: &Origin,
 ) -> EngineResult<Option<Entry<D::Control>>> {
     let mut control = db.control().await?;
     let session = control.control_session();
-    match enter_by(&mut control, goal).await {
+    match enter_by(&mut control, goal, origin).await {
         Ok(None) => Ok(None),
-        Ok(Some(Found { spec, grip, checkpoint, observed, is_new })) => {
-            Ok(Some(Entry { control, spec, grip, checkpoint, observed, is_new }))
+        Ok(Some(Found { spec, grip, checkpoint, observed, is_new, past })) => {
+            Ok(Some(Entry { control, spec, grip, checkpoint, observed, is_new, past }))
         }
         Err(error) => {
             if error.is_connection_lost()
@@ -74,9 +89,14 @@ struct Found {
     checkpoint: Checkpoint,
     observed: Observed,
     is_new: bool,
+    past: Past,
 }
 
-async fn enter_by<C: Store + Shadow>(control: &mut C, goal: &Goal) -> EngineResult<Option<Found>> {
+async fn enter_by<C: Inspect + Store + Shadow>(
+    control: &mut C,
+    goal: &Goal,
+    origin: &Origin,
+) -> EngineResult<Option<Found>> {
     let wanted = goal.spec();
     control.acquire(&wanted.schema, &wanted.table).await?;
     let open = control.open_run(&wanted.schema, &wanted.table).await?;
@@ -96,7 +116,12 @@ async fn enter_by<C: Store + Shadow>(control: &mut C, goal: &Goal) -> EngineResu
         (None, Goal::Known(_)) => return Ok(None),
         (None, Goal::New(spec)) => {
             let checkpoint = Checkpoint::begin();
-            control.create_run(spec, &checkpoint, &Origin::default()).await?;
+            let origin = Origin {
+                server: control.server(),
+                fingerprint: fingerprint(control, spec).await?,
+                ..origin.clone()
+            };
+            control.create_run(spec, &checkpoint, &origin).await?;
             (OpenRun { spec: RunSpec::clone(spec), checkpoint }, true)
         }
     };
@@ -108,7 +133,29 @@ async fn enter_by<C: Store + Shadow>(control: &mut C, goal: &Goal) -> EngineResu
     };
     let OpenRun { spec, checkpoint } = OpenRun::read(&stored, &table_of(wanted))?;
     let observed = control.observe(&spec, &checkpoint).await?;
-    Ok(Some(Found { spec: Arc::new(spec), grip, checkpoint, observed, is_new }))
+    let past = past(control, &spec).await?;
+    Ok(Some(Found { spec: Arc::new(spec), grip, checkpoint, observed, is_new, past }))
+}
+
+async fn past<C: Store>(control: &mut C, spec: &RunSpec) -> DbResult<Past> {
+    let runs = control.runs(Some((&spec.schema, &spec.table))).await?;
+    let Some(run) = runs.into_iter().find(|run| run.run_id == spec.run_id) else {
+        return Ok(Past::default());
+    };
+    // An origin that cannot be read is statistics lost, and no reason to leave the run where it is.
+    let origin = serde_json::from_str(&run.origin).unwrap_or_default();
+    Ok(Past { origin, live: run.live, orders: control.orders(&spec.run_id).await? })
+}
+
+/// The table's definition as a hash; `None` where it cannot be told, which stops nothing.
+pub(crate) async fn fingerprint<C: Inspect>(
+    control: &mut C,
+    spec: &RunSpec,
+) -> DbResult<Option<String>> {
+    match control.fingerprint(&spec.schema, &spec.table).await {
+        Err(error) if error.is_ambiguous() => Err(error),
+        other => Ok(other.unwrap_or_default()),
+    }
 }
 
 fn is_run(stored: &StoredRun, run_id: &str) -> bool {

@@ -7,6 +7,8 @@ use underpin_core::checkpoint::CheckpointError;
 use underpin_core::machine::{Failure, FailureKind};
 use underpin_dialect::{DbError, ErrorKind};
 
+use crate::steer::DeadRun;
+
 /// The result of the engine's functions.
 pub type EngineResult<T> = Result<T, EngineError>;
 
@@ -107,6 +109,24 @@ pub enum EngineError {
         /// How long it was waited, in seconds.
         waited_s: u64,
     },
+    /// Nobody works on the run, so that nobody would take an order.
+    #[error(
+        "no program works on {}: its last sign of life was {} (UTC), {} s ago. Run the same \
+         `underpin run` again to go on",
+        .0.status.table, .0.status.updated_at, .0.status.silent_s
+    )]
+    NoRunner(Box<DeadRun>),
+    /// The runner has not taken an order in time; it will if it lives.
+    #[error(
+        "the order was left for the runner of {table}, which has not taken it within {waited_s} s: look \
+         with `underpin status` whether it is alive"
+    )]
+    NotTaken {
+        /// The table as `schema.table`.
+        table: String,
+        /// How long it was waited, in seconds.
+        waited_s: u64,
+    },
     /// The stored state of the run cannot be read.
     #[error("{0}")]
     Checkpoint(#[from] CheckpointError),
@@ -150,10 +170,12 @@ impl EngineError {
             Self::Fenced { .. }
             | Self::OtherRun { .. }
             | Self::NoRun { .. }
+            | Self::NoRunner(_)
             | Self::TooLate { .. } => 3,
             Self::Unreachable { .. }
             | Self::Closed { .. }
             | Self::NotYetAborted { .. }
+            | Self::NotTaken { .. }
             | Self::Checkpoint(_)
             | Self::Record { .. }
             | Self::Internal(_) => 1,
@@ -181,6 +203,8 @@ impl EngineError {
             Self::TooLate { .. } => "too_late",
             Self::Unclear { .. } => "ambiguous",
             Self::NotYetAborted { .. } => "not_yet_aborted",
+            Self::NoRunner(_) => "no_runner",
+            Self::NotTaken { .. } => "not_taken",
             Self::Checkpoint(_) | Self::Record { .. } => "damaged",
             Self::Internal(_) => "internal",
         }

@@ -121,6 +121,7 @@ impl<D: Database> Hold<'_, D> {
                 }
                 Signal::Heard(Heard::Command(command)) => self.command(command).await?,
                 Signal::Heard(Heard::Reading(reading)) => self.reading(reading).await?,
+                Signal::Heard(Heard::Gates(gates)) => self.step(Event::Gates(gates)).await?,
                 Signal::Tick => self.tick().await?,
             }
         }
@@ -147,13 +148,14 @@ impl<D: Database> Hold<'_, D> {
             match timeout_at(limit, self.drive.ears.hear()).await {
                 Err(_) => break,
                 Ok(Heard::Command(command)) => {
-                    self.drive.ears.wanted.note(&command);
+                    self.drive.ears.note(&command);
                     break;
                 }
                 Ok(Heard::Reading(Reading::Requested(order))) => {
-                    self.drive.ears.wanted.note(&order.command);
+                    self.drive.ears.note(&order.command);
                     break;
                 }
+                Ok(Heard::Gates(_)) => {}
                 Ok(Heard::Reading(Reading::Backlog(entries))) => backlog = Some(entries),
                 Ok(Heard::Reading(Reading::Signals(readings))) => signals = Some(readings),
             }
@@ -161,6 +163,8 @@ impl<D: Database> Hold<'_, D> {
         for command in self.drive.ears.wanted.replay() {
             self.step(Event::Command(command)).await?;
         }
+        let gates = self.drive.ears.diary.gates();
+        self.step(Event::Gates(gates)).await?;
         let backlog = backlog.map(|entries| Event::Backlog { entries });
         let signals = signals.map(Event::Signals);
         // Each event is decided upon at once: the copy must know the lag before it begins, the swap how
@@ -174,7 +178,7 @@ impl<D: Database> Hold<'_, D> {
     }
 
     async fn command(&mut self, command: Command) -> Result<(), Held> {
-        if self.drive.ears.wanted.note(&command) {
+        if self.drive.ears.note(&command) {
             // Asked twice to stop: do not wait for what is in flight. It is rolled back, and resumed.
             self.crew.hurry();
         }
@@ -186,8 +190,11 @@ impl<D: Database> Hold<'_, D> {
             Reading::Backlog(entries) => self.step(Event::Backlog { entries }).await,
             Reading::Signals(readings) => self.step(Event::Signals(readings)).await,
             Reading::Requested(order) => {
-                self.drive.ears.wanted.note(&order.command);
-                self.step(Event::Command(order.command)).await
+                self.drive.ears.note(&order.command);
+                self.step(Event::Command(order.command)).await?;
+                // The window may have been waited for until now.
+                let gates = self.drive.ears.diary.gates();
+                self.step(Event::Gates(gates)).await
             }
         }
     }
@@ -201,9 +208,13 @@ impl<D: Database> Hold<'_, D> {
             self.ordered_at = Instant::now();
             self.crew.order(Order::Beat(Box::new(saved.clone()))).map_err(internal)?;
         }
+        let phase = self.machine.progress(self.drive.reporter.at_ms()).phase;
+        if let Some(command) = self.drive.ears.diary.due(phase) {
+            self.drive.ears.note(&command);
+            self.step(Event::Command(command)).await?;
+        }
         self.step(Event::Tick).await?;
-        let progress = self.machine.progress(self.drive.reporter.at_ms());
-        self.drive.watch.tick(&progress, self.spec.rows_estimate);
+        self.drive.watch.tick(&self.machine, &self.spec);
         Ok(())
     }
 
@@ -231,6 +242,9 @@ impl<D: Database> Hold<'_, D> {
         let now_ms = self.drive.reporter.at_ms();
         let attempts = self.machine.progress(now_ms).counters.swap_attempts;
         self.drive.watch.event(&event, attempts);
+        if matches!(event, Event::Swapped { .. }) {
+            self.drive.compare();
+        }
         for action in self.machine.step(now_ms, event) {
             self.begin(action).await?;
         }

@@ -8,31 +8,53 @@
 //! (the loop) → `crew` and `seat` (connections) → `work` and `orders` (one task a connection).
 
 mod abort;
+mod calendar;
 mod crew;
 mod drive;
 mod ears;
 mod enter;
 mod error;
 mod events;
+mod first_line;
+mod history;
 mod hold;
+mod hooks;
+mod live;
 mod losses;
 mod native;
 mod options;
 mod orders;
+mod own_signals;
 mod probe;
+#[cfg(test)]
+mod reference;
 mod report;
 mod reporter;
 mod run;
+mod sample;
 mod seat;
+mod spell;
 mod status;
+mod steer;
 mod watch;
 mod work;
+mod worst;
 
 pub use abort::{AbortOptions, AbortedBy, abort};
+pub use calendar::{Calendar, wall_ms};
 pub use error::{EngineError, EngineResult};
+pub use history::{GivenOrder, PastRun, Record, history};
+pub use hooks::{HookCommand, HookOptions};
+pub use live::Live;
 pub use native::alter_natively;
 pub use options::RunOptions;
-pub use report::{PlanSummary, Report, StoppedAs, Summary, Verdict};
+pub use own_signals::{FlagFile, OwnSignals, UrlSignal, signal_name};
+pub use report::{
+    Figures, Percentiles, PlanSummary, Report, SignalView, StoppedAs, Summary, Verdict, Wait,
+};
 pub use reporter::Reporter;
 pub use run::{OpenRun, Outcome, find_open, resume, start};
-pub use status::{RunStatus, Standing, status};
+pub use spell::{command_text, limit_text, setting_text};
+pub use status::{RunStatus, Standing, look, status};
+pub use steer::{DeadRun, Taken, order};
+pub use worst::Worst;

@@ -3,12 +3,17 @@
 
 use underpin_core::machine::Settings;
 use underpin_core::plan::RunSpec;
+use underpin_dialect::{Origin, OwnQuery};
+
+use crate::calendar::Calendar;
+use crate::hooks::HookOptions;
+use crate::own_signals::OwnSignals;
 
 /// How a run is carried out. All times in milliseconds.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// Limits and targets of the machine. `flow`, `deferred_indexes` and `replicas_known` are set by the
-    /// engine.
+    /// Limits and targets of the machine. `flow`, `deferred_indexes`, `row_bytes` and `replicas_known` are
+    /// set by the engine.
     pub settings: Settings,
     /// Whether the old table is kept after the swap.
     pub keep_retired: bool,
@@ -24,6 +29,19 @@ pub struct RunOptions {
     pub predecessor_wait_ms: u64,
     /// Time between two reports of progress.
     pub progress_every_ms: u64,
+    /// Who begins the run, why, and with which options. The engine adds what the server says.
+    pub origin: Origin,
+    /// The user's own signals that are read by a query.
+    pub own_queries: Vec<OwnQuery>,
+    /// The user's own signals that are read elsewhere.
+    pub own_signals: OwnSignals,
+    /// The command that is told of events; `None`: nobody is.
+    pub hooks: Option<HookOptions>,
+    /// When the copy and the swap may be, and until when.
+    pub calendar: Calendar,
+    /// How long after the swap the table's statements are watched to compare them with those before the
+    /// run; 0: they are not compared.
+    pub compare_after_ms: u64,
 }
 
 impl Default for RunOptions {
@@ -36,6 +54,12 @@ impl Default for RunOptions {
             index_deadline_ms: 48 * 60 * 60 * 1000,
             predecessor_wait_ms: 10_000,
             progress_every_ms: 1000,
+            origin: Origin::default(),
+            own_queries: Vec::new(),
+            calendar: Calendar::default(),
+            own_signals: OwnSignals::default(),
+            hooks: None,
+            compare_after_ms: 0,
         }
     }
 }
@@ -48,6 +72,7 @@ impl RunOptions {
             deferred_indexes: !spec.deferred_indexes.is_empty(),
             // The probe always answers, if only with an empty list: silence is a reason to wait.
             replicas_known: true,
+            row_bytes: spec.row_bytes,
             ..self.settings.clone()
         }
     }

@@ -9,9 +9,17 @@ use underpin_core::machine::Event;
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{Control, DbResult, Grip, SwapOutcome};
 
+use crate::enter::fingerprint;
 use crate::events::Step;
+use crate::history::Record;
 use crate::reporter::Reporter;
 use crate::work::{Answer, Reply, Who, Work, again};
+
+/// The result of a run whose change is made.
+pub(crate) const DONE: &str = "done";
+
+/// The result of a run that was removed.
+pub(crate) const ABORTED: &str = "aborted";
 
 /// An order for the control connection.
 #[derive(Debug, Clone)]
@@ -20,8 +28,8 @@ pub(crate) enum Order {
     Save(Box<Checkpoint>),
     /// Write the newest checkpoint again: keeps the connection open and shows that we live.
     Beat(Box<Checkpoint>),
-    /// Close the run, as "done" or "aborted".
-    Close(&'static str),
+    /// Close the run, as "done" or "aborted", with what is to be remembered of it.
+    Close(&'static str, Box<Record>),
     Prepare,
     /// Check the source; then the work may be begun.
     CheckSource(Work),
@@ -40,7 +48,7 @@ impl Order {
         match self {
             Self::Save(_) => Step::Save,
             Self::Beat(_) => Step::Beat,
-            Self::Close(_) => Step::Close,
+            Self::Close(..) => Step::Close,
             Self::Prepare => Step::Prepare,
             Self::CheckSource(_) => Step::CheckSource,
             Self::BuildIndexes => Step::BuildIndexes,
@@ -94,8 +102,14 @@ impl<C: Control> ControlDesk<C> {
             Order::Save(checkpoint) | Order::Beat(checkpoint) => {
                 return control.save(&self.grip, checkpoint).await.map(|()| Reply::Ordered);
             }
-            Order::Close(result) => {
-                return control.close_run(&spec.run_id, result, "").await.map(|()| Reply::Ordered);
+            Order::Close(result, record) => {
+                let mut record = Record::clone(record);
+                if *result == DONE {
+                    record.fingerprint = fingerprint(control, spec).await?;
+                }
+                let record = record.write();
+                let closed = control.close_run(&spec.run_id, result, &record).await;
+                return closed.map(|()| Reply::Ordered);
             }
             Order::CheckSource(work) => {
                 return control.check_source(spec).await.map(|()| Reply::Checked(work.clone()));

@@ -1,5 +1,6 @@
-//! The probe's task: reads lag, backlog and requests twice a second, on a connection of its own that
-//! it makes anew by itself.
+//! The probes' tasks, each on a connection of its own that it makes anew by itself: one reads signals
+//! twice a second, the other takes orders four times a second, reads the backlog and makes known how the
+//! run fares. Two, so that a replica that does not answer holds up no order.
 //!
 //! A probe that fails never ends the run: it is told as a lag that cannot be read, so the copy waits
 //! and says why.
@@ -7,86 +8,142 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use underpin_core::plan::RunSpec;
 use underpin_core::signal::{self, LAG, Unit};
-use underpin_dialect::{Database, DbError, DbResult, Order, Probe};
+use underpin_dialect::{Database, DbError, DbResult, Order, OwnQuery, Probe};
+
+use crate::own_signals::Watcher;
 
 /// Time between two rounds of readings.
-const EVERY: Duration = Duration::from_millis(500);
+const READ_EVERY: Duration = Duration::from_millis(500);
+
+/// Time between two looks for orders: with what is in flight they take effect within a second.
+const ORDERS_EVERY: Duration = Duration::from_millis(250);
 
 /// Longest wait between two tries to connect.
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Bound on one round of readings. Beyond it the connection is dropped: it only reads, and a request
-/// that is lost by it is left again by whoever waits for it.
+/// Bound on one round of readings. Beyond it the connection is dropped: it only reads.
 const ROUND_MAX: Duration = Duration::from_secs(30);
 
-/// Something the probe has read.
+/// Bound on one look for orders. One that is taken away by a dropped look is found again with all others
+/// when the run is entered anew.
+const ORDERS_MAX: Duration = Duration::from_secs(10);
+
+/// Something that a probe has read.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Reading {
     Backlog(u64),
     Requested(Order),
-    /// Comes last in each round of readings.
     Signals(Vec<signal::Reading>),
 }
 
-/// Starts the probe. It ends when nobody listens any more.
+/// Starts the probes. They end when nobody listens any more. `live`: what is to be made known.
 pub(crate) fn start<D: Database>(
-    db: Arc<D>,
-    spec: Arc<RunSpec>,
-) -> (mpsc::Receiver<Reading>, JoinHandle<()>) {
+    db: &Arc<D>,
+    spec: &Arc<RunSpec>,
+    own: (Vec<OwnQuery>, Watcher),
+    live: watch::Receiver<String>,
+) -> (mpsc::Receiver<Reading>, [JoinHandle<()>; 2]) {
     let (readings, listener) = mpsc::channel(16);
-    (listener, tokio::spawn(watch(db, spec, readings)))
+    let reader = read_signals(Arc::clone(db), Arc::clone(spec), own, readings.clone());
+    let steward = take_orders(Arc::clone(db), Arc::clone(spec), live, readings);
+    (listener, [tokio::spawn(reader), tokio::spawn(steward)])
 }
 
-async fn watch<D: Database>(db: Arc<D>, spec: Arc<RunSpec>, readings: mpsc::Sender<Reading>) {
+async fn read_signals<D: Database>(
+    db: Arc<D>,
+    spec: Arc<RunSpec>,
+    (queries, own): (Vec<OwnQuery>, Watcher),
+    readings: mpsc::Sender<Reading>,
+) {
     let mut slot: Option<D::Probe> = None;
     let mut failures = 0_u32;
     while !readings.is_closed() {
-        let round = timeout(ROUND_MAX, read_round(&*db, &spec, &mut slot, &readings));
-        let error = match round.await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer within {} s", ROUND_MAX.as_secs())),
+        let round = async {
+            let probe = connected(&*db, &spec, &mut slot).await?;
+            let mut signals = probe.signals(&queries).await?;
+            signals.extend(own.readings());
+            let _ = readings.send(Reading::Signals(signals)).await;
+            Ok(())
         };
-        if let Some(why) = error {
+        if let Err(why) = bounded(ROUND_MAX, round).await {
             tracing::debug!(%why, "the probe failed");
             slot = None;
             failures = failures.saturating_add(1);
-            let _ = readings.send(Reading::Signals(vec![unreadable(&why)])).await;
+            let signals = std::iter::once(unreadable(&why)).chain(own.readings()).collect();
+            let _ = readings.send(Reading::Signals(signals)).await;
         } else {
             failures = 0;
         }
-        let wait = EVERY.saturating_mul(std::cmp::max(failures, 1));
-        sleep(std::cmp::min(wait, RECONNECT_WAIT_MAX)).await;
+        sleep(rest(READ_EVERY, failures)).await;
     }
 }
 
-/// One reading of each kind. An error means that the connection is to be made anew, or that the lag
-/// cannot be told.
-async fn read_round<D: Database>(
+async fn take_orders<D: Database>(
+    db: Arc<D>,
+    spec: Arc<RunSpec>,
+    mut live: watch::Receiver<String>,
+    readings: mpsc::Sender<Reading>,
+) {
+    let mut slot: Option<D::Probe> = None;
+    let mut failures = 0_u32;
+    let mut round_number = 0_u64;
+    while !readings.is_closed() {
+        round_number = round_number.wrapping_add(1);
+        let round = async {
+            let probe = connected(&*db, &spec, &mut slot).await?;
+            for order in unless_lost(probe.requested().await)?.unwrap_or_default() {
+                let _ = readings.send(Reading::Requested(order)).await;
+            }
+            // Before `prepare` and after `finish` there is no log: that is no fault of the connection.
+            if round_number.is_multiple_of(2)
+                && let Some(entries) = unless_lost(probe.backlog().await)?
+            {
+                let _ = readings.send(Reading::Backlog(entries)).await;
+            }
+            if live.has_changed().unwrap_or(false) {
+                let text = live.borrow_and_update().clone();
+                unless_lost(probe.publish(&text).await)?;
+            }
+            Ok(())
+        };
+        if let Err(why) = bounded(ORDERS_MAX, round).await {
+            tracing::debug!(%why, "looking for orders failed");
+            slot = None;
+            failures = failures.saturating_add(1);
+        } else {
+            failures = 0;
+        }
+        sleep(rest(ORDERS_EVERY, failures)).await;
+    }
+}
+
+/// The probe's connection, made where there is none.
+async fn connected<'a, D: Database>(
     db: &D,
     spec: &Arc<RunSpec>,
-    slot: &mut Option<D::Probe>,
-    readings: &mpsc::Sender<Reading>,
-) -> DbResult<()> {
-    let probe = match slot {
+    slot: &'a mut Option<D::Probe>,
+) -> DbResult<&'a mut D::Probe> {
+    Ok(match slot {
         Some(probe) => probe,
         None => slot.insert(db.probe(spec).await?),
-    };
-    // Before `prepare` and after `finish` there is no log: that is no fault of the connection.
-    if let Some(entries) = unless_lost(probe.backlog().await)? {
-        let _ = readings.send(Reading::Backlog(entries)).await;
+    })
+}
+
+async fn bounded(limit: Duration, round: impl Future<Output = DbResult<()>>) -> Result<(), String> {
+    match timeout(limit, round).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
     }
-    for order in unless_lost(probe.requested().await)?.unwrap_or_default() {
-        let _ = readings.send(Reading::Requested(order)).await;
-    }
-    let signals = probe.signals(&[]).await?;
-    let _ = readings.send(Reading::Signals(signals)).await;
-    Ok(())
+}
+
+fn rest(every: Duration, failures: u32) -> Duration {
+    std::cmp::min(every.saturating_mul(std::cmp::max(failures, 1)), RECONNECT_WAIT_MAX)
 }
 
 fn unless_lost<T>(result: Result<T, DbError>) -> DbResult<Option<T>> {

@@ -4,9 +4,14 @@
 //! Owns the shape of the reports, which is part of the program's interface (`--output json`): fields
 //! are added, never renamed. Does not decide when something is reported, and prints nothing.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use underpin_core::finding::Finding;
 use underpin_core::plan::{Plan, Strategy};
+use underpin_core::signal::Unit;
+use underpin_core::statements::Comparison;
+use underpin_dialect::Given;
+
+use crate::worst::Worst;
 
 /// What a plan says, without the parts that only the program needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,7 +58,7 @@ impl PlanSummary {
 }
 
 /// The verdict of the comparison of source and shadow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Every row was compared and found equal before the swap.
@@ -72,8 +77,97 @@ pub enum StoppedAs {
     Aborted,
 }
 
+/// A signal as it was last read, with what is too much of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SignalView {
+    /// What is measured, as "lag".
+    pub name: String,
+    /// Whose it is, as "db2:3306"; empty for the server that is changed.
+    pub of: String,
+    /// How it was read, as "heartbeat".
+    pub source: String,
+    /// What the number means.
+    pub unit: Unit,
+    /// The number; `None` where it could not be read, which counts as the worst.
+    pub value: Option<f64>,
+    /// The copy stops at this value; `None` where there is no limit.
+    pub limit: Option<f64>,
+    /// The run is aborted at this value; `None` where there is no such limit.
+    pub critical: Option<f64>,
+    /// How old the reading is.
+    pub age_ms: u64,
+    /// Why it could not be read, or what else was said with it; empty otherwise.
+    pub error: String,
+}
+
+/// Time spent waiting for one kind of reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// The kind, as "lag", "asked", "window".
+    pub kind: String,
+    /// Milliseconds in all.
+    pub ms: u64,
+}
+
+/// How a set of times is spread, in milliseconds, roughly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// Half of them were not above this.
+    pub p50: u64,
+    /// Ninety-five of a hundred.
+    pub p95: u64,
+    /// Ninety-nine of a hundred.
+    pub p99: u64,
+    /// All of them.
+    pub max: u64,
+}
+
+/// How far a run is just now, and how those around it fare.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Figures {
+    /// The phase.
+    pub phase: String,
+    /// Rows copied so far.
+    pub rows_copied: u64,
+    /// Rows of the table by the server's estimate when the run began.
+    pub rows_estimate: u64,
+    /// Rows found equal so far.
+    pub rows_verified: u64,
+    /// Log entries waiting, roughly.
+    pub backlog: u64,
+    /// Rows a second of late; `None` while unknown.
+    pub rows_per_s: Option<u64>,
+    /// Seconds left of the copy; `None` while unknown or after it.
+    pub eta_s: Option<u64>,
+    /// Worst lag of a replica; `None` where one cannot be read.
+    pub lag_ms: Option<u64>,
+    /// Milliseconds the last chunk took.
+    pub chunk_ms: u64,
+    /// Changes of the application captured so far, roughly.
+    pub captured: u64,
+    /// Rows made equal because of them so far.
+    pub applied: u64,
+    /// Why the run waits; `None` where it does not.
+    pub waiting: Option<String>,
+    /// The kind of that reason, as "lag"; `None` where it does not wait.
+    pub waiting_kind: Option<String>,
+    /// Milliseconds that it has waited now; 0 where it does not.
+    pub waiting_ms: u64,
+    /// At the better pace of late: `eta_s` at least.
+    pub eta_low_s: Option<u64>,
+    /// At the worse pace of late: `eta_s` at most.
+    pub eta_high_s: Option<u64>,
+    /// Bytes copied so far, by the server's estimate of a row.
+    pub bytes_copied: u64,
+    /// Chunks that may be under way side by side just now.
+    pub workers: u32,
+    /// All signals as they were last read.
+    pub signals: Vec<SignalView>,
+}
+
 /// What a finished run did. Times in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// The run.
     pub run_id: String,
@@ -108,10 +202,18 @@ pub struct Summary {
     pub took_ms: u64,
     /// The old table as `schema.table`, where it was kept.
     pub retired: Option<String>,
+    /// Bytes copied, by the server's estimate of a row; 0 where it has none.
+    pub bytes_copied: u64,
+    /// Times of the chunks that committed.
+    pub chunk_ms: Percentiles,
+    /// Time spent waiting, the longest first.
+    pub waits: Vec<Wait>,
+    /// The worst that was read of each signal.
+    pub worst: Vec<Worst>,
 }
 
 /// One event of a run. `at_ms`: milliseconds since this program began to work on it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Report {
@@ -131,6 +233,18 @@ pub enum Report {
         run_id: String,
         /// The table as `schema.table`.
         table: String,
+        /// The statement, verbatim.
+        statement: String,
+        /// Who began it, as "user@machine".
+        by: String,
+        /// Why, in that person's words; empty where it was not said.
+        reason: String,
+        /// Where it is asked for; empty likewise.
+        ticket: String,
+        /// Who approved of it; empty likewise.
+        approved_by: String,
+        /// The options that were given.
+        options: Vec<Given>,
     },
     /// An unfinished run goes on.
     RunResumed {
@@ -156,30 +270,9 @@ pub enum Report {
     Progress {
         /// Time.
         at_ms: u64,
-        /// The phase.
-        phase: String,
-        /// Rows copied so far.
-        rows_copied: u64,
-        /// Rows of the table by the server's estimate when the run began.
-        rows_estimate: u64,
-        /// Rows found equal so far.
-        rows_verified: u64,
-        /// Log entries waiting, roughly.
-        backlog: u64,
-        /// Rows a second of late; `None` while unknown.
-        rows_per_s: Option<u64>,
-        /// Seconds left of the copy; `None` while unknown or after it.
-        eta_s: Option<u64>,
-        /// Worst lag of a replica; `None` where one cannot be read.
-        lag_ms: Option<u64>,
-        /// Milliseconds the last chunk took.
-        chunk_ms: u64,
-        /// Changes of the application captured so far, roughly.
-        captured: u64,
-        /// Rows made equal because of them so far.
-        applied: u64,
-        /// Why the run waits; `None` where it does not.
-        waiting: Option<String>,
+        /// The figures.
+        #[serde(flatten)]
+        figures: Figures,
     },
     /// Nothing new is begun for now.
     Paused {
@@ -187,11 +280,47 @@ pub enum Report {
         at_ms: u64,
         /// Why.
         reason: String,
+        /// The kind of reason: "asked", "lag", another signal's name, "window", "swap", "lock", "other".
+        kind: String,
     },
     /// The run goes on after a pause.
     Resumed {
         /// Time.
         at_ms: u64,
+        /// How long it waited.
+        paused_ms: u64,
+        /// The kind of reason for which it began to wait.
+        kind: String,
+    },
+    /// Somebody's order was taken.
+    Ordered {
+        /// Time.
+        at_ms: u64,
+        /// What was asked for, as "pause" or "set max-lag=3s".
+        command: String,
+        /// Who asked.
+        by: String,
+        /// When, as the server wrote it (UTC); empty where it came from this program.
+        ordered_at: String,
+    },
+    /// A command that was to be told of an event failed.
+    HookFailed {
+        /// Time.
+        at_ms: u64,
+        /// The event that it was to be told of, as "ready".
+        hook: String,
+        /// How it failed.
+        why: String,
+    },
+    /// The server's statistics of the table's statements were compared: before the run, after the swap.
+    Statements {
+        /// Time.
+        at_ms: u64,
+        /// Milliseconds after the swap over which "after" was read.
+        after_ms: u64,
+        /// What came of it.
+        #[serde(flatten)]
+        comparison: Comparison,
     },
     /// A statement was rolled back by the server (deadlock, lock time-out) and is tried again.
     Retrying {
@@ -262,6 +391,8 @@ pub enum Report {
         phase: String,
         /// Rows copied so far.
         rows_copied: u64,
+        /// Why, where nobody asked for it, as a load that was critical; empty otherwise.
+        why: String,
     },
     /// Something went wrong for good. Sent by whoever prints the error, not by the engine.
     Error {

@@ -24,6 +24,19 @@ impl Reporter {
         Self::new(|_| {})
     }
 
+    /// The same reporter, which lets `listen` hear each report before it is sent on.
+    #[must_use]
+    pub fn also(&self, listen: impl Fn(&Report) + Send + Sync + 'static) -> Self {
+        let send = Arc::clone(&self.send);
+        Self {
+            since: self.since,
+            send: Arc::new(move |report| {
+                listen(&report);
+                send(report);
+            }),
+        }
+    }
+
     /// Milliseconds since this reporter was made.
     pub fn at_ms(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)

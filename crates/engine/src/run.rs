@@ -9,15 +9,17 @@ use underpin_core::machine::Command;
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{Database, Store, StoredRun};
 
+use crate::calendar::Diary;
 use crate::drive::Drive;
 use crate::enter::{Goal, table_of};
 use crate::error::{EngineError, EngineResult};
+use crate::hooks::{About, Hooks};
 use crate::options::RunOptions;
 use crate::report::Summary;
 use crate::reporter::Reporter;
 
 /// How the work of this program on a run ended, where it did not fail.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// The change is made.
     Done(Box<Summary>),
@@ -30,8 +32,11 @@ pub enum Outcome {
     },
     /// Stopped on request; the same command goes on.
     Interrupted,
-    /// Ended on request; nothing of the run is left.
-    Aborted,
+    /// Ended; nothing of the run is left.
+    Aborted {
+        /// Why, where nobody asked for it, as a load that was critical; empty otherwise.
+        why: String,
+    },
 }
 
 impl Outcome {
@@ -40,7 +45,7 @@ impl Outcome {
         match self {
             Self::Done(_) | Self::Altered { .. } => 0,
             // Somebody asked for it elsewhere: for this command the change was not made.
-            Self::Aborted => 1,
+            Self::Aborted { .. } => 1,
             Self::Interrupted => 130,
         }
     }
@@ -119,7 +124,7 @@ pub async fn start<D: Database>(
     commands: mpsc::Receiver<Command>,
     reporter: Reporter,
 ) -> EngineResult<Outcome> {
-    Drive::new(db, options, commands, reporter, Goal::New(Arc::new(spec))).finish().await
+    drive(db, options, commands, reporter, Goal::New(Arc::new(spec))).await
 }
 
 /// Goes on with an unfinished run.
@@ -133,5 +138,30 @@ pub async fn resume<D: Database>(
     commands: mpsc::Receiver<Command>,
     reporter: Reporter,
 ) -> EngineResult<Outcome> {
-    Drive::new(db, options, commands, reporter, Goal::Known(Arc::new(run.spec))).finish().await
+    drive(db, options, commands, reporter, Goal::Known(Arc::new(run.spec))).await
+}
+
+async fn drive<D: Database>(
+    db: Arc<D>,
+    options: RunOptions,
+    commands: mpsc::Receiver<Command>,
+    reporter: Reporter,
+    goal: Goal,
+) -> EngineResult<Outcome> {
+    let spec = goal.spec();
+    let about = About {
+        run_id: spec.run_id.clone(),
+        table: table_of(spec),
+        statement: spec.statement.clone(),
+    };
+    let own = options.own_signals.watch().map_err(|error| {
+        EngineError::Internal(format!("your own signals cannot be read: {error}"))
+    })?;
+    let hooks = Hooks::start(options.hooks.clone(), about, &reporter);
+    let diary = Diary::new(options.calendar.clone(), hooks.veto());
+    let reporter = hooks.attach(&reporter);
+    let result = Drive::new(db, options, commands, reporter, (diary, own), goal).finish().await;
+    // The run is let go by now: nobody waits for it but this program.
+    hooks.end(&result).await;
+    result
 }

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 use underpin_core::checkpoint::{Checkpoint, Phase};
-use underpin_dialect::{Database, RunSummary, Store};
+use underpin_dialect::{Database, Given, Origin, RunSummary, Store};
 
 use crate::error::EngineResult;
+use crate::live::Live;
 
 /// A runner that holds the lock but has been silent for longer than this may hang; one minute is six
 /// signs of life.
@@ -29,7 +30,7 @@ pub enum Standing {
 }
 
 /// One run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunStatus {
     /// The run.
     pub run_id: String,
@@ -53,6 +54,20 @@ pub struct RunStatus {
     pub silent_s: u64,
     /// What can be done about it; empty where nothing is to be done.
     pub next: String,
+    /// Who began it, as "user@machine"; empty where that is not on record.
+    pub by: String,
+    /// Why, in that person's words; empty where it was not said.
+    pub reason: String,
+    /// Where it is asked for; empty likewise.
+    pub ticket: String,
+    /// Who approved of it; empty likewise.
+    pub approved_by: String,
+    /// The options that were given when it began.
+    pub options: Vec<Given>,
+    /// End, as the server wrote it (UTC); `None` while it is open.
+    pub ended_at: Option<String>,
+    /// How it fares, as its runner said last; `None` where it said nothing, or is over.
+    pub live: Option<Live>,
 }
 
 impl RunStatus {
@@ -67,6 +82,7 @@ impl RunStatus {
         let checkpoint = checkpoint.ok();
         let counters = checkpoint.as_ref().map(|checkpoint| checkpoint.counters.clone());
         let counters = counters.unwrap_or_default();
+        let origin: Origin = serde_json::from_str(&run.origin).unwrap_or_default();
         Self {
             run_id: run.run_id.clone(),
             table: run.table.clone(),
@@ -79,6 +95,13 @@ impl RunStatus {
             updated_at: run.updated_at.clone(),
             silent_s: run.silent_s,
             next,
+            by: origin.by,
+            reason: origin.reason,
+            ticket: origin.ticket,
+            approved_by: origin.approved_by,
+            options: origin.options,
+            ended_at: run.ended_at.clone(),
+            live: Live::read(&run.live).filter(|_| run.state == "open"),
         }
     }
 }
@@ -114,13 +137,24 @@ fn next_for(run: &RunSummary, standing: Standing, checkpoint: Option<&Checkpoint
     }
 }
 
-/// The runs that the server knows, newest first, at most 100.
+/// The runs that the server knows, newest first, at most 100; of one table where one is named.
 ///
 /// # Errors
 /// The database's.
-pub async fn status<D: Database>(db: &D) -> EngineResult<Vec<RunStatus>> {
+pub async fn status<D: Database>(db: &D, of: Option<(&str, &str)>) -> EngineResult<Vec<RunStatus>> {
     let mut control = db.control().await?;
-    Ok(control.runs(None).await?.iter().map(RunStatus::of).collect())
+    look(&mut control, of).await
+}
+
+/// The same by a connection that is there, to look again and again.
+///
+/// # Errors
+/// The database's.
+pub async fn look<C: Store>(
+    control: &mut C,
+    of: Option<(&str, &str)>,
+) -> EngineResult<Vec<RunStatus>> {
+    Ok(control.runs(of).await?.iter().map(RunStatus::of).collect())
 }
 
 #[cfg(test)]

@@ -1,45 +1,73 @@
-//! What a person watching the run should hear: turns events and the machine's progress into reports,
-//! and remembers what outlives a lost connection (worst lag, stall, tries).
+//! What a person watching the run should hear: turns events and the machine's progress into reports and
+//! the live status, and remembers what outlives a lost connection (worst readings, stall, tries).
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use underpin_core::checkpoint::{Checkpoint, Counters, Phase};
 use underpin_core::key::Frontier;
-use underpin_core::machine::{Event, FailureKind, Progress};
+use underpin_core::machine::{Event, FailureKind, Machine, Progress};
 use underpin_core::plan::RunSpec;
-use underpin_core::signal::Reading;
+use underpin_core::signal::{Limit, Reading};
+use underpin_dialect::{Given, Origin};
 
 use crate::enter::table_of;
-use crate::report::{Report, StoppedAs, Summary, Verdict};
+use crate::live::Live;
+use crate::report::{Figures, Percentiles, Report, SignalView, StoppedAs, Summary, Verdict, Wait};
 use crate::reporter::Reporter;
+use crate::spell::settings_in_force;
+use crate::worst::{self, Worst};
 
 /// What was seen and told so far.
 #[derive(Debug)]
 pub(crate) struct Watch {
     reporter: Reporter,
     every: Duration,
+    /// Where the live status goes.
+    live: watch::Sender<String>,
+    by: String,
+    version: String,
     phase: Option<Phase>,
     rows_copied: u64,
-    is_paused: bool,
+    /// Kind of the pause under way and when it began.
+    paused: Option<(String, u64)>,
     lock_tries: u32,
-    told_at: Instant,
-    lag_ms_max: Option<u64>,
+    told_at: Option<Instant>,
+    /// The newest readings, and when they came.
+    signals: (Vec<Reading>, Instant),
+    worst: Vec<Worst>,
     stall_ms: Option<u64>,
 }
 
 impl Watch {
-    pub(crate) fn new(reporter: Reporter, every_ms: u64) -> Self {
+    pub(crate) fn new(reporter: Reporter, every_ms: u64, origin: &Origin) -> Self {
         Self {
             reporter,
             every: Duration::from_millis(every_ms),
+            live: watch::Sender::new(String::new()),
+            by: origin.by.clone(),
+            version: origin.version.clone(),
             phase: None,
             rows_copied: 0,
-            is_paused: false,
+            paused: None,
             lock_tries: 0,
-            told_at: Instant::now(),
-            lag_ms_max: None,
+            told_at: None,
+            signals: (Vec::new(), Instant::now()),
+            worst: Vec::new(),
             stall_ms: None,
+        }
+    }
+
+    /// Where the live status can be had from.
+    pub(crate) fn live(&self) -> watch::Receiver<String> {
+        self.live.subscribe()
+    }
+
+    /// Goes on with what an earlier program had made known.
+    pub(crate) fn go_on_from(&mut self, published: &str) {
+        if let Some(live) = Live::read(published) {
+            self.worst = live.worst;
         }
     }
 
@@ -68,7 +96,10 @@ impl Watch {
                     attempts: swap_attempts,
                 });
             }
-            Event::Signals(readings) => self.lag(readings),
+            Event::Signals(readings) => {
+                worst::note(&mut self.worst, readings);
+                self.signals = (readings.clone(), Instant::now());
+            }
             Event::Failed(failure) | Event::ChunkFailed { failure, .. }
                 if failure.kind == FailureKind::Truncated =>
             {
@@ -92,13 +123,6 @@ impl Watch {
         self.reporter.tell(|at_ms| Report::LockTry { at_ms, attempt, why: why.to_owned() });
     }
 
-    fn lag(&mut self, readings: &[Reading]) {
-        let worst = readings.iter().filter_map(Reading::lag_ms);
-        self.lag_ms_max = worst.fold(self.lag_ms_max, |worst, lag_ms| {
-            Some(worst.map_or(lag_ms, |worst| std::cmp::max(worst, lag_ms)))
-        });
-    }
-
     /// Looks at the machine after a step: tells of a new phase, a pause, its end.
     pub(crate) fn look(&mut self, progress: &Progress) {
         self.rows_copied = progress.rows_copied;
@@ -110,55 +134,116 @@ impl Watch {
             }
         }
         // A wait for a lock is told try by try.
-        let reason = progress.waiting.as_ref().filter(|_| self.lock_tries == 0);
-        match (reason, self.is_paused) {
-            (Some(reason), false) => {
-                self.is_paused = true;
-                let reason = reason.clone();
-                self.reporter.tell(|at_ms| Report::Paused { at_ms, reason });
+        let pause = progress.pause.as_ref().filter(|_| self.lock_tries == 0);
+        // A pause whose reason is of another kind is another pause.
+        if let Some((kind, since_ms)) = &self.paused
+            && pause.is_none_or(|pause| pause.kind != *kind)
+        {
+            let (kind, since_ms) = (kind.clone(), *since_ms);
+            self.paused = None;
+            if pause.is_none() {
+                self.reporter.tell(|at_ms| Report::Resumed {
+                    at_ms,
+                    paused_ms: at_ms.saturating_sub(since_ms),
+                    kind,
+                });
             }
-            (None, true) => {
-                self.is_paused = false;
-                self.reporter.tell(|at_ms| Report::Resumed { at_ms });
-            }
-            _ => {}
+        }
+        if let Some(pause) = pause
+            && self.paused.is_none()
+        {
+            let (kind, reason) = (pause.kind.clone(), pause.reason.clone());
+            self.paused = Some((kind.clone(), self.reporter.at_ms()));
+            self.reporter.tell(|at_ms| Report::Paused { at_ms, reason, kind });
         }
     }
 
-    /// Tells how far the run is, if it is time to.
-    pub(crate) fn tick(&mut self, progress: &Progress, rows_estimate: u64) {
-        if self.told_at.elapsed() < self.every {
+    /// Tells how far the run is, and makes it known, if it is time to.
+    pub(crate) fn tick(&mut self, machine: &Machine, spec: &RunSpec) {
+        if self.told_at.is_some_and(|told_at| told_at.elapsed() < self.every) {
             return;
         }
-        self.told_at = Instant::now();
+        self.told_at = Some(Instant::now());
+        let now_ms = self.reporter.at_ms();
+        let progress = machine.progress(now_ms);
+        let figures = self.figures(machine, &progress, spec, now_ms);
+        self.live.send_replace(
+            Live {
+                by: self.by.clone(),
+                version: self.version.clone(),
+                settings: in_force(machine, &progress),
+                worst: self.worst.clone(),
+                figures: figures.clone(),
+            }
+            .write(),
+        );
+        self.reporter.tell(|at_ms| Report::Progress { at_ms, figures });
+    }
+
+    fn figures(
+        &self,
+        machine: &Machine,
+        progress: &Progress,
+        spec: &RunSpec,
+        now_ms: u64,
+    ) -> Figures {
         let counters = &progress.counters;
-        let rate = progress.rows_per_s.filter(|rate| *rate > 0 && progress.phase == Phase::Copy);
-        let left = rows_estimate.saturating_sub(progress.rows_copied);
-        self.reporter.tell(|at_ms| Report::Progress {
-            at_ms,
+        let left = spec.rows_estimate.saturating_sub(progress.rows_copied);
+        let eta =
+            (progress.phase == Phase::Copy).then(|| machine.time_left(now_ms, left)).flatten();
+        let pause = progress.pause.as_ref();
+        Figures {
             phase: progress.phase.name().to_owned(),
             rows_copied: progress.rows_copied,
-            rows_estimate,
+            rows_estimate: spec.rows_estimate,
             rows_verified: counters.rows_verified,
             backlog: progress.backlog,
             rows_per_s: progress.rows_per_s,
-            eta_s: rate.map(|rate| left / rate),
+            eta_s: eta.map(|eta| eta.likely_s),
+            eta_low_s: eta.map(|eta| eta.low_s),
+            eta_high_s: eta.map(|eta| eta.high_s),
             lag_ms: progress.lag_ms,
             chunk_ms: progress.chunk_ms,
             captured: counters.entries_consumed.saturating_add(progress.backlog),
             applied: counters.keys_applied,
-            waiting: progress.waiting.clone(),
-        });
+            waiting: pause.map(|pause| pause.reason.clone()),
+            waiting_kind: pause.map(|pause| pause.kind.clone()),
+            waiting_ms: pause.map_or(0, |pause| now_ms.saturating_sub(pause.since_ms)),
+            bytes_copied: progress.rows_copied.saturating_mul(spec.row_bytes),
+            workers: progress.workers,
+            signals: self.views(&progress.limits),
+        }
+    }
+
+    fn views(&self, limits: &[Limit]) -> Vec<SignalView> {
+        let (readings, read_at) = &self.signals;
+        let since = u64::try_from(read_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let view = |reading: &Reading| {
+            let limit = limits.iter().find(|limit| limit.name == reading.name);
+            SignalView {
+                name: reading.name.clone(),
+                of: reading.of.clone(),
+                source: reading.source.clone(),
+                unit: reading.unit,
+                value: reading.value,
+                limit: limit.and_then(|limit| limit.pause_at),
+                critical: limit.and_then(|limit| limit.abort_at),
+                age_ms: reading.age_ms.saturating_add(since),
+                error: reading.error.clone(),
+            }
+        };
+        readings.iter().map(view).collect()
     }
 
     /// Tells that this program stops before the change is made.
-    pub(crate) fn stopped(&self, ending: StoppedAs, run_id: &str) {
+    pub(crate) fn stopped(&self, ending: StoppedAs, run_id: &str, why: &str) {
         let phase = self.phase.unwrap_or(Phase::Prepare).name().to_owned();
-        let (run_id, rows_copied) = (run_id.to_owned(), self.rows_copied);
-        self.reporter.tell(|at_ms| Report::Stopped { at_ms, ending, run_id, phase, rows_copied });
+        let (run_id, rows_copied, why) = (run_id.to_owned(), self.rows_copied, why.to_owned());
+        let stopped = |at_ms| Report::Stopped { at_ms, ending, run_id, phase, rows_copied, why };
+        self.reporter.tell(stopped);
     }
 
-    /// What the finished run did. `last`: the last checkpoint that was saved.
+    /// What the run did. `last`: the last checkpoint that was saved.
     pub(crate) fn summary(
         &self,
         spec: &RunSpec,
@@ -183,9 +268,31 @@ impl Watch {
             verified: if verified { Verdict::Equal } else { Verdict::Skipped },
             swap_stall_ms: stall_ms.or(self.stall_ms),
             swap_attempts: counters.swap_attempts,
-            lag_ms_max: self.lag_ms_max,
+            lag_ms_max: counters.lag_ms_worst,
             took_ms: self.reporter.at_ms(),
             retired: keep_retired.then(|| format!("{}.{}", spec.schema, spec.names.retired)),
+            bytes_copied: counters.rows_copied.saturating_mul(spec.row_bytes),
+            chunk_ms: percentiles(counters),
+            waits: waits(counters),
+            worst: self.worst.clone(),
         }
     }
+}
+
+fn percentiles(counters: &Counters) -> Percentiles {
+    let times = &counters.chunk_times;
+    let at = |percent| times.percentile_ms(percent).unwrap_or(0);
+    Percentiles { p50: at(50), p95: at(95), p99: at(99), max: times.max_ms().unwrap_or(0) }
+}
+
+/// Time spent waiting, the longest first.
+fn waits(counters: &Counters) -> Vec<Wait> {
+    let wait = |(kind, ms): (&String, &u64)| Wait { kind: kind.clone(), ms: *ms };
+    let mut waits: Vec<Wait> = counters.paused_ms.iter().map(wait).collect();
+    waits.sort_by_key(|wait| std::cmp::Reverse(wait.ms));
+    waits
+}
+
+fn in_force(machine: &Machine, progress: &Progress) -> Vec<Given> {
+    settings_in_force(machine.settings(), &progress.limits)
 }

@@ -211,13 +211,7 @@ impl Make<'_> {
                 }
                 Ok(ExitStatus::Done)
             }
-            Ended::Here(Outcome::Aborted) => Err(Problem {
-                status: ExitStatus::Failed,
-                message: "the run was ended on request from elsewhere; the table is as it was"
-                    .into(),
-                next: String::new(),
-            }
-            .into()),
+            Ended::Here(Outcome::Aborted { why }) => Err(aborted(&why).into()),
             Ended::Here(Outcome::Interrupted) => {
                 printer.talk(&format!(
                     "interrupted; the same command goes on where the run is\n  see it:  {}\n  end it:  {}",
@@ -235,6 +229,18 @@ impl Make<'_> {
             }
         }
     }
+}
+
+/// The run was ended from elsewhere, or by its own limits.
+fn aborted(why: &str) -> Problem {
+    let (message, next) = match why {
+        "" => ("the run was ended on request from elsewhere; the table is as it was".into(), ""),
+        why => (
+            format!("the run was ended: {why}; the table is as it was"),
+            "run it again when the server has room, perhaps with --nice or --rate",
+        ),
+    };
+    Problem { status: ExitStatus::Failed, message, next: next.into() }
 }
 
 fn refused(plan: &Plan) -> Problem {

@@ -50,7 +50,7 @@ impl Task for List {
     type Output = Vec<RunStatus>;
 
     async fn on<D: Database>(self, db: Arc<D>) -> anyhow::Result<Vec<RunStatus>> {
-        Ok(underpin_engine::status(&*db).await?)
+        Ok(underpin_engine::status(&*db, None).await?)
     }
 }
 
@@ -142,6 +142,13 @@ mod tests {
             updated_at: "2026-11-21 03:05:00.000000".into(),
             silent_s: 720,
             next: "look".into(),
+            by: "ann@ops1".into(),
+            reason: String::new(),
+            ticket: String::new(),
+            approved_by: String::new(),
+            options: Vec::new(),
+            ended_at: None,
+            live: None,
         }
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Owns its look. Exists only where standard error is a terminal that can draw (see `printer`).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use underpin_engine::Report;
 
+use super::figures::span;
 use super::plain::Plain;
 use super::reading::Reading;
 
@@ -27,6 +28,8 @@ pub(super) struct Bars {
     is_measured: bool,
     /// The newest figures; `None` before the first.
     newest: Option<Reading>,
+    /// When the phase began that is shown.
+    phase_at: Instant,
 }
 
 impl Bars {
@@ -37,13 +40,15 @@ impl Bars {
             return None;
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        Some(Self { bar, plain: Plain::default(), is_measured: false, newest: None })
+        let (plain, phase_at) = (Plain::default(), Instant::now());
+        Some(Self { bar, plain, is_measured: false, newest: None, phase_at })
     }
 
     /// Takes in a report; gives the line to be written above the bar, if there is one.
     pub(super) fn show(&mut self, report: &Report) -> Option<String> {
         if let Some(reading) = Reading::of(report) {
-            self.draw(&reading, message(&reading));
+            let reading = reading.after(self.newest.as_ref());
+            self.draw(&reading, message(&reading, self.phase_at));
             self.newest = Some(reading);
         }
         if let Report::Phase { phase, .. } = report {
@@ -68,13 +73,11 @@ impl Bars {
 
     /// The last figures stay on until there are new ones.
     fn change_phase(&mut self, phase: &str) {
-        let newest = self.newest.take().map(|newest| Reading { phase: phase.to_owned(), ..newest });
+        self.phase_at = Instant::now();
+        let newest = self.newest.take().map(|newest| newest.in_phase(phase));
         match &newest {
-            Some(reading) => self.draw(reading, message(reading)),
-            None => {
-                let begin = Reading { phase: phase.to_owned(), ..Reading::default() };
-                self.draw(&begin, String::new());
-            }
+            Some(reading) => self.draw(reading, message(reading, self.phase_at)),
+            None => self.draw(&Reading::default().in_phase(phase), String::new()),
         }
         self.newest = newest;
     }
@@ -93,7 +96,7 @@ impl Bars {
             self.bar.set_length(total);
             self.bar.set_position(done);
         }
-        self.bar.set_prefix(reading.phase.clone());
+        self.bar.set_prefix(reading.phase().to_owned());
         self.bar.set_message(message);
     }
 
@@ -109,18 +112,23 @@ impl Bars {
     }
 }
 
-/// What stands to the right of the bar and below it.
-fn message(reading: &Reading) -> String {
+/// What stands to the right of the bar and below it. A phase without a measure, as the build of the
+/// indexes, shows how long it has been going on.
+fn message(reading: &Reading, phase_at: Instant) -> String {
     let mut lines = Vec::new();
-    lines.extend(reading.rows());
+    lines.push(
+        reading.rows().unwrap_or_else(|| format!("for {}", span(phase_at.elapsed().as_secs()))),
+    );
     lines.push(format!("{}, {}", reading.load(), reading.changes()));
-    lines.extend(reading.waiting.iter().map(|why| format!("waiting: {why}")));
+    lines.extend(reading.waiting());
     lines.join(INDENT)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::reading::samples::copying;
+    use underpin_engine::Figures;
+
+    use super::super::reading::samples::figures;
     use super::*;
 
     #[test]
@@ -132,13 +140,22 @@ mod tests {
 
     #[test]
     fn the_message_has_a_line_for_each_concern() {
-        let mut reading = Reading::of(&copying(0)).unwrap();
-        reading.waiting = Some("replica db2:3306 lags 3.1 s (limit 2.0 s)".into());
+        let figures = Figures {
+            waiting: Some("replica db2:3306 lags 3.1 s (limit 2 s)".into()),
+            waiting_ms: 12_000,
+            ..figures()
+        };
         assert_eq!(
-            message(&reading),
-            "61%, 1,234,000 of about 2,000,000 rows, 45,210 rows/s, about 17 s left
+            message(&Reading::from(&figures), Instant::now()),
+            "61%, 1,234,000 of about 2,000,000 rows, 45,210 rows/s, about 17 s left (12 s to 30 s)
          backlog 120, lag 0.3 s, chunk 390 ms, captured 5,123, applied 5,003
-         waiting: replica db2:3306 lags 3.1 s (limit 2.0 s)"
+         paused 12 s: replica db2:3306 lags 3.1 s (limit 2 s)"
         );
+    }
+
+    #[test]
+    fn a_phase_without_a_measure_shows_its_age() {
+        let reading = Reading::from(&Figures { phase: "indexes".into(), ..figures() });
+        assert!(message(&reading, Instant::now()).starts_with("for 0 s\n"));
     }
 }

@@ -62,6 +62,8 @@ pub(crate) fn summary_text(summary: &Summary) -> String {
 
 #[cfg(test)]
 mod tests {
+    use underpin_engine::{Percentiles, Wait};
+
     use super::*;
 
     fn summary() -> Summary {
@@ -82,6 +84,10 @@ mod tests {
             lag_ms_max: Some(340),
             took_ms: 71_000,
             retired: None,
+            bytes_copied: 123_000_000,
+            chunk_ms: Percentiles { p50: 380, p95: 450, p99: 900, max: 1_400 },
+            waits: vec![Wait { kind: "lag".into(), ms: 12_300 }],
+            worst: Vec::new(),
         }
     }
 

@@ -7,9 +7,11 @@ use underpin_core::machine::{Action, Ending};
 use underpin_dialect::{Database, DbError, DbResult};
 
 use super::{Held, Hold, internal, lost};
+use crate::drive::Drive;
 use crate::error::EngineError;
 use crate::events::{Meaning, Step, meaning_of};
-use crate::orders::Order;
+use crate::history::Record;
+use crate::orders::{ABORTED, DONE, Order};
 use crate::work::{Reply, Who, Work};
 
 impl<D: Database> Hold<'_, D> {
@@ -74,13 +76,15 @@ impl<D: Database> Hold<'_, D> {
 
     /// Closes a run that is over. The answer is awaited: until it comes the run is not over.
     async fn close(&mut self, ending: Ending) -> Held {
-        let result = match &ending {
-            Ending::Done { .. } => "done",
-            Ending::Aborted => "aborted",
+        let (result, why) = match &ending {
+            Ending::Done { .. } => (DONE, String::new()),
+            Ending::Aborted { why } => (ABORTED, why.clone().unwrap_or_default()),
             Ending::Interrupted | Ending::Failed(_) => return Held::Ended(ending),
         };
         self.drive.closing = Some(ending.clone());
-        if let Err(held) = self.order(Order::Close(result)).await {
+        self.remember(&ending, why);
+        let record = Box::new(self.drive.record.clone());
+        if let Err(held) = self.order(Order::Close(result, record)).await {
             return held;
         }
         let closed = match self.await_control().await {
@@ -92,6 +96,24 @@ impl<D: Database> Hold<'_, D> {
             Ok(()) => Held::Ended(ending),
             Err(held) => held,
         }
+    }
+
+    /// Puts down what is to be remembered of the run.
+    fn remember(&mut self, ending: &Ending, why: String) {
+        let (counters, stall_ms) = match ending {
+            Ending::Done { counters, stall_ms } => (counters.clone(), *stall_ms),
+            _ => (self.machine.progress(self.drive.reporter.at_ms()).counters, None),
+        };
+        let Drive { options, watch, saved, .. } = &*self.drive;
+        let keep = options.keep_retired && matches!(ending, Ending::Done { .. });
+        let summary = watch.summary(&self.spec, &counters, stall_ms, saved.as_ref(), keep);
+        self.drive.record = Record {
+            by: options.origin.by.clone(),
+            version: options.origin.version.clone(),
+            why,
+            summary: Some(summary),
+            ..Record::default()
+        };
     }
 
     /// Waits for the answer of the control connection; the deadline is the crew's.

@@ -35,6 +35,10 @@ impl Write for Paper {
     }
 }
 
+fn phase(at_ms: u64) -> Report {
+    Report::Phase { at_ms, phase: "copy".into() }
+}
+
 fn printer(view: View, paper: &Paper) -> Printer {
     Printer::with(view, Box::new(paper.clone()), Box::new(io::sink()), false)
 }
@@ -48,19 +52,20 @@ fn both(view: View, act: impl FnOnce(&Printer)) -> (String, String) {
 
 #[test]
 fn events_are_data_for_programs() {
-    let (data, talk) = both(View::Json, |printer| printer.tell(|_| Report::Resumed { at_ms: 5 }));
-    assert_eq!((data.as_str(), talk.as_str()), ("{\"event\":\"resumed\",\"at_ms\":5}\n", ""));
+    let (data, talk) = both(View::Json, |printer| printer.tell(|_| phase(5)));
+    let line = "{\"event\":\"phase\",\"at_ms\":5,\"phase\":\"copy\",\"schema\":1}\n";
+    assert_eq!((data.as_str(), talk.as_str()), (line, ""));
 }
 
 #[test]
 fn events_are_talk_for_people_with_the_time_of_day() {
     let (data, talk) = both(View::Lines(Plain::default()), |printer| {
-        printer.tell(|_| Report::Resumed { at_ms: 5 });
+        printer.tell(|_| phase(5));
         printer.data("result\n");
     });
     assert_eq!(data, "result\n");
     let pattern: String = talk.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    assert_eq!(pattern, "0000-00-00 00:00:00 goes on\n");
+    assert_eq!(pattern, "0000-00-00 00:00:00 phase copy\n");
 }
 
 #[test]
@@ -78,7 +83,7 @@ fn a_reader_that_went_away_is_no_failure() {
     let printer = Printer::with(View::Json, Box::new(paper.clone()), Box::new(talk.clone()), false);
     printer.data("a\n");
     printer.data("b\n");
-    printer.tell(|at_ms| Report::Resumed { at_ms });
+    printer.tell(phase);
     assert_eq!(*lock(&paper.tries), 1);
     assert_eq!((printer.broken(), talk.text()), (String::new(), String::new()));
 }
