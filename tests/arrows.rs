@@ -39,7 +39,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
 ];
 
 /// Crates that only some rooms may name: a driver belongs to its dialect, a runtime not to the core.
-const FENCED: [(&str, &[&str]); 5] = [
+const FENCED: [(&str, &[&str]); 6] = [
     ("mysql_async", &["underpin-mysql", "underpin-tests"]),
     ("tokio-postgres", &["underpin-postgres", "underpin-tests"]),
     (
@@ -47,6 +47,7 @@ const FENCED: [(&str, &[&str]); 5] = [
         &["underpin-mysql", "underpin-postgres", "underpin-engine", "underpin", "underpin-tests"],
     ),
     ("indicatif", &["underpin"]),
+    ("ureq", &["underpin-engine"]),
     ("anyhow", &["underpin", "underpin-tests", "xtask"]),
 ];
 
