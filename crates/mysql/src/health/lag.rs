@@ -115,7 +115,10 @@ fn tell(look: &Look, beats: &Beats, now: Instant) -> Told {
         (None, Some(behind_ms)) => {
             Told::Beat(std::cmp::max(behind.unwrap_or(silent_ms), behind_ms))
         }
-        (None, None) if status.is_none() => Told::Beat(behind.unwrap_or(silent_ms)),
+        // A beat of an earlier runner is there, by which it can be told.
+        (None, None) if behind.is_some() || status.is_none() => {
+            Told::Beat(behind.unwrap_or(silent_ms))
+        }
         (why, None) => Told::Not(match status.map(|status| status.trouble.as_str()) {
             Some(trouble) if !trouble.is_empty() => trouble.to_owned(),
             _ => why.unwrap_or("its replication is not running").to_owned(),
@@ -211,6 +214,9 @@ mod tests {
         assert_eq!(read(&gone, start), (None, "gone".into()));
         let stopped = Status { trouble: "stopped".into(), ..Status::default() };
         assert_eq!(read(&look(now, None, stopped), start), (None, "stopped".into()));
+        // Unless an earlier runner's beat is there: 41 s old by the primary's clock.
+        let halted = Status { trouble: "stopped".into(), ..Status::default() };
+        assert_eq!(read(&look(now, Some(0), halted), start).0, Some(41_000.0));
         let dumb = Look { status: None, is_forbidden: true, ..look(now, None, at_ease()) };
         assert_eq!(read(&dumb, start).0, None);
     }
