@@ -234,11 +234,13 @@ fn pending_keys(shape: &Shape) -> String {
 
 /// For the server's join of one range: room for some 100,000 rows in memory, no parallel workers, of
 /// which each would read all of the shadow's range, and no loops but those that a LATERAL asks for: the
-/// server takes a log for empty, whose figures are always out of date.
+/// server takes a log for empty, whose figures are always out of date. Both tables are read by their keys'
+/// indexes: where neighbours in the key are neighbours on disk too, in several stretches, the server's
+/// one figure for that is too dark, and a bitmap and a sort take twice as long (`docs/decisions/004`).
 const JOIN_SETTINGS: &str = "SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL enable_nestloop = off; \
-    SET LOCAL enable_seqscan = off; \
-    SELECT pg_catalog.set_config('work_mem', greatest(setting::bigint, 65536)::text, true) \
-    FROM pg_catalog.pg_settings WHERE name = 'work_mem'";
+    SET LOCAL enable_seqscan = off; SELECT pg_catalog.set_config(name, CASE name WHEN 'work_mem' THEN \
+    greatest(setting::numeric, 65536) ELSE least(setting::numeric, 1.1) END::text, true) \
+    FROM pg_catalog.pg_settings WHERE name IN ('work_mem', 'random_page_cost')";
 
 /// What a join of a range told.
 #[derive(Debug, Clone, Copy, Default)]
