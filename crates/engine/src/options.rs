@@ -2,7 +2,15 @@
 //! indexes) or must not be set (that readings of replicas are expected) is put right in `for_spec`.
 
 use underpin_core::machine::Settings;
-use underpin_core::plan::RunSpec;
+use underpin_core::plan::{Flow, RunSpec};
+
+/// Bytes of the first chunks by blocks, and their rows at most: without an index many fit the target time.
+const BLOCKS_BYTES_START: u64 = 4 * 1024 * 1024;
+const BLOCKS_ROWS_START: u64 = 20_000;
+
+/// Rows of a chunk or of a range to verify at most: each ends with a flush of the server's log, which takes
+/// a share of a small one's time.
+const BLOCKS_ROWS_MAX: u64 = 200_000;
 
 /// How a run is carried out. All times in milliseconds.
 #[derive(Debug, Clone)]
@@ -43,12 +51,26 @@ impl Default for RunOptions {
 impl RunOptions {
     /// The machine's settings for this run.
     pub(crate) fn for_spec(&self, spec: &RunSpec) -> Settings {
+        let settings = match spec.flow {
+            Flow::KeyRanges => self.settings.clone(),
+            Flow::Blocks => by_blocks(self.settings.clone(), spec.row_bytes),
+        };
         Settings {
             flow: spec.flow,
             deferred_indexes: !spec.deferred_indexes.is_empty(),
             // The probe always answers, if only with an empty list: silence is a reason to wait.
             replicas_known: true,
-            ..self.settings.clone()
+            ..settings
         }
+    }
+}
+
+fn by_blocks(settings: Settings, row_bytes: u64) -> Settings {
+    let rows = std::cmp::min(BLOCKS_BYTES_START / std::cmp::max(row_bytes, 1), BLOCKS_ROWS_START);
+    Settings {
+        chunk_rows_start: std::cmp::max(settings.chunk_rows_start, rows),
+        chunk_rows_max: std::cmp::max(settings.chunk_rows_max, BLOCKS_ROWS_MAX),
+        verify_rows_max: std::cmp::max(settings.verify_rows_max, BLOCKS_ROWS_MAX),
+        ..settings
     }
 }
