@@ -4,10 +4,6 @@
 use underpin_core::machine::Settings;
 use underpin_core::plan::{Flow, RunSpec};
 
-/// Bytes of the first chunks by blocks, and their rows at most: without an index many fit the target time.
-const BLOCKS_BYTES_START: u64 = 4 * 1024 * 1024;
-const BLOCKS_ROWS_START: u64 = 20_000;
-
 /// Rows of a chunk or of a range to verify at most: each ends with a flush of the server's log, which takes
 /// a share of a small one's time.
 const BLOCKS_ROWS_MAX: u64 = 200_000;
@@ -53,7 +49,7 @@ impl RunOptions {
     pub(crate) fn for_spec(&self, spec: &RunSpec) -> Settings {
         let settings = match spec.flow {
             Flow::KeyRanges => self.settings.clone(),
-            Flow::Blocks => by_blocks(self.settings.clone(), spec.row_bytes),
+            Flow::Blocks => by_blocks(self.settings.clone()),
         };
         Settings {
             flow: spec.flow,
@@ -65,10 +61,8 @@ impl RunOptions {
     }
 }
 
-fn by_blocks(settings: Settings, row_bytes: u64) -> Settings {
-    let rows = std::cmp::min(BLOCKS_BYTES_START / std::cmp::max(row_bytes, 1), BLOCKS_ROWS_START);
+fn by_blocks(settings: Settings) -> Settings {
     Settings {
-        chunk_rows_start: std::cmp::max(settings.chunk_rows_start, rows),
         chunk_rows_max: std::cmp::max(settings.chunk_rows_max, BLOCKS_ROWS_MAX),
         verify_rows_max: std::cmp::max(settings.verify_rows_max, BLOCKS_ROWS_MAX),
         ..settings

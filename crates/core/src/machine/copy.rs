@@ -26,13 +26,12 @@ impl Machine {
         } else if self.may_apply_while_copying() && self.apply_due(now_ms) && !self.paused {
             self.begin_apply(actions);
         } else if !holding {
+            let chunk_rows = self.sizer.rows();
+            let per_worker = self.sizer.chunks_per_worker(self.settings.round_chunks_per_worker);
             let action = Action::PlanRound {
                 after: self.frontier.lower_bound().cloned(),
-                chunk_rows: self.sizer.rows(),
-                chunks_max: self
-                    .settings
-                    .workers
-                    .saturating_mul(self.settings.round_chunks_per_worker),
+                chunk_rows,
+                chunks_max: self.settings.workers.saturating_mul(per_worker),
             };
             self.begin(Busy::Planning, action, actions);
         }
@@ -204,7 +203,7 @@ impl Machine {
     }
 
     /// A short rest after a roll-back, longer each time, so that we do not hammer who beat us.
-    fn rest(&mut self, now_ms: u64, times: u32) {
+    pub(super) fn rest(&mut self, now_ms: u64, times: u32) {
         self.rest_until_ms = now_ms.saturating_add(u64::from(std::cmp::min(times, 10)) * 50);
     }
 

@@ -17,6 +17,7 @@ mod over;
 mod recover;
 mod round;
 mod swap;
+mod tidy;
 mod verify;
 
 pub use event::{Action, Applied, Command, Ending, Event, Failure, FailureKind};
@@ -29,6 +30,7 @@ use crate::key::Frontier;
 use crate::plan::Flow;
 use crate::throttle::Throttle;
 use round::RoundState;
+use tidy::Tidying;
 
 /// Limits and targets of a run. All of them have defaults that suit most tables.
 #[derive(Debug, Clone)]
@@ -160,6 +162,8 @@ pub struct Machine {
     round: Option<RoundState>,
     round_next: u64,
     busy: Option<Busy>,
+    tidying: Tidying,
+    tidy_tries: u32,
     stopping: Option<Stopping>,
     /// An abort has begun, in this program or in one before it; there is no way back from it.
     aborting: bool,
@@ -229,7 +233,9 @@ impl Machine {
 
     /// Whether nothing is in flight.
     pub fn is_quiet(&self) -> bool {
-        self.busy.is_none() && self.round.as_ref().is_none_or(RoundState::is_quiet)
+        self.busy.is_none()
+            && !self.tidying.is_in_flight()
+            && self.round.as_ref().is_none_or(RoundState::is_quiet)
     }
 
     fn waiting(&self, now_ms: u64) -> Option<String> {
@@ -241,6 +247,9 @@ impl Machine {
         }
         match self.phase {
             Phase::Copy | Phase::Settle | Phase::Indexes => self.throttle.reason(now_ms),
+            Phase::Swap if self.tidying.is_in_flight() => {
+                Some("the server gathers statistics of the new table".to_owned())
+            }
             _ => None,
         }
     }
@@ -287,6 +296,8 @@ impl Machine {
             Event::RangeVerified { index, rows, differences, samples, took_ms } => {
                 self.range_verified(index, rows, differences, &samples, took_ms);
             }
+            Event::Tidied => self.tidied(),
+            Event::TidyFailed(failure) => self.tidy_failed(now_ms, failure),
             Event::Repaired { keys, backlog } => self.repaired(keys, backlog),
             Event::Swapped { stall_ms, drained } => self.swapped(stall_ms, drained),
             Event::LockNotHad { why } => self.lock_not_had(now_ms, why),
@@ -304,6 +315,7 @@ impl Machine {
             return;
         }
         if self.start_over && !self.begin_again() {
+            self.cancel_tidying(actions);
             return;
         }
         if now_ms < self.rest_until_ms {
@@ -337,6 +349,7 @@ impl Machine {
 
     fn decide_stop(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         if !self.is_quiet() {
+            self.cancel_tidying(actions);
             return;
         }
         let swapped = self.phase >= Phase::Finish;

@@ -1,5 +1,6 @@
 //! The swap phase: bring the log near empty, try, back off, try again; never without a bound.
 
+use super::tidy::Tidying;
 use super::{Action, Busy, Failure, FailureKind, LockTries, Machine};
 use crate::checkpoint::Phase;
 
@@ -12,7 +13,8 @@ const BACK_OFF_MS_MAX: u64 = 15_000;
 impl Machine {
     pub(super) fn decide_swap(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         // While we wait for the next try the log is kept short, but not by a busy loop.
-        let waiting = now_ms < self.lock.next_ms;
+        self.tidy_if_due(now_ms, actions);
+        let waiting = now_ms < self.lock.next_ms || self.tidying != Tidying::Done;
         let limit = if waiting {
             self.settings.apply_entries_high / 2
         } else {

@@ -13,6 +13,8 @@ impl Machine {
         if self.round.is_some() || self.busy.is_some() {
             return;
         }
+        // Here a worker is free.
+        self.tidy_if_due(now_ms, actions);
         if self.verified == Frontier::End {
             self.enter(Phase::Swap);
             self.decide(now_ms, actions);
@@ -20,20 +22,22 @@ impl Machine {
             self.begin_apply(actions);
         } else {
             self.save_if_needed(actions);
+            let range_rows = self.verify_sizer.rows();
+            let most = self.settings.round_chunks_per_worker;
+            let per_worker = self.verify_sizer.chunks_per_worker(most);
             let action = Action::PlanVerify {
                 after: self.verified.lower_bound().cloned(),
-                range_rows: self.verify_sizer.rows(),
-                ranges_max: self
-                    .settings
-                    .workers
-                    .saturating_mul(self.settings.round_chunks_per_worker),
+                range_rows,
+                ranges_max: self.settings.workers.saturating_mul(per_worker),
             };
             self.begin(Busy::Planning, action, actions);
         }
     }
 
     fn drive_verify_round(&mut self, actions: &mut Vec<Action>) {
-        let workers = self.settings.workers;
+        // One worker is busy tidying.
+        let busy = u32::from(self.tidying.is_in_flight());
+        let workers = std::cmp::max(self.settings.workers.saturating_sub(busy), 1);
         let paused = self.paused;
         let Some(round) = self.round.as_mut() else { return };
         if paused {
