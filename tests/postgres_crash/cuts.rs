@@ -54,8 +54,8 @@ const GAPS: [Gap; 32] = [
     (&["^SET CONSTRAINTS ALL IMMEDIATE"], &["COMMIT"]),
     // verification
     (&[], &["AS bound"]),
-    (&[], &["underpin_n.ctid IS NULL OR NOT"]),
-    (&["^SELECT count(*) FROM", "AS underpin_n WHERE"], &["COMMIT"]),
+    (&[], &["^WITH underpin_d", "underpin_n.ctid IS NULL OR NOT"]),
+    (&["^WITH underpin_d", "AS underpin_n WHERE"], &["COMMIT"]),
     // the swap
     (&[], &["IN ACCESS EXCLUSIVE MODE"]),
     (&[], &["^SET LOCAL statement_timeout", "SET SCHEMA"]),

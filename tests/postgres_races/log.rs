@@ -195,3 +195,45 @@ fn a_duplicate_under_a_new_unique_key_is_named() {
         assert_eq!(source, shadow);
     });
 }
+
+/// The rule: keys that are pending excuse their rows and no others, and looking them up takes no loop over
+/// the log for each row, whatever the server thinks of the log's length.
+#[test]
+fn comparing_goes_on_beside_a_long_log() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        let app = db.client().await.unwrap();
+        let make = "CREATE TABLE t (a int, b bigint, v text NOT NULL, c int, PRIMARY KEY (a, b))";
+        let fill = "INSERT INTO t SELECT i % 4, i, 'v' FROM generate_series(1, 60000) AS i";
+        run(&app, &[make, fill, "ANALYZE t"]).await;
+        let steps = Steps::begin(&db, "ALTER TABLE t ALTER c TYPE bigint").await;
+        let mut worker = steps.worker().await;
+        steps.copied(&mut worker).await;
+        // Figures of a log in which hardly anything is pending, as autovacuum makes them.
+        run(&app, &["UPDATE t SET v = 'w' WHERE b > 59000"]).await;
+        apply_all(&mut worker).await;
+        run(&app, &[&format!("ANALYZE {}", steps.log())]).await;
+        let shadow = steps.shadow();
+        let spoil = [
+            format!("UPDATE {shadow} SET v = 'V' WHERE b = 7"),
+            format!("DELETE FROM {shadow} WHERE b = 8"),
+            format!("INSERT INTO {shadow} VALUES (101, 60001, 'v')"),
+        ];
+        run(&app, &spoil.each_ref().map(String::as_str)).await;
+        let change = [
+            "UPDATE t SET v = 'changed' WHERE b % 4 = 1",
+            "DELETE FROM t WHERE b % 40 = 2",
+            "INSERT INTO t SELECT i % 4, i, 'new' FROM generate_series(70001, 72000) AS i",
+        ];
+        run(&app, &change).await;
+        let begun = Instant::now();
+        let (differences, samples) = verify_all(&mut worker, 100_000).await;
+        assert_eq!(differences, 3, "{samples:?}");
+        for said in ["a=3, b=7", "a=0, b=8", "a=101, b=60001 (only in the shadow)"] {
+            assert!(samples.iter().any(|sample| sample.starts_with(said)), "{said}: {samples:?}");
+        }
+        apply_all(&mut worker).await;
+        run(&app, &["UPDATE t SET v = v || '' WHERE b IN (7, 8)"]).await;
+        assert_eq!(verify_all(&mut worker, 10_000).await.0, 1, "the two are pending now");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    });
+}

@@ -15,6 +15,8 @@ pub struct ChunkSizer {
     target_ms: u64,
     /// Worst size proposed by the chunks seen since the last `rows()` call.
     proposal: Option<u64>,
+    /// Whether the last size was held down by the cap on growth, or is a first guess.
+    is_growing: bool,
 }
 
 impl ChunkSizer {
@@ -22,7 +24,14 @@ impl ChunkSizer {
     pub fn new(rows_start: u64, rows_min: u64, rows_max: u64, target_ms: u64) -> Self {
         let rows_max = std::cmp::max(rows_max, rows_min);
         let rows = rows_start.clamp(rows_min, rows_max);
-        Self { rows, rows_min, rows_max, target_ms: std::cmp::max(target_ms, 1), proposal: None }
+        Self {
+            rows,
+            rows_min,
+            rows_max,
+            target_ms: std::cmp::max(target_ms, 1),
+            proposal: None,
+            is_growing: true,
+        }
     }
 
     /// Changes how long a chunk should take.
@@ -40,11 +49,18 @@ impl ChunkSizer {
         self.proposal = Some(proposal);
     }
 
+    /// How many chunks a worker should take before the size is looked at again: one while it still grows
+    /// threefold each time, `most` afterwards.
+    pub fn chunks_per_worker(&self, most: u32) -> u32 {
+        if self.is_growing { 1 } else { most }
+    }
+
     /// Rows for the next chunk: at most thrice the last size, at once down to what fits the target.
     pub fn rows(&mut self) -> u64 {
         if let Some(fitting) = self.proposal.take() {
             let grown = std::cmp::min(fitting, self.rows.saturating_mul(GROWTH_MAX));
             self.rows = grown.clamp(self.rows_min, self.rows_max);
+            self.is_growing = fitting > self.rows && self.rows < self.rows_max;
         }
         self.rows
     }
@@ -70,6 +86,21 @@ mod tests {
         sizer.feedback(1000, 1000);
         sizer.feedback(1000, 10);
         assert_eq!(sizer.rows(), 500);
+    }
+
+    #[test]
+    fn rounds_are_short_until_the_size_is_found() {
+        let mut sizer = ChunkSizer::new(1000, 100, 100_000, 500);
+        assert_eq!(sizer.chunks_per_worker(4), 1);
+        sizer.feedback(1000, 10);
+        sizer.rows();
+        assert_eq!(sizer.chunks_per_worker(4), 1, "held down to threefold");
+        sizer.feedback(3000, 400);
+        sizer.rows();
+        assert_eq!(sizer.chunks_per_worker(4), 4);
+        sizer.feedback(3000, 5000);
+        sizer.rows();
+        assert_eq!(sizer.chunks_per_worker(4), 4, "shrinking needs no short rounds");
     }
 
     #[test]

@@ -71,6 +71,12 @@ pub trait Control: Inspect + Store + Shadow + Swap + Send + 'static {}
 pub trait Worker: Copy + ChangeLog + Verify + Send + 'static {
     /// The server's id of this session, for [`Database::cancel`].
     fn session(&self) -> u64;
+
+    /// Has the server gather statistics of the shadow and note which of its pages everybody can see. Only
+    /// where the copy goes by blocks. Changes no row, and may be done at any time and twice.
+    fn tidy(&mut self) -> impl Future<Output = DbResult<()>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// Looks, and changes nothing that anybody uses.

@@ -160,6 +160,19 @@ impl<D: Database> Crew<D> {
         seen
     }
 
+    /// Cancels a step that a worker is at.
+    pub(crate) fn cancel(&mut self, step: Step) {
+        for (flight, session, _) in self.workers.iter_mut().map(Seat::in_flight) {
+            if let Some(flight) = flight
+                && flight.step == step
+                && flight.cancelled_at.is_none()
+            {
+                flight.cancelled_at = Some(Instant::now());
+                cancel_in_background(&self.db, session);
+            }
+        }
+    }
+
     /// Cancels what is in flight, except a try of the swap, which is short and better left to end.
     pub(crate) fn hurry(&mut self) {
         let now = Instant::now();

@@ -23,6 +23,7 @@ pub(crate) enum Step {
     BuildIndexes,
     Verify(u32),
     Repair,
+    Tidy,
     TrySwap,
     Finish,
     Abort,
@@ -45,6 +46,7 @@ impl Step {
             Self::BuildIndexes => "building indexes",
             Self::Verify(_) => "verifying a range",
             Self::Repair => "logging differing keys",
+            Self::Tidy => "gathering statistics of the new table",
             Self::TrySwap => "trying the swap",
             Self::Finish => "removing what the run made",
             Self::Abort => "removing the run",
@@ -105,6 +107,7 @@ fn not_happened(step: Step, error: &DbError) -> Meaning {
             Meaning::Event(Event::ChunkRolledBack { index, why })
         }
         Step::Apply => Meaning::Event(Event::ApplyRolledBack { why }),
+        Step::Tidy => Meaning::Event(failed(step, FailureKind::Other, error)),
         Step::Prepare | Step::TrySwap | Step::Finish | Step::Abort => {
             // A cancelled definition is no matter of locks.
             if error.kind == ErrorKind::Cancelled {
@@ -128,6 +131,7 @@ fn not_happened(step: Step, error: &DbError) -> Meaning {
 pub(crate) fn failed(step: Step, kind: FailureKind, error: &DbError) -> Event {
     let failure = Failure { kind, message: error.to_string() };
     match step.index() {
+        _ if step == Step::Tidy => Event::TidyFailed(failure),
         Some(index) => Event::ChunkFailed { index, failure },
         None => Event::Failed(failure),
     }
@@ -137,7 +141,7 @@ pub(crate) fn failed(step: Step, kind: FailureKind, error: &DbError) -> Event {
 mod tests {
     use super::*;
 
-    const STEPS: [Step; 16] = [
+    const STEPS: [Step; 17] = [
         Step::Save,
         Step::Beat,
         Step::Close,
@@ -151,6 +155,7 @@ mod tests {
         Step::BuildIndexes,
         Step::Verify(3),
         Step::Repair,
+        Step::Tidy,
         Step::TrySwap,
         Step::Finish,
         Step::Abort,
@@ -185,6 +190,7 @@ mod tests {
             (Step::CopyWithPending(3), "ChunkRolledBack"),
             (Step::Verify(3), "ChunkRolledBack"),
             (Step::Apply, "ApplyRolledBack"),
+            (Step::Tidy, "TidyFailed"),
             (Step::Prepare, "LockNotHad"),
             (Step::TrySwap, "LockNotHad"),
             (Step::Finish, "LockNotHad"),

@@ -311,6 +311,7 @@ fn has_moved(event: &Event) -> bool {
         | Event::IndexesBuilt
         | Event::RangeVerified { .. }
         | Event::Repaired { .. }
+        | Event::Tidied
         | Event::Swapped { .. }
         | Event::Finished => true,
         Event::Applied(applied) => applied.entries > 0,

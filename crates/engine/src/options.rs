@@ -2,12 +2,16 @@
 //! indexes) or must not be set (that readings of replicas are expected) is put right in `for_spec`.
 
 use underpin_core::machine::Settings;
-use underpin_core::plan::RunSpec;
+use underpin_core::plan::{Flow, RunSpec};
 use underpin_dialect::{Origin, OwnQuery};
 
 use crate::calendar::Calendar;
 use crate::hooks::HookOptions;
 use crate::own_signals::OwnSignals;
+
+/// Rows of a chunk or of a range to verify at most: each ends with a flush of the server's log, which takes
+/// a share of a small one's time.
+const BLOCKS_ROWS_MAX: u64 = 200_000;
 
 /// How a run is carried out. All times in milliseconds.
 #[derive(Debug, Clone)]
@@ -67,13 +71,25 @@ impl Default for RunOptions {
 impl RunOptions {
     /// The machine's settings for this run.
     pub(crate) fn for_spec(&self, spec: &RunSpec) -> Settings {
+        let settings = match spec.flow {
+            Flow::KeyRanges => self.settings.clone(),
+            Flow::Blocks => by_blocks(self.settings.clone()),
+        };
         Settings {
             flow: spec.flow,
             deferred_indexes: !spec.deferred_indexes.is_empty(),
             // The probe always answers, if only with an empty list: silence is a reason to wait.
             replicas_known: true,
             row_bytes: spec.row_bytes,
-            ..self.settings.clone()
+            ..settings
         }
+    }
+}
+
+fn by_blocks(settings: Settings) -> Settings {
+    Settings {
+        chunk_rows_max: std::cmp::max(settings.chunk_rows_max, BLOCKS_ROWS_MAX),
+        verify_rows_max: std::cmp::max(settings.verify_rows_max, BLOCKS_ROWS_MAX),
+        ..settings
     }
 }

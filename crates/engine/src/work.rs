@@ -36,6 +36,7 @@ pub(crate) enum Work {
     Settle,
     Verify { range: Chunk },
     Repair { range: Chunk },
+    Tidy,
 }
 
 impl Work {
@@ -48,6 +49,7 @@ impl Work {
             Self::Settle => Step::Settle,
             Self::Verify { range } => Step::Verify(range.index),
             Self::Repair { .. } => Step::Repair,
+            Self::Tidy => Step::Tidy,
         }
     }
 }
@@ -182,6 +184,10 @@ async fn work_once<W: Worker>(worker: &mut W, work: &Work) -> DbResult<Event> {
         Work::Repair { range } => {
             let (keys, backlog) = worker.repair(range).await?;
             Event::Repaired { keys, backlog }
+        }
+        Work::Tidy => {
+            worker.tidy().await?;
+            Event::Tidied
         }
     })
 }

@@ -1,5 +1,5 @@
 //! Index builds on the shadow: sorted, several side by side, each kept when it stands; then what hangs
-//! on them, one by one; then fresh statistics and a visibility map.
+//! on them, one by one.
 //!
 //! Builds run on sessions that outlive the control's and its lock by a while when the runner is killed. So
 //! each reads the fence and holds it: who takes the run over waits for them, and none begins behind.
@@ -10,7 +10,7 @@ use underpin_dialect::{DbError, DbResult};
 
 use crate::connect::Session;
 use crate::control::Control;
-use crate::names::{self, places};
+use crate::names;
 use crate::query::{holds, literal, number, quote, quote_table, run, undo};
 use crate::shadow::source_of;
 use crate::steps::{self, Stage, Step};
@@ -59,22 +59,7 @@ pub(crate) async fn indexes(control: &Control, spec: &RunSpec) -> DbResult<()> {
     for step in &pending {
         attach(&control.session, spec, &job, step).await?;
     }
-    vacuum(control, spec, &job.object).await
-}
-
-/// The planner knows nothing of the new table yet, and an index-only scan needs to know which pages
-/// everybody can see.
-async fn vacuum(control: &Control, spec: &RunSpec, object: &str) -> DbResult<()> {
-    let session = &control.session;
-    let what = "analysing the shadow of";
-    // An autovacuum of the shadow, which a large copy calls, gives way to who waits long enough.
-    run(session, "SET lock_timeout = 0", what, object).await?;
-    let sql = format!("VACUUM (ANALYZE) {}", places(spec)?.shadow);
-    let done = run(session, &sql, what, object).await.map(drop);
-    // Not SET LOCAL: no transaction may be around it. A lost session has lost its settings too.
-    let sql = format!("SET lock_timeout = {}", control.server.settings.lock_timeout_ms);
-    let reset = run(session, &sql, what, object).await.map(drop);
-    done.and(reset)
+    Ok(())
 }
 
 /// The primary key's index alone first would leave the others waiting: all in the order of the list,

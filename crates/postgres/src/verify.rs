@@ -114,17 +114,14 @@ impl Worker {
         if pending {
             self.refuse_truncated_since().await?;
         }
-        let (joined, shadow) = counting_sql(&self.shape, range)?;
-        let compared = self.counts(&joined).await?;
-        let mut equal = compared.different == 0;
-        if self.shape.same_order {
-            let held = number(&self.session, &shadow, "counting rows of", &object).await?;
-            equal = equal && held == compared.rows;
-        }
-        let mut report = RangeReport { rows: compared.rows, ..RangeReport::default() };
-        if !equal {
-            // Rows that differ now may be pending; those that are equal need no excuse.
-            self.differences(range, pending, &mut report).await?;
+        let mut report = RangeReport::default();
+        // Rows that differ now may be pending; those that are equal need no excuse.
+        if pending {
+            let rows = counting_sql(&self.shape, range)?;
+            report.rows = number(&self.session, &rows, "counting rows of", &object).await?;
+            self.differences(range, true, &mut report).await?;
+        } else if !self.is_equal(range, &mut report).await? {
+            self.differences(range, false, &mut report).await?;
         }
         // Where the two tables order their keys differently, each source row was looked up in the
         // shadow, and at the end the numbers of rows must agree.
@@ -147,13 +144,33 @@ impl Worker {
         if found == 0 { Ok(()) } else { Err(truncated(&self.shape)) }
     }
 
-    async fn counts(&mut self, sql: &str) -> DbResult<Counts> {
+    /// One look at a range that should be equal: a join, and a count of the shadow's rows.
+    ///
+    /// A key is unique in the shadow, so that as many rows there as in the source, each of which has its
+    /// like there, leave none over.
+    async fn is_equal(&mut self, range: &Chunk, report: &mut RangeReport) -> DbResult<bool> {
         let object = self.shape.table.clone();
-        let row = first(&self.session, sql, "comparing a range of", &object).await?;
-        row.map_or(Ok(Counts::default()), |row| {
-            let count = |index| cell(&row, index, "comparing a range");
-            Ok(Counts { rows: count(0)?, different: count(1)? })
-        })
+        let shape = &self.shape;
+        let sql = format!(
+            "SELECT count(*), count(*) FILTER (WHERE {}) {}",
+            differs(shape),
+            joined(shape, range)?
+        );
+        let attempted = "comparing a range of";
+        let Some(row) = first(&self.session, &sql, attempted, &object).await? else {
+            return Ok(false);
+        };
+        report.rows = cell(&row, 0, attempted)?;
+        let different: u64 = cell(&row, 1, attempted)?;
+        if different > 0 || !self.shape.same_order {
+            return Ok(different == 0);
+        }
+        let sql = format!(
+            "SELECT count(*) FROM {} AS underpin_n WHERE {}",
+            self.shape.places.shadow,
+            self.shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?,
+        );
+        Ok(number(&self.session, &sql, "counting rows of", &object).await? == report.rows)
     }
 
     async fn differences(
@@ -168,7 +185,7 @@ impl Worker {
             let found = number(&self.session, &count, "counting differences of", &object).await?;
             report.differences += found;
             if found > 0 {
-                let shown = difference.select(&self.shape, "underpin_d.shown", pending);
+                let shown = difference.show(&self.shape, pending);
                 let sql = format!("{shown} LIMIT {SAMPLES_MAX}");
                 let named = rows(&self.session, &sql, "naming rows of", &object).await?;
                 report.samples.extend(named.iter().map(|row| text(row, 0)));
@@ -234,37 +251,19 @@ fn pending_keys(shape: &Shape) -> String {
 
 /// For the server's join of one range: room for some 100,000 rows in memory, no parallel workers, of
 /// which each would read all of the shadow's range, and no loops but those that a LATERAL asks for: the
-/// server takes a log for empty, whose figures are always out of date.
+/// server takes a log for empty, whose figures are always out of date. Both tables are read by their keys'
+/// indexes: where neighbours in the key are neighbours on disk too, in several stretches, the server's
+/// one figure for that is too dark, and a bitmap and a sort take twice as long (`docs/decisions/004`).
 const JOIN_SETTINGS: &str = "SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL enable_nestloop = off; \
-    SET LOCAL enable_seqscan = off; \
-    SELECT pg_catalog.set_config('work_mem', greatest(setting::bigint, 65536)::text, true) \
-    FROM pg_catalog.pg_settings WHERE name = 'work_mem'";
+    SET LOCAL enable_seqscan = off; SELECT pg_catalog.set_config(name, CASE name WHEN 'work_mem' THEN \
+    greatest(setting::numeric, 65536) ELSE least(setting::numeric, 1.1) END::text, true) \
+    FROM pg_catalog.pg_settings WHERE name IN ('work_mem', 'random_page_cost')";
 
-/// What a join of a range told.
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    /// Rows of the source.
-    rows: u64,
-    /// How many of them the shadow lacks or has otherwise.
-    different: u64,
-}
-
-/// Two counts by a join of a range (see [`Counts`]), and the number of the shadow's rows in it.
-///
-/// A key is unique in the shadow, so that as many rows there as in the source, each of which has its
-/// like there, leave none over.
-fn counting_sql(shape: &Shape, range: &Chunk) -> DbResult<(String, String)> {
-    let joined = format!(
-        "SELECT count(*), count(*) FILTER (WHERE {}) {}",
-        differs(shape),
-        joined(shape, range)?
-    );
-    let shadow = format!(
-        "SELECT count(*) FROM {} AS underpin_n WHERE {}",
-        shape.places.shadow,
-        shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?,
-    );
-    Ok((joined, shadow))
+/// SELECT of the number of the source's rows in a range.
+fn counting_sql(shape: &Shape, range: &Chunk) -> DbResult<String> {
+    let source = &shape.places.source;
+    let range = shape.range(&range.range, |part| format!("{source}.{}", part.source))?;
+    Ok(format!("SELECT count(*) FROM ONLY {source} WHERE {range}"))
 }
 
 /// `FROM` and `WHERE` of each source row of a range with its like in the shadow, if it has one.
@@ -314,14 +313,30 @@ struct Difference {
 }
 
 impl Difference {
-    /// SELECT of `what` of these rows, as `underpin_d`: columns `k0`, `k1` and on, and `shown`; without
-    /// those that are pending. Both sets are made once, before they are compared.
+    /// SELECT of `what` of these rows as `underpin_d`, columns `k0`, `k1` and on, without those that are
+    /// pending.
     fn select(&self, shape: &Shape, what: &str, pending: bool) -> String {
-        let names = shape.log_key("");
-        let Self { keys, shown, from } = self;
-        let with = format!(
-            "WITH underpin_d ({names}, shown) AS MATERIALIZED (SELECT {keys}, {shown} {from})"
-        );
+        self.unexcused(shape, &shape.log_key(""), &self.keys, what, pending)
+    }
+
+    /// SELECT of the texts that show them.
+    fn show(&self, shape: &Shape, pending: bool) -> String {
+        let names = format!("{}, shown", shape.log_key(""));
+        let values = format!("{}, {}", self.keys, self.shown);
+        self.unexcused(shape, &names, &values, "underpin_d.shown", pending)
+    }
+
+    /// Both sets are made once, before they are compared.
+    fn unexcused(
+        &self,
+        shape: &Shape,
+        names: &str,
+        values: &str,
+        what: &str,
+        pending: bool,
+    ) -> String {
+        let from = &self.from;
+        let with = format!("WITH underpin_d ({names}) AS MATERIALIZED (SELECT {values} {from})");
         if !pending {
             return format!("{with} SELECT {what} FROM underpin_d");
         }
@@ -331,8 +346,9 @@ impl Difference {
             .map(|part| format!("underpin_p.{0} {1} underpin_d.{0}", part.log, part.equal))
             .collect();
         format!(
-            "{with}, underpin_p ({names}) AS MATERIALIZED ({}) SELECT {what} FROM underpin_d WHERE NOT \
+            "{with}, underpin_p ({}) AS MATERIALIZED ({}) SELECT {what} FROM underpin_d WHERE NOT \
              EXISTS (SELECT 1 FROM underpin_p WHERE {})",
+            shape.log_key(""),
             pending_keys(shape),
             same.join(" AND ")
         )

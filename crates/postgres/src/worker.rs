@@ -23,11 +23,29 @@ pub struct Worker {
     pub(crate) shape: Shape,
     pub(crate) grip: Grip,
     pub(crate) state_schema: String,
+    lock_timeout_ms: u64,
 }
 
 impl underpin_dialect::Worker for Worker {
     fn session(&self) -> u64 {
         u64::from(self.session.id.pid)
+    }
+
+    /// The planner knows nothing of the new table yet, and an index-only scan needs to know which pages
+    /// everybody can see. Beside verification: most of the time this takes one core while others wait.
+    async fn tidy(&mut self) -> DbResult<()> {
+        let what = "gathering statistics of the shadow of";
+        let (session, table) = (&self.session, &self.shape.table);
+        // An autovacuum of the shadow, which a large copy calls, gives way to who waits long enough.
+        run(session, "SET lock_timeout = 0", what, table).await?;
+        let sql = format!("VACUUM (ANALYZE) {}", self.shape.places.shadow);
+        let done = run(session, &sql, what, table).await.map(drop);
+        if done.as_ref().is_err_and(DbError::is_ambiguous) {
+            return done;
+        }
+        // Not SET LOCAL: no transaction may be around it.
+        let sql = format!("SET lock_timeout = {}", self.lock_timeout_ms);
+        done.and(run(session, &sql, what, table).await.map(drop))
     }
 }
 
@@ -44,7 +62,14 @@ impl Worker {
         let session = server.session().await?;
         let shape = Shape::read(&session, spec).await?;
         let state_schema = server.state_schema.clone();
-        Ok(Self { session, spec: Arc::clone(spec), shape, grip: grip.clone(), state_schema })
+        Ok(Self {
+            session,
+            spec: Arc::clone(spec),
+            shape,
+            grip: grip.clone(),
+            state_schema,
+            lock_timeout_ms: u64::from(server.settings.lock_timeout_ms),
+        })
     }
 
     /// Begins a transaction in which each statement sees what is committed when it begins, and proves

@@ -96,7 +96,9 @@ async fn carry_out(session: &Session, action: &Action) -> Done<Event> {
             let applied = apply::apply(session, frontier, *keys_max).await?;
             Ok(Event::Applied(applied))
         }
-        Action::Settle => Err(Cut::Nonsense("this flow settles nothing".to_owned())),
+        Action::Settle | Action::Tidy | Action::CancelTidy => {
+            Err(Cut::Nonsense("this flow has no such step".to_owned()))
+        }
         Action::BuildIndexes => prepare::build_indexes(session).await,
         Action::VerifyRange { range } => verify::range(session, range).await,
         Action::Repair { range } => verify::repair(session, range).await,
@@ -126,10 +128,11 @@ async fn carry_out_by_blocks(session: &Session, action: &Action) -> Done<Event> 
         Action::BuildIndexes => blocks::build_indexes(session).await,
         Action::VerifyRange { range } => verify::range(session, range).await,
         Action::Repair { range } => verify::repair(session, range).await,
+        Action::Tidy => blocks::tidy(session).await,
         Action::TrySwap { budget_ms } => batch::try_swap(session, *budget_ms).await,
         Action::Finish => blocks::finish(session).await,
         Action::Abort => blocks::abort(session).await,
-        Action::CopyWithPending { .. } | Action::Save(_) | Action::Stop(_) => {
+        Action::CopyWithPending { .. } | Action::CancelTidy | Action::Save(_) | Action::Stop(_) => {
             Err(Cut::Nonsense(format!("{action:?} is not to be carried out here")))
         }
     }
@@ -191,6 +194,7 @@ fn failed(session: &Session, action: &Action, cut: &Cut) -> Event {
     };
     let failure = Failure { kind, message: why };
     match index {
+        _ if *action == Action::Tidy => Event::TidyFailed(failure),
         Some(index) => Event::ChunkFailed { index, failure },
         None => Event::Failed(failure),
     }

@@ -80,6 +80,8 @@ async fn run(ctx: &Ctx, first: Option<Command>) -> RunnerEnd {
                     }
                 }
                 Action::Stop(ending) => return RunnerEnd::Ended(ending),
+                // Too late: it comes to its end, which whoever cancels has to expect.
+                Action::CancelTidy => {}
                 other => begin(ctx, other, phase, &mut memory),
             }
         }

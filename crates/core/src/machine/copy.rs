@@ -30,13 +30,11 @@ impl Machine {
         } else if !is_held {
             let chunk_rows = self.sizer.rows();
             self.chunk_rows = self.bounded_rows(chunk_rows);
+            let per_worker = self.sizer.chunks_per_worker(self.settings.round_chunks_per_worker);
             let action = Action::PlanRound {
                 after: self.frontier.lower_bound().cloned(),
                 chunk_rows: self.chunk_rows,
-                chunks_max: self
-                    .settings
-                    .workers
-                    .saturating_mul(self.settings.round_chunks_per_worker),
+                chunks_max: self.settings.workers.saturating_mul(per_worker),
             };
             self.begin(Busy::Planning, action, actions);
         }
@@ -72,7 +70,10 @@ impl Machine {
     /// Begins as many chunks of the round as may run side by side. `is_held`: what is left of the round
     /// is to be brought to its end, whatever the throttle says.
     pub(super) fn begin_chunks(&mut self, now_ms: u64, is_held: bool, mut go: impl FnMut(Chunk)) {
-        let workers = if is_held { 1 } else { self.workers() };
+        // One worker is busy tidying.
+        let busy = u32::from(self.tidying.is_in_flight());
+        let workers = if is_held { 1 } else { self.workers().saturating_sub(busy) };
+        let workers = std::cmp::max(workers, 1);
         let rows = if self.phase == Phase::Verify { self.range_rows } else { self.chunk_rows };
         let apply_is_due = self.apply_due(now_ms);
         let Some(round) = self.round.as_mut() else { return };
@@ -238,7 +239,7 @@ impl Machine {
     }
 
     /// A short rest after a roll-back, longer each time, so that we do not hammer who beat us.
-    fn rest(&mut self, now_ms: u64, times: u32) {
+    pub(super) fn rest(&mut self, now_ms: u64, times: u32) {
         self.rest_until_ms = now_ms.saturating_add(u64::from(std::cmp::min(times, 10)) * 50);
     }
 

@@ -12,7 +12,7 @@ use crate::signal::{Gates, Reading, Setting};
 /// Something to carry out.
 ///
 /// The actions of one `step` are begun in order; `Save` is finished before the next one is begun.
-/// `CopyChunk` and `VerifyRange` run side by side, everything else runs alone.
+/// `CopyChunk` and `VerifyRange` run side by side, `Tidy` beside anything, everything else runs alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Make this checkpoint durable before anything that follows.
@@ -80,6 +80,11 @@ pub enum Action {
         /// The range.
         range: Chunk,
     },
+    /// Have the server gather statistics of the shadow and note which of its pages everybody can see.
+    /// Runs beside everything but the swap. Answer: `Tidied` or `TidyFailed`.
+    Tidy,
+    /// Cancel `Tidy`, which is in flight. Its own answer still comes.
+    CancelTidy,
     /// Try the swap once. Answer: `Swapped`, `LockNotHad`, or `DrainTooSlow`.
     TrySwap {
         /// Longest time under the lock before everybody is let through again, in milliseconds.
@@ -163,6 +168,10 @@ pub enum Event {
         /// Milliseconds it took.
         took_ms: u64,
     },
+    /// The shadow has statistics and a visibility map.
+    Tidied,
+    /// It has not; nothing else is amiss.
+    TidyFailed(Failure),
     /// Differing keys were logged.
     Repaired {
         /// Keys logged.

@@ -130,6 +130,10 @@ impl Machine {
             Phase::Done => return None,
         };
         self.held(now_ms, deed).or_else(|| {
+            if self.phase == Phase::Swap && self.tidying.is_in_flight() {
+                let why = "the server gathers statistics of the new table";
+                return Some(pause("statistics", why, now_ms));
+            }
             let since_ms = self.lock.since_ms?;
             let why = format!("waiting for the table's lock: {}", self.lock_why);
             Some(pause("lock", &why, since_ms))

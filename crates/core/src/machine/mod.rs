@@ -20,6 +20,7 @@ mod recover;
 mod round;
 mod settings;
 mod swap;
+mod tidy;
 mod verify;
 
 pub use event::{Action, Applied, Command, Ending, Event, Failure, FailureKind};
@@ -34,6 +35,7 @@ use crate::signal::{Gates, LAG, Limit, Reading};
 use crate::throttle::{Pause, Throttle};
 use holds::Deed;
 use round::RoundState;
+use tidy::Tidying;
 
 /// The exclusive action in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +111,8 @@ pub struct Machine {
     round: Option<RoundState>,
     round_next: u64,
     busy: Option<Busy>,
+    tidying: Tidying,
+    tidy_tries: u32,
     stopping: Option<Stopping>,
     /// An abort has begun, in this program or in one before it; there is no way back from it.
     aborting: bool,
@@ -210,7 +214,9 @@ impl Machine {
 
     /// Whether nothing is in flight.
     pub fn is_quiet(&self) -> bool {
-        self.busy.is_none() && self.round.as_ref().is_none_or(RoundState::is_quiet)
+        self.busy.is_none()
+            && !self.tidying.is_in_flight()
+            && self.round.as_ref().is_none_or(RoundState::is_quiet)
     }
 
     fn absorb(&mut self, now_ms: u64, event: Event) {
@@ -258,6 +264,8 @@ impl Machine {
                 self.sized_by_range(rows, took_ms);
                 self.range_verified(now_ms, index, rows, differences, &samples);
             }
+            Event::Tidied => self.tidied(),
+            Event::TidyFailed(failure) => self.tidy_failed(now_ms, failure),
             Event::Repaired { keys, backlog } => self.repaired(keys, backlog),
             Event::Swapped { stall_ms, drained } => self.swapped(stall_ms, drained),
             Event::LockNotHad { why } => self.lock_not_had(now_ms, why),
@@ -276,7 +284,11 @@ impl Machine {
             return;
         }
         if self.start_over && !self.begin_again() {
+            self.cancel_tidying(actions);
             return;
+        }
+        if self.paused_since_ms.is_some() {
+            self.cancel_tidying(actions);
         }
         if now_ms < self.rest_until_ms {
             return;

@@ -53,6 +53,7 @@ impl Machine {
 
     pub(super) fn decide_stop(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         if !self.is_quiet() {
+            self.cancel_tidying(actions);
             return;
         }
         let swapped = self.phase >= Phase::Finish;

@@ -4,6 +4,7 @@
 //! remembered until nothing is in flight: a program that crashes before it has begun again meets the
 //! marker once more.
 
+use super::tidy::Tidying;
 use super::{LockTries, Machine, Stopping};
 use crate::checkpoint::Phase;
 use crate::eta::Eta;
@@ -37,6 +38,7 @@ impl Machine {
         self.frontier = Frontier::Start;
         self.verified = Frontier::Start;
         self.round = None;
+        self.tidying = Tidying::begin(self.settings.flow);
         self.eta = Eta::default();
         self.backlog = 0;
         self.caught_up = false;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::tidy::Tidying;
 use super::{Failure, FailureKind, LockTries, Machine, RoundState, Settings, Stopping};
 use crate::checkpoint::{Checkpoint, Phase};
 use crate::chunk::ChunkSizer;
@@ -98,6 +99,7 @@ impl Machine {
             Phase::Indexes if settings.flow == Flow::Blocks => Phase::Settle,
             other => other,
         };
+        let tidying = Tidying::begin(settings.flow);
         Self {
             settings,
             workers_max,
@@ -107,6 +109,8 @@ impl Machine {
             round: checkpoint.round.map(RoundState::new),
             round_next: checkpoint.round_next,
             busy: None,
+            tidying,
+            tidy_tries: 0,
             stopping: None,
             aborting: checkpoint.aborting,
             started: false,

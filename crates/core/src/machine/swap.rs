@@ -1,5 +1,6 @@
 //! The swap phase: bring the log near empty, try, back off, try again; never without a bound.
 
+use super::tidy::Tidying;
 use super::{Action, Busy, Deed, Failure, FailureKind, LockTries, Machine};
 use crate::checkpoint::Phase;
 
@@ -16,7 +17,11 @@ impl Machine {
             self.lock = LockTries::default();
         }
         // While we wait for the next try the log is kept short, but not by a busy loop.
-        let waiting = now_ms < self.lock.next_ms || self.held(now_ms, Deed::Swap).is_some();
+        // Not what the copy waits for: its window may be closed when that of the swap is open.
+        self.tidy_if_due(now_ms, Deed::Swap, actions);
+        let waiting = now_ms < self.lock.next_ms
+            || self.tidying != Tidying::Done
+            || self.held(now_ms, Deed::Swap).is_some();
         let limit = if waiting {
             self.log_entries_while_waiting(now_ms)
         } else {

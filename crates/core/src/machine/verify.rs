@@ -14,6 +14,8 @@ impl Machine {
         if self.round.is_some() || self.busy.is_some() {
             return;
         }
+        // Here a worker is free.
+        self.tidy_if_due(now_ms, Deed::Heavy, actions);
         if self.verified == Frontier::End {
             self.enter(Phase::Swap);
             self.decide(now_ms, actions);
@@ -22,13 +24,12 @@ impl Machine {
         } else if !is_held {
             self.save_if_needed(actions);
             self.range_rows = self.verify_sizer.rows();
+            let most = self.settings.round_chunks_per_worker;
+            let per_worker = self.verify_sizer.chunks_per_worker(most);
             let action = Action::PlanVerify {
                 after: self.verified.lower_bound().cloned(),
                 range_rows: self.range_rows,
-                ranges_max: self
-                    .settings
-                    .workers
-                    .saturating_mul(self.settings.round_chunks_per_worker),
+                ranges_max: self.settings.workers.saturating_mul(per_worker),
             };
             self.begin(Busy::Planning, action, actions);
         }

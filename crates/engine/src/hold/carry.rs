@@ -34,6 +34,11 @@ impl<D: Database> Hold<'_, D> {
             Action::Settle => self.work(Work::Settle),
             Action::VerifyRange { range } => self.work(Work::Verify { range }),
             Action::Repair { range } => self.work(Work::Repair { range }),
+            Action::Tidy => self.work(Work::Tidy),
+            Action::CancelTidy => {
+                self.crew.cancel(Step::Tidy);
+                Ok(())
+            }
             Action::BuildIndexes => self.order(Order::BuildIndexes).await,
             Action::TrySwap { budget_ms } => self.order(Order::TrySwap { budget_ms }).await,
             Action::Finish => {

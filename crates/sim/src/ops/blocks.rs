@@ -61,6 +61,15 @@ async fn defined(session: &Session, definition: Definition) -> Done<()> {
     Ok(())
 }
 
+/// Changes nothing, but takes its time, and may be cut off like everything else.
+pub(super) async fn tidy(session: &Session) -> Done<Event> {
+    session.statement().await?;
+    session.work().await?;
+    session.statement().await?;
+    session.work().await?;
+    Ok(Event::Tidied)
+}
+
 /// Indexes, all of them, in one transaction.
 pub(super) async fn build_indexes(session: &Session) -> Done<Event> {
     session.statement().await?;

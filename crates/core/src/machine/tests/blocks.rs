@@ -43,7 +43,7 @@ fn the_copy_is_settled_and_indexed_before_anything_is_applied() {
     assert_eq!(names(&machine.step(3, Event::Settled { rows: 4 })), ["Save", "BuildIndexes"]);
     assert_eq!(names(&machine.step(4, Event::IndexesBuilt)), ["Save", "Apply"]);
     let actions = machine.step(5, Event::Applied(Applied::default()));
-    assert_eq!(names(&actions), ["Save", "PlanVerify"]);
+    assert_eq!(names(&actions), ["Save", "Tidy", "PlanVerify"]);
     assert_eq!(machine.progress(5).counters.rows_settled, 4);
 }
 
@@ -87,7 +87,11 @@ fn an_emptied_source_is_noticed_in_every_phase_before_the_swap() {
     for phase in [Phase::Settle, Phase::Indexes, Phase::CatchUp, Phase::Verify] {
         let mut machine = machine_at(at(phase));
         assert!(!machine.step(0, Event::Started).is_empty());
-        let actions = machine.step(1, Event::Failed(truncated()));
+        let mut actions = machine.step(1, Event::Failed(truncated()));
+        if phase == Phase::Verify {
+            assert_eq!(names(&actions), ["CancelTidy"]);
+            actions = machine.step(2, Event::TidyFailed(failure(FailureKind::Other)));
+        }
         assert_eq!(names(&actions), ["Save", "Prepare"], "{phase:?}");
     }
 }
@@ -128,7 +132,8 @@ fn by_key_ranges_an_emptied_source_ends_the_run() {
 #[test]
 fn a_drain_that_took_too_long_is_followed_by_an_application_and_not_tried_for_ever() {
     let mut machine = machine_at(Checkpoint { verified: Frontier::End, ..at(Phase::Verify) });
-    let mut actions = machine.step(0, Event::Started);
+    machine.step(0, Event::Started);
+    let mut actions = machine.step(0, Event::Tidied);
     let mut now_ms = 0;
     for _ in 0..1000 {
         assert_eq!(names(&actions).last().map(String::as_str), Some("TrySwap"));
@@ -142,4 +147,65 @@ fn a_drain_that_took_too_long_is_followed_by_an_application_and_not_tried_for_ev
         actions = machine.step(now_ms, Event::Applied(Applied::default()));
     }
     panic!("it must end");
+}
+
+fn verified(machine: &mut Machine, now_ms: u64) -> Vec<Action> {
+    machine.step(now_ms, Event::Started);
+    machine.step(now_ms + 1, Event::RoundPlanned { chunks: chunks(&[None]), last: true });
+    let found =
+        Event::RangeVerified { index: 0, rows: 9, differences: 0, samples: vec![], took_ms: 1 };
+    machine.step(now_ms + 2, found)
+}
+
+#[test]
+fn the_table_is_tidied_beside_the_comparison_and_before_the_swap() {
+    let mut machine = machine_at(at(Phase::Verify));
+    let actions = verified(&mut machine, 0);
+    assert!(!names(&actions).contains(&"TrySwap".to_owned()), "{actions:?}");
+    assert!(machine.progress(3).waiting.is_some_and(|why| why.contains("statistics")));
+    assert!(machine.step(4, Event::Tick).is_empty());
+    assert_eq!(names(&machine.step(5, Event::Tidied)), ["Save", "TrySwap"]);
+}
+
+#[test]
+fn one_worker_less_compares_while_the_table_is_tidied() {
+    let mut machine = machine_at(at(Phase::Verify));
+    assert_eq!(names(&machine.step(0, Event::Started)), ["Tidy", "PlanVerify"]);
+    let plan = chunks(&[Some(10), Some(20), Some(30)]);
+    let actions = machine.step(1, Event::RoundPlanned { chunks: plan, last: false });
+    assert_eq!(names(&actions), ["VerifyRange"]);
+    assert_eq!(names(&machine.step(2, Event::Tidied)), ["VerifyRange"]);
+}
+
+#[test]
+fn who_stops_does_not_wait_for_the_tidying() {
+    let mut machine = machine_at(at(Phase::Verify));
+    machine.step(0, Event::Started);
+    machine.step(1, Event::RoundPlanned { chunks: vec![], last: true });
+    assert_eq!(names(&machine.step(2, Event::Command(Command::Stop))), ["CancelTidy"]);
+    assert!(machine.step(3, Event::Tick).is_empty(), "once is enough, and its answer is awaited");
+    let actions = machine.step(4, Event::TidyFailed(failure(FailureKind::Other)));
+    assert_eq!(names(&actions).last().map(String::as_str), Some("Stop"), "{actions:?}");
+}
+
+#[test]
+fn a_table_that_cannot_be_tidied_is_not_swapped() {
+    let mut machine = machine_at(at(Phase::Verify));
+    verified(&mut machine, 0);
+    let mut actions = Vec::new();
+    for turn in 1..=20 {
+        actions = machine.step(turn * 10_000, Event::TidyFailed(failure(FailureKind::Other)));
+        if names(&actions).contains(&"Stop".to_owned()) {
+            break;
+        }
+        let again = machine.step(turn * 10_000 + 5000, Event::Tick);
+        assert_eq!(names(&again).last().map(String::as_str), Some("Tidy"), "{actions:?}");
+    }
+    assert!(matches!(&actions[..], [.., Action::Stop(Ending::Failed(_))]), "{actions:?}");
+}
+
+#[test]
+fn after_a_crash_the_table_is_tidied_again() {
+    let mut machine = machine_at(Checkpoint { verified: Frontier::End, ..at(Phase::Verify) });
+    assert_eq!(names(&machine.step(0, Event::Started)), ["Tidy"]);
 }

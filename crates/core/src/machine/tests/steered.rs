@@ -274,8 +274,8 @@ fn what_is_set_holds_from_then_on() {
     assert_eq!((machine.settings().workers, machine.settings().chunk_ms_target), (2, 150));
     let actions = machine.step(3, command(Command::Set(Setting::MaxLag(60_000))));
     assert!(
-        matches!(&actions[..], [Action::PlanRound { chunks_max: 8, .. }]),
-        "two workers' chunks: {actions:?}"
+        matches!(&actions[..], [Action::PlanRound { chunks_max: 2, .. }]),
+        "one chunk for each of two workers: {actions:?}"
     );
     let plan = chunks(&[Some(10), Some(20), Some(30)]);
     machine.step(10_000, Event::RoundPlanned { chunks: plan, last: false });
