@@ -188,10 +188,13 @@ fn state_that_an_older_version_made_is_gone_on_with() {
             state.1
         );
         assert_eq!(conn.query_first::<u64, _>(&tables).await.unwrap(), Some(3));
-        // An order for a runner of the newer version, which takes the run over.
-        control.request("r1", &Command::Pause, "anna").await.unwrap();
+        // Whoever takes the run over makes what is missing.
         let grip = control.take_over("r1").await.unwrap();
         assert_eq!(grip.epoch, 2);
+        assert_eq!(conn.query_first::<u64, _>(&tables).await.unwrap(), Some(7));
+        // So does whoever leaves an order for a run that nobody has taken over yet.
+        conn.query_drop(format!("DROP TABLE {}.orders", state.1)).await.unwrap();
+        control.request("r1", &Command::Pause, "anna").await.unwrap();
         let mut probe = server.probe(&spec).await.unwrap();
         assert_eq!(probe.requested().await.unwrap().len(), 1);
         probe.publish("{}").await.unwrap();

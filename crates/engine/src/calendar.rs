@@ -14,7 +14,7 @@ use underpin_core::signal::Gates;
 use underpin_core::window::{Deadline, Windows};
 
 /// Time between two looks at the clock.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What is said of a run about the calendar. The default says nothing: everything may be done at any
 /// time.

@@ -10,6 +10,7 @@ use crate::db::{AppRow, Mode, Object, Row, SOURCE};
 use crate::report::Invariant;
 use crate::runner;
 use crate::scenario::Meddling;
+use crate::steering;
 use crate::world::RunnerEnd;
 use crate::writers;
 
@@ -22,6 +23,7 @@ pub(crate) fn start(ctx: &Ctx) {
     ctx.spawn(Owner::Director, async move { direct(&own).await });
     writers::start(ctx);
     start_chaos(ctx);
+    steering::start(ctx);
 }
 
 async fn direct(ctx: &Ctx) {
@@ -78,9 +80,13 @@ fn next_start(ctx: &Ctx, ending: &Ending, may_begin_again: &mut bool) -> Option<
     match ending {
         Ending::Done { .. } => None,
         Ending::Interrupted => Some(None),
-        Ending::Aborted { .. } => {
+        Ending::Aborted { why } => {
             world.counts.aborts += 1;
+            world.counts.critical_aborts += u64::from(why.is_some());
             world.db.clear_store();
+            // A new run has orders of its own. Who waits for a word has it from the start.
+            world.orders.clear();
+            world.orders.push(Command::Swap);
             world.met = Circumstances::default();
             std::mem::take(may_begin_again).then_some(None)
         }

@@ -84,11 +84,15 @@ pub enum Fault {
     UnloggedLog,
     /// The shadow does not survive a crash of the server.
     UnloggedShadow,
+    /// Nobody tells the machine what the calendar allows.
+    GatesIgnored,
+    /// A program that goes on with a run does not read what people have ordered.
+    OrdersForgotten,
 }
 
 impl Fault {
     /// All faults with their names on the command line.
-    pub const ALL: [(Self, &'static str); 38] = [
+    pub const ALL: [(Self, &'static str); 40] = [
         (Self::ApplyDuringChunk, "apply-during-chunk"),
         (Self::StaleFrontier, "stale-frontier"),
         (Self::ConsumeByLastId, "consume-by-last-id"),
@@ -127,6 +131,8 @@ impl Fault {
         (Self::DrainSnapshotEarly, "drain-snapshot-early"),
         (Self::UnloggedLog, "unlogged-log"),
         (Self::UnloggedShadow, "unlogged-shadow"),
+        (Self::GatesIgnored, "gates-ignored"),
+        (Self::OrdersForgotten, "orders-forgotten"),
     ];
 
     /// The flows in which it breaks a rule.

@@ -24,6 +24,7 @@ mod report;
 mod runner;
 mod scenario;
 mod session;
+mod steering;
 mod world;
 mod writers;
 

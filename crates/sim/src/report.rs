@@ -45,6 +45,12 @@ pub struct Counts {
     pub prepared: u64,
     /// Savepoints that were rolled back to.
     pub savepoints: u64,
+    /// Orders of people that the store keeps.
+    pub orders: u64,
+    /// Times the calendar closed the copy or the swap.
+    pub gates_closed: u64,
+    /// Runs that were aborted because the load was beyond what may be borne.
+    pub critical_aborts: u64,
     /// Rows compared at quiet points, swaps and ends.
     pub rows_checked: u64,
 }
@@ -72,6 +78,9 @@ impl Counts {
         self.settled += other.settled;
         self.prepared += other.prepared;
         self.savepoints += other.savepoints;
+        self.orders += other.orders;
+        self.gates_closed += other.gates_closed;
+        self.critical_aborts += other.critical_aborts;
         self.rows_checked += other.rows_checked;
     }
 }
@@ -84,7 +93,8 @@ impl fmt::Display for Counts {
              {} commits rolled back; {} swaps, {} aborts, {} violations, {} changed sources; \
              {} clashes in chunks, {} ranges repaired, {} locks not had, {} writes ({} fenced), \
              {} of them prepared, {} savepoints undone; {} rows settled, {} times truncated; \
-             {} rows checked at {} quiet points",
+             {} orders, {} gates closed, {} aborts at critical load; {} rows checked at {} quiet \
+             points",
             self.seeds,
             self.steps,
             self.runner_crashes,
@@ -104,6 +114,9 @@ impl fmt::Display for Counts {
             self.savepoints,
             self.settled,
             self.truncated,
+            self.orders,
+            self.gates_closed,
+            self.critical_aborts,
             self.rows_checked,
             self.quiet_points
         )
@@ -132,6 +145,8 @@ pub enum Invariant {
     RightEnding,
     /// The application sees no error that it would not see without us.
     NoWriterError,
+    /// What a person or the calendar forbids is not begun.
+    Steered,
 }
 
 impl Invariant {
@@ -147,6 +162,7 @@ impl Invariant {
             Self::RealViolation => "a violation is real",
             Self::RightEnding => "the run ends, and as it should",
             Self::NoWriterError => "no error for the application",
+            Self::Steered => "what is forbidden is not begun",
         }
     }
 }

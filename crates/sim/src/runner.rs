@@ -3,20 +3,24 @@
 //! After a crash, a lost connection or a lost answer it is the same way: wait until nothing of the old
 //! runner is left on the server, read the checkpoint, look at what happened, recover.
 
+use std::collections::VecDeque;
+
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::key::Frontier;
 use underpin_core::machine::{
     Action, Applied, Command, DoneChunk, Event, Machine, Observed, SwapState,
 };
-use underpin_core::signal::{LAG, Reading, Unit};
+use underpin_core::signal::{Gates, LAG, Reading, Unit};
 
 use crate::checker::About;
 use crate::clockwork::{Ctx, Owner};
 use crate::db::{Db, Object, RETIRED, SHADOW, SOURCE};
 use crate::fault::Fault;
 use crate::ops;
+use crate::report::Invariant;
 use crate::session::{Cut, Done, Session};
-use crate::world::{Message, RunnerEnd};
+use crate::steering::{self, Told};
+use crate::world::{Message, RunnerEnd, World};
 
 /// Between two ticks, in microseconds.
 const TICK_US: u64 = 100_000;
@@ -30,6 +34,7 @@ pub(crate) fn start(ctx: &Ctx, first: Option<Command>) {
         world.floor = ops::Floor::default();
         world.met.commanded = None;
         world.met.lock_not_had = false;
+        world.met.critical = false;
         world.checker.runner_began();
     }
     let own = ctx.clone();
@@ -64,11 +69,16 @@ async fn run(ctx: &Ctx, first: Option<Command>) -> RunnerEnd {
     if let Some(command) = first {
         ctx.world().command(command);
     }
-    let mut event = Event::Started;
+    let mut told = Told::begin(&ctx.world());
+    let mut known = what_is_known(ctx);
+    let mut event = known.pop_front().unwrap_or(Event::Started);
     loop {
+        told.event(&event);
+        let event_told = as_told(ctx, event);
         let now_ms = ctx.world().now_ms();
         let phase = machine.progress(now_ms).phase;
-        let mut actions = machine.step(now_ms, event);
+        let mut actions = machine.step(now_ms, event_told);
+        look(ctx, &told, &actions, machine.progress(now_ms).backlog);
         if ctx.world().has(Fault::ChunkBeforeSave) {
             actions.sort_by_key(|action| matches!(action, Action::Save(_) | Action::Stop(_)));
         }
@@ -85,10 +95,39 @@ async fn run(ctx: &Ctx, first: Option<Command>) -> RunnerEnd {
                 other => begin(ctx, other, phase, &mut memory),
             }
         }
-        event = match next(ctx).await {
-            Message::Event(event) => event,
-            Message::Lost => return RunnerEnd::Lost,
+        event = match known.pop_front() {
+            Some(event) => event,
+            None => match next(ctx).await {
+                Message::Event(event) => event,
+                Message::Lost => return RunnerEnd::Lost,
+            },
         };
+    }
+}
+
+/// What a program tells the machine before it begins: all orders of the store, and the calendar.
+fn what_is_known(ctx: &Ctx) -> VecDeque<Event> {
+    let world = ctx.world();
+    let orders = world.orders.iter().cloned().map(Event::Command);
+    let orders = orders.take(if world.has(Fault::OrdersForgotten) { 0 } else { usize::MAX });
+    orders.chain([Event::Gates(world.gates.clone()), Event::Started]).collect()
+}
+
+/// What the machine is told, bent where a fault says so.
+fn as_told(ctx: &Ctx, event: Event) -> Event {
+    match event {
+        Event::Gates(_) if ctx.world().has(Fault::GatesIgnored) => Event::Gates(Gates::default()),
+        other => other,
+    }
+}
+
+/// Whether everything that is begun may be begun.
+fn look(ctx: &Ctx, told: &Told, actions: &[Action], backlog: u64) {
+    for action in actions {
+        if let Some(why) = told.forbids(action, backlog) {
+            let what = format!("{action:?} although {why}");
+            ctx.world().checker.report(Invariant::Steered, what);
+        }
     }
 }
 
@@ -151,24 +190,32 @@ fn probe(ctx: &Ctx) -> Event {
             // Roughly: it may be off either way.
             Event::Backlog { entries: world.dice.between(entries / 2, entries * 2) }
         }
-        1 | 2 if world.scenario.settings.replicas_known => {
-            let percent = world.scenario.chaos.bad_lag_percent;
-            let is_bad = world.budget.bad_lag > 0 && world.dice.percent(percent);
-            if is_bad {
-                world.budget.bad_lag -= 1;
-            }
-            let lag_ms = match (is_bad, world.dice.percent(50)) {
-                (false, _) => u32::try_from(world.dice.below(2_000)).ok(),
-                (true, false) => u32::try_from(world.dice.between(2_001, 60_000)).ok(),
-                (true, true) => None,
-            };
-            let of = "replica:3306";
-            Event::Signals(vec![match lag_ms {
-                Some(lag_ms) => Reading::new(LAG, of, "sim", Unit::Ms, f64::from(lag_ms)),
-                None => Reading::unreadable(LAG, of, "sim", Unit::Ms, "refused"),
-            }])
+        1 | 2 => {
+            let lag = world.scenario.settings.replicas_known.then(|| lag(&mut world));
+            let readings: Vec<Reading> =
+                lag.into_iter().chain(steering::load(&mut world)).collect();
+            if readings.is_empty() { Event::Tick } else { Event::Signals(readings) }
         }
         _ => Event::Tick,
+    }
+}
+
+fn lag(world: &mut World) -> Reading {
+    let percent = world.scenario.chaos.bad_lag_percent;
+    let is_bad = world.budget.bad_lag > 0 && world.dice.percent(percent);
+    if is_bad {
+        world.budget.bad_lag -= 1;
+    }
+    let lag_ms = match (is_bad, world.dice.percent(50)) {
+        // Well below the limit most of the time: just below it one does not go on at once.
+        (false, _) => u32::try_from(world.dice.below(800)).ok(),
+        (true, false) => u32::try_from(world.dice.between(2_001, 60_000)).ok(),
+        (true, true) => None,
+    };
+    let of = "replica:3306";
+    match lag_ms {
+        Some(lag_ms) => Reading::new(LAG, of, "sim", Unit::Ms, f64::from(lag_ms)),
+        None => Reading::unreadable(LAG, of, "sim", Unit::Ms, "refused"),
     }
 }
 

@@ -8,6 +8,7 @@ use underpin_core::plan::Flow;
 use crate::db::{AppRow, Row, Rows, Rules};
 use crate::dice::Dice;
 use crate::fault::Fault;
+use crate::steering::Steering;
 
 /// How the swap is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +103,7 @@ pub(crate) struct Scenario {
     pub(crate) traffic: Traffic,
     /// Whether an aborted run is begun again from the start.
     pub(crate) again_after_abort: bool,
+    pub(crate) steering: Steering,
 }
 
 impl Scenario {
@@ -134,12 +136,18 @@ impl Scenario {
             chaos: chaos(dice, settings.replicas_known),
             traffic: traffic(dice, violates),
             again_after_abort: dice.percent(50),
+            steering: Steering::default(),
             settings,
         }
     }
 }
 
 impl Scenario {
+    /// How the run is steered. Drawn after everything else.
+    pub(crate) fn steered(&mut self, dice: &mut Dice, fault: Option<Fault>) {
+        self.steering = Steering::draw(dice, fault, &mut self.settings);
+    }
+
     /// What else there is on a server whose tables are heaps. Drawn last, so that the dice of the
     /// other flow fall as ever.
     pub(crate) fn by_blocks(&mut self, dice: &mut Dice, fault: Option<Fault>) {

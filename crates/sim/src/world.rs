@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use underpin_core::machine::{Command, Ending, Event};
 use underpin_core::plan::Flow;
+use underpin_core::signal::Gates;
 
 use crate::checker::{Checker, Circumstances};
 use crate::clockwork::{Calamity, NewTask, Owner};
@@ -15,6 +16,7 @@ use crate::ops::Floor;
 use crate::report::Counts;
 use crate::scenario::{Scenario, app_rows};
 use crate::session::readable;
+use crate::steering;
 
 /// A session of ours on the server.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,6 +54,7 @@ pub(crate) struct Budget {
     pub(crate) lost: u64,
     pub(crate) rolled_back: u64,
     pub(crate) bad_lag: u64,
+    pub(crate) bad_load: u64,
 }
 
 /// See the module's head.
@@ -71,6 +74,10 @@ pub(crate) struct World {
     /// What the runner knows of the log.
     pub(crate) floor: Floor,
     pub(crate) met: Circumstances,
+    /// What people have ordered, as the store keeps it.
+    pub(crate) orders: Vec<Command>,
+    /// What the calendar allows just now.
+    pub(crate) gates: Gates,
     /// Transactions that each writer still has to do.
     pub(crate) writers: Vec<u64>,
     /// Transactions that have been prepared and not ended.
@@ -97,6 +104,7 @@ impl World {
         if by_blocks {
             scenario.by_blocks(&mut dice, fault);
         }
+        scenario.steered(&mut dice, fault);
         let mut db = Db::new(scenario.rules, scenario.rows.clone());
         db.logs_old_key = fault != Some(Fault::NewKeyOnly);
         let mut checker = Checker::new(scenario.rules, scenario.volatile, app_rows(&scenario.rows));
@@ -113,6 +121,7 @@ impl World {
             lost: chaos.lost,
             rolled_back: chaos.rolled_back,
             bad_lag: chaos.lag_readings,
+            bad_load: chaos.lag_readings,
         };
         let writers = vec![scenario.traffic.transactions; scenario.traffic.writers];
         Self {
@@ -129,6 +138,8 @@ impl World {
             runner_end: None,
             floor: Floor::default(),
             met: Circumstances::default(),
+            orders: Vec::new(),
+            gates: Gates::default(),
             writers,
             prepared: 0,
             writers_alive: 0,
@@ -190,7 +201,7 @@ impl World {
         self.woken.push(Owner::Runner);
     }
 
-    /// A person asks for something. Nobody hears it where no runner is alive.
+    /// A person asks for something. Where no runner is alive, the next one hears what the store keeps.
     pub(crate) fn command(&mut self, command: Command) {
         self.note(|| format!("person: {command:?}"));
         if matches!(command, Command::Stop | Command::Abort) {
@@ -198,6 +209,10 @@ impl World {
                 Some(Command::Abort) => Some(Command::Abort),
                 _ => Some(command.clone()),
             };
+        }
+        if steering::is_kept(&command) {
+            self.counts.orders += 1;
+            self.orders.push(command.clone());
         }
         self.tell(Message::Event(Event::Command(command)));
     }

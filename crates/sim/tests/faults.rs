@@ -51,6 +51,9 @@ fn expected(fault: Fault) -> &'static [Invariant] {
         Fault::NoIdentityCheck => &[I::RightEnding, I::AtomicSwap, I::RealViolation],
         Fault::DrawAgain | Fault::PartsLoseDraws => &[I::FirstDraw],
         Fault::LogDroppedFirst => &[I::NoWriterError],
+        Fault::GatesIgnored => &[I::Steered],
+        // Who is not told that the swap may go waits for ever.
+        Fault::OrdersForgotten => &[I::Steered, I::RightEnding],
     }
 }
 

@@ -40,11 +40,15 @@ fn ten_thousand_seeds_keep_every_promise() {
         ("repairs", counts.repairs, 20),
         ("locks not had", counts.locks_not_had, 5_000),
         ("writes", counts.writes, 300_000),
-        ("fenced writes", counts.fenced, 5),
+        // Rare: between four and forty.
+        ("fenced writes", counts.fenced, 1),
         ("prepared transactions", counts.prepared, 3_000),
         ("savepoints undone", counts.savepoints, 20_000),
         ("rows settled", counts.settled, 30_000),
         ("answers that told of a TRUNCATE", counts.truncated, 300),
+        ("orders", counts.orders, 8_000),
+        ("closed windows", counts.gates_closed, 3_000),
+        ("aborts at critical load", counts.critical_aborts, 150),
         ("rows checked", counts.rows_checked, 10_000_000),
     ] {
         assert!(count >= at_least, "{count} {what} in 10000 seeds, expected {at_least} at least");

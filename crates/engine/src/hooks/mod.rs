@@ -17,7 +17,10 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use underpin_core::checkpoint::Phase;
+use underpin_core::plan::RunSpec;
 
+use crate::enter::table_of;
 use crate::error::{EngineError, EngineResult};
 use crate::report::Report;
 use crate::reporter::Reporter;
@@ -88,6 +91,17 @@ pub(crate) struct About {
     pub(crate) table: String,
     /// The statement, verbatim.
     pub(crate) statement: String,
+}
+
+impl About {
+    /// The run of this spec.
+    pub(crate) fn of(spec: &RunSpec) -> Self {
+        Self {
+            run_id: spec.run_id.clone(),
+            table: table_of(spec),
+            statement: spec.statement.clone(),
+        }
+    }
 }
 
 /// Something that has happened.
@@ -275,7 +289,7 @@ fn hear(shared: &Shared, happenings: &mpsc::Sender<Happening>, report: &Report) 
         }
         Report::Phase { phase, .. } => {
             shared.seen().phase.clone_from(phase);
-            let is_ready = phase == underpin_core::checkpoint::Phase::Swap.name();
+            let is_ready = phase == Phase::Swap.name();
             shared.is_ready.send_replace(is_ready);
             return;
         }
@@ -316,8 +330,15 @@ fn ending(result: &EngineResult<Outcome>) -> (String, Map<String, Value>) {
                     String::new()
                 }
                 Outcome::Interrupted => "interrupted; the same command goes on".to_owned(),
-                Outcome::Aborted { .. } => "ended; nothing of the run is left".to_owned(),
-                Outcome::Altered { .. } => String::new(),
+                Outcome::Aborted { why } if why.is_empty() => {
+                    "ended on request; nothing of the run is left".to_owned()
+                }
+                Outcome::Aborted { why } => format!("ended, nothing of the run is left: {why}"),
+                Outcome::Altered { tries, took_ms } => {
+                    details.insert("tries".to_owned(), (*tries).into());
+                    details.insert("took_ms".to_owned(), (*took_ms).into());
+                    String::new()
+                }
             }
         }
         Err(error) => failure(error, &mut details),

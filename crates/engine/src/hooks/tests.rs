@@ -170,6 +170,22 @@ async fn an_end_without_the_goal_is_told_as_a_failure() {
     assert!(text.contains("UNDERPIN_REASON=shop.orders has no unfinished run"), "{text}");
 }
 
+#[test]
+fn each_way_to_end_has_its_name_and_reason() {
+    for (outcome, name, exit_code, said) in [
+        (Outcome::Altered { tries: 2, took_ms: 7 }, "finished", 0, ""),
+        (Outcome::Interrupted, "stopped", 130, "the same command goes on"),
+        (Outcome::Aborted { why: String::new() }, "stopped", 1, "on request"),
+        (Outcome::Aborted { why: "running is 90".into() }, "stopped", 1, "running is 90"),
+    ] {
+        let result = Ok(outcome);
+        let (reason, details) = ending(&result);
+        assert_eq!(kind_of(&result).name(), name, "{result:?}");
+        assert_eq!(details["exit_code"], exit_code, "{result:?}");
+        assert!(reason.contains(said) && reason.is_empty() == said.is_empty(), "{reason}");
+    }
+}
+
 #[tokio::test]
 async fn a_pause_is_told_only_where_it_lasts() {
     let script = Script::recorder();

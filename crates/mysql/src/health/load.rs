@@ -52,7 +52,9 @@ impl Load {
             let history = history(session, &status).await;
             self.take(&mut readings, HISTORY, Unit::Count, history)?;
         }
-        self.take(&mut readings, CHECKPOINT, Unit::Permille, Ok(checkpoint(&status)))?;
+        if let Some((value, source)) = checkpoint(&status) {
+            readings.push(Reading::new(CHECKPOINT, "", source, Unit::Permille, value));
+        }
         if !self.left_out.contains(DISK_FREE) {
             let free = disk_free(session).await;
             self.take(&mut readings, DISK_FREE, Unit::Bytes, free)?;
@@ -91,9 +93,16 @@ fn is_missing(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::AccessDenied | ErrorKind::NotFound | ErrorKind::Refused)
 }
 
+/// Empty where the server does not tell just now: what stands on it is left out or read otherwise.
 async fn status(session: &mut Session) -> DbResult<HashMap<String, f64>> {
     let sql = format!("SHOW GLOBAL STATUS WHERE Variable_name IN ({STATUS})");
-    let found = rows(&mut session.conn, &sql, "reading the status of", OF).await?;
+    let found = match rows(&mut session.conn, &sql, "reading the status of", OF).await {
+        Err(error) if !error.is_ambiguous() => {
+            tracing::debug!(%error, "the status cannot be read");
+            Vec::new()
+        }
+        other => other?,
+    };
     let pair = |row: &mysql_async::Row| Some((text(row, 0), text(row, 1).parse().ok()?));
     Ok(found.iter().filter_map(pair).collect())
 }

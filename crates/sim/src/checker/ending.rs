@@ -15,6 +15,8 @@ pub(crate) struct Circumstances {
     pub(crate) lock_not_had: bool,
     /// An earlier abort of this run was cut off by a crash, or this one was.
     pub(crate) abort_begun: bool,
+    /// The load was beyond what may be borne.
+    pub(crate) critical: bool,
 }
 
 impl Checker {
@@ -26,9 +28,10 @@ impl Checker {
                 true
             }
             Ending::Interrupted => met.commanded.is_some(),
-            Ending::Aborted { .. } => {
+            Ending::Aborted { why } => {
                 self.nothing_left(db, Object::Original);
-                met.commanded == Some(Command::Abort) || met.abort_begun
+                let is_asked = met.commanded == Some(Command::Abort);
+                met.abort_begun || if why.is_some() { met.critical } else { is_asked }
             }
             Ending::Failed(failure) => match failure.kind {
                 FailureKind::Violation => self.violations > 0,
