@@ -9,16 +9,15 @@ mod backend;
 mod command;
 mod exit;
 mod logs;
+mod person;
 mod resolve;
 mod signals;
 mod ui;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    match args::Cli::try_parse() {
+    match args::Cli::read() {
         Ok(cli) => command::execute(&cli).into(),
         Err(error) => {
             // Help and version go to standard output, complaints to standard error. A reader that

@@ -3,6 +3,8 @@
 //! Everything that can be wrong without asking a server is found here, as a usage error: nothing has
 //! been contacted then. Reads files and standard input, opens no connection.
 
+mod options;
+
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
@@ -10,14 +12,12 @@ use std::io::Read;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use underpin_core::alter::{Alter, AlterError, Syntax};
-use underpin_core::machine::Settings;
 use underpin_core::plan;
 use underpin_dialect::{IndexTiming, Request};
 use underpin_engine::RunOptions;
 
 use crate::args::{
     Capture, GlobalArgs, Indexes, PlanArgs, RunArgs, ShapeArgs, Source, StatementArgs, Strategy,
-    Verify,
 };
 use crate::backend::{Backend, SessionWishes, syntax_of};
 use crate::exit::Problem;
@@ -77,16 +77,7 @@ pub(crate) fn run(
     }
     let wishes = SessionWishes { lock_timeout_ms: Some(args.lock_timeout.0) };
     let change = change(&args.url, &args.statement, &args.shape, wishes, global, input)?;
-    let settings = Settings {
-        workers: args.workers.unwrap_or_else(|| change.backend.workers()),
-        chunk_ms_target: args.chunk_time.0,
-        lag_ms_max: args.max_lag.0,
-        verify: args.verify == Verify::Full,
-        swap_budget_ms: args.swap_budget.0,
-        lock_patience_ms: args.lock_patience.0,
-        ..Settings::default()
-    };
-    let options = RunOptions { settings, keep_retired: args.keep_retired, ..RunOptions::default() };
+    let options = options::options(args, change.backend.workers())?;
     Ok(RunOrder { change, options, yes: args.yes })
 }
 

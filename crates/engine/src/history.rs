@@ -142,6 +142,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_tells_every_field() {
+        let statements = crate::report::tests::comparison();
+        let order = GivenOrder {
+            command: "pause".into(),
+            by: "ann".into(),
+            at: "2026-11-21 10:00:00".into(),
+            taken_at: Some("2026-11-21 10:00:01".into()),
+        };
+        let past = PastRun {
+            run_id: "r1".into(),
+            table: "shop.orders".into(),
+            statement: "ALTER TABLE orders ADD note TEXT".into(),
+            standing: Standing::Done,
+            created_at: "2026-11-21 10:00:00".into(),
+            ended_at: Some("2026-11-21 10:05:00".into()),
+            by: "ann@ops1".into(),
+            reason: String::new(),
+            ticket: String::new(),
+            approved_by: String::new(),
+            version: "0.1.0".into(),
+            server: "MySQL".into(),
+            options: vec![Given { name: "nice".into(), value: "50%".into() }],
+            fingerprint_before: Some("aa".into()),
+            fingerprint_after: Some("bb".into()),
+            orders: vec![order],
+            ended_by: "ann@ops1".into(),
+            why: String::new(),
+            summary: Some(crate::report::tests::summary()),
+            statements: Some(statements),
+        };
+        crate::reference::must_tell("past_run", &serde_json::to_value(past).unwrap());
+    }
+
+    #[test]
     fn a_record_is_read_as_it_was_written_and_an_older_one_is_partly_empty() {
         let record = Record { by: "ann@ops1".into(), ..Record::default() };
         assert_eq!(serde_json::from_str::<Record>(&record.write()).unwrap(), record);

@@ -406,4 +406,4 @@ pub enum Report {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

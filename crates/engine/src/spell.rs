@@ -3,7 +3,8 @@
 
 use underpin_core::machine::{Command, Settings};
 use underpin_core::signal::{
-    CHECKPOINT, DISK_FREE, LAG, Limit, SLOT_BYTES, Setting, SwapWhen, WRITE_LATENCY,
+    CHECKPOINT, DISK_FREE, LAG, LAG_BYTES, Limit, SLOT_BYTES, SLOT_SHARE, Setting, SwapWhen,
+    WRITE_LATENCY,
 };
 use underpin_dialect::Given;
 
@@ -44,8 +45,8 @@ pub fn limit_text(name: &str, value: Option<f64>) -> String {
         None => "off".to_owned(),
         Some(value) => match name {
             LAG | WRITE_LATENCY => time(whole(value)),
-            SLOT_BYTES | DISK_FREE => size(whole(value)),
-            CHECKPOINT => percent(value),
+            SLOT_BYTES | DISK_FREE | LAG_BYTES => size(whole(value)),
+            CHECKPOINT | SLOT_SHARE => percent(value),
             _ => value.to_string(),
         },
     };

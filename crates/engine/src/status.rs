@@ -180,6 +180,33 @@ mod tests {
     }
 
     #[test]
+    fn the_page_tells_every_field() {
+        let given = vec![Given { name: "nice".into(), value: "50%".into() }];
+        let live = Live {
+            settings: given.clone(),
+            worst: crate::report::tests::summary().worst,
+            figures: crate::report::tests::figures(),
+            ..Live::default()
+        };
+        let status = RunStatus {
+            options: given,
+            ended_at: Some("2026-01-01 00:00:09".into()),
+            live: Some(live),
+            ..RunStatus::of(&run("open", true, 3, Phase::Copy))
+        };
+        crate::reference::must_tell("run", &serde_json::to_value(status).unwrap());
+    }
+
+    #[test]
+    fn what_a_runner_published_is_shown_while_the_run_is_open() {
+        let live = Live { by: "ann@ops1".into(), ..Live::default() }.write();
+        let open = RunSummary { live: live.clone(), ..run("open", true, 3, Phase::Copy) };
+        assert_eq!(RunStatus::of(&open).live.unwrap().by, "ann@ops1");
+        let done = RunSummary { live, ..run("done", false, 3, Phase::Done) };
+        assert_eq!(RunStatus::of(&done).live, None);
+    }
+
+    #[test]
     fn an_unattended_run_says_how_to_go_on_and_how_to_remove_it() {
         let status = RunStatus::of(&run("open", false, 3600, Phase::Copy));
         assert_eq!(status.standing, Standing::Unattended);

@@ -24,8 +24,11 @@ Examples:
   Do it:
     underpin run mysql://admin@db1/shop 'ALTER TABLE orders MODIFY id BIGINT NOT NULL AUTO_INCREMENT'
     underpin run postgres://admin@db2/shop 'ALTER TABLE sales.orders ALTER id TYPE bigint'
-  What is going on, and how to end it:
+  What is going on, and how to steer and end it:
     underpin status mysql://admin@db1
+    underpin pause mysql://admin@db1/shop orders
+    underpin set mysql://admin@db1/shop orders max-lag=5s nice=50%
+    underpin resume mysql://admin@db1/shop orders
     underpin abort mysql://admin@db1/shop orders
     underpin abort postgres://admin@db2/shop sales.orders
 
@@ -105,21 +108,102 @@ Examples:
   Gently, and watching a replica that the server does not list:
     underpin run mysql://admin@db1/shop --file change.sql \\
         --workers 1 --chunk-time 100ms --max-lag 500ms --replica mysql://admin@db2
+  At noon: give way to load, copy by half the time, swap at night:
+    underpin run mysql://admin@db1/shop --file change.sql --yes --nice 50% \\
+        --max-load running=40 --max-load write-latency=20ms \\
+        --swap-window 'mon-fri 02:00-05:00 Europe/Berlin' --reason 'wider ids' --ticket OPS-4711
 
 Exit codes: see underpin --help";
 
 /// About `status`.
 pub(super) const STATUS_ABOUT: &str = "\
-List runs that are not finished.
+Show runs that are not finished, how they fare, and how they go on.
 
-Shows for each its table, whether a program works on it, its phase, the rows copied so far and, \
-where nobody works on it, the command that goes on with it.";
+Shows for each its table, whether a program works on it, its phase, how far it is and why it waits; \
+with a TABLE its signals and settings too. Where nobody works on it: since when, and the command that \
+goes on with it.";
 
 /// Examples of `status`.
 pub(super) const STATUS_AFTER: &str = "\
 Examples:
   underpin status mysql://admin@db1
-  underpin status mysql://admin@db1/shop orders --output json";
+  underpin status mysql://admin@db1/shop orders --watch
+  underpin status mysql://admin@db1/shop orders --json";
+
+/// About `list`.
+pub(super) const LIST_ABOUT: &str = "\
+List all runs that the server remembers, the newest first, at most a hundred.
+
+On PostgreSQL these are the runs of the database that the URL names.";
+
+/// Examples of `list`.
+pub(super) const LIST_AFTER: &str = "\
+Example:
+  underpin list mysql://admin@db1";
+
+/// About `history`.
+pub(super) const HISTORY_ABOUT: &str = "\
+Show what was done: statements, who, when, why, with which result.
+
+Every run is kept: its statement, the table's definition before and after as a hash, who began it with \
+which options, reason, ticket and approval, every order that was given to it, and what it did.";
+
+/// Examples of `history`.
+pub(super) const HISTORY_AFTER: &str = "\
+Examples:
+  underpin history mysql://admin@db1
+  underpin history postgres://admin@db2/shop sales.orders --json";
+
+/// About `pause`.
+pub(super) const PAUSE_ABOUT: &str = "\
+Have a run begin nothing new until it is resumed.
+
+Takes effect within a second, from any machine with access to the server. What is under way ends first; \
+a paused run holds no lock and no snapshot. Changes of the application are still captured, and applied \
+where the log grows long. It stays paused when its program is started again.";
+
+/// Examples of `pause`.
+pub(super) const PAUSE_AFTER: &str = "\
+Example:
+  underpin pause mysql://admin@db1/shop orders";
+
+/// About `resume`.
+pub(super) const RESUME_ABOUT: &str = "\
+Let a paused run go on; where its program is dead, show the command that goes on.
+
+Takes effect within a second. Where no program works on the run, this says so and since when (exit code \
+3), and shows the `underpin run` that goes on with it; that one will not be paused any more.";
+
+/// Examples of `resume`.
+pub(super) const RESUME_AFTER: &str = "\
+Example:
+  underpin resume mysql://admin@db1/shop orders";
+
+/// About `swap`.
+pub(super) const SWAP_ABOUT: &str = "\
+Let a run that waits for it make its swap.
+
+For runs with --swap wait or --swap window: the swap is tried as soon as everything is ready. A hook that \
+holds it back (--hook-veto) is still asked.";
+
+/// Examples of `swap`.
+pub(super) const SWAP_AFTER: &str = "\
+Example:
+  underpin swap mysql://admin@db1/shop orders";
+
+/// About `set`.
+pub(super) const SET_ABOUT: &str = "\
+Change limits of a run while it goes on.
+
+Names and values are those of the options of `underpin run`: max-lag, max-load, critical-load, nice, \
+rate, workers (not more than the run began with), chunk-time; `off` takes away a rate or a limit. Takes \
+effect within a second, and stays when the program is started again, unless the option is given there.";
+
+/// Examples of `set`.
+pub(super) const SET_AFTER: &str = "\
+Examples:
+  underpin set mysql://admin@db1/shop orders max-lag=5s nice=50%
+  underpin set mysql://admin@db1/shop orders max-load=running=50 rate=off";
 
 /// About `abort`.
 pub(super) const ABORT_ABOUT: &str = "\

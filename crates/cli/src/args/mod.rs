@@ -6,17 +6,26 @@
 
 mod connection;
 mod duration;
+mod given;
 mod help;
+mod load;
 mod run;
+mod setting;
 mod statement;
+mod steer;
 #[cfg(test)]
 mod tests;
+mod when;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(crate) use connection::{ConnectionArgs, SslMode};
+pub(crate) use duration::DurationMs;
 pub(crate) use run::{Capture, Indexes, RunArgs, ShapeArgs, Strategy, Verify};
+pub(crate) use setting::{KNOWN, LoadLimit, Rate};
 pub(crate) use statement::{Source, StatementArgs};
+pub(crate) use steer::{HistoryArgs, ListArgs, SetArgs, StatusArgs, TableArgs};
+pub(crate) use when::{AtDeadline, SwapTime};
 
 /// Change a MySQL, MariaDB or PostgreSQL table while it is in use
 #[derive(Debug, Parser)]
@@ -38,6 +47,36 @@ pub(crate) struct Cli {
     pub(crate) global: GlobalArgs,
 }
 
+impl Cli {
+    /// Reads this program's command line.
+    ///
+    /// # Errors
+    /// It is wrong, or asks for help or the version.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        Self::read_from(std::env::args_os())
+    }
+
+    fn read_from(
+        line: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let mut definition = <Self as CommandFactory>::command();
+        // Puts the global options into the subcommands.
+        definition.build();
+        let matches = definition.clone().try_get_matches_from(line)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        if cli.global.json {
+            cli.global.output = Output::Json;
+        }
+        if let (Command::Run(run), Some(("run", matches))) =
+            (&mut cli.command, matches.subcommand())
+            && let Some(definition) = definition.find_subcommand("run")
+        {
+            run.given = given::given(definition, matches);
+        }
+        Ok(cli)
+    }
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -47,12 +86,30 @@ pub(crate) enum Command {
     /// Make a change, or go on with one that was interrupted
     #[command(long_about = help::RUN_ABOUT, after_long_help = help::RUN_AFTER, override_usage = help::RUN_USAGE)]
     Run(RunArgs),
-    /// List runs that are not finished
+    /// Show runs that are not finished, how they fare, and how they go on
     #[command(long_about = help::STATUS_ABOUT, after_long_help = help::STATUS_AFTER)]
     Status(StatusArgs),
+    /// List all runs that the server remembers
+    #[command(long_about = help::LIST_ABOUT, after_long_help = help::LIST_AFTER)]
+    List(ListArgs),
+    /// Show what was done: statements, who, when, why, with which result
+    #[command(long_about = help::HISTORY_ABOUT, after_long_help = help::HISTORY_AFTER)]
+    History(HistoryArgs),
+    /// Have a run begin nothing new until it is resumed
+    #[command(long_about = help::PAUSE_ABOUT, after_long_help = help::PAUSE_AFTER)]
+    Pause(TableArgs),
+    /// Let a paused run go on; where its program is dead, show the command that goes on
+    #[command(long_about = help::RESUME_ABOUT, after_long_help = help::RESUME_AFTER)]
+    Resume(TableArgs),
+    /// Let a run that waits for it make its swap
+    #[command(long_about = help::SWAP_ABOUT, after_long_help = help::SWAP_AFTER)]
+    Swap(TableArgs),
+    /// Change limits of a run while it goes on
+    #[command(long_about = help::SET_ABOUT, after_long_help = help::SET_AFTER)]
+    Set(SetArgs),
     /// End an unfinished run and remove everything of it; the table stays as it is
     #[command(long_about = help::ABORT_ABOUT, after_long_help = help::ABORT_AFTER)]
-    Abort(AbortArgs),
+    Abort(TableArgs),
 }
 
 /// Options that every command knows.
@@ -80,6 +137,10 @@ pub(crate) struct GlobalArgs {
         help_heading = "Output"
     )]
     pub(crate) output: Output,
+
+    /// The same as --output json
+    #[arg(long, global = true, conflicts_with = "output", help_heading = "Output")]
+    pub(crate) json: bool,
 
     /// Log what is done, to standard error; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
@@ -109,29 +170,4 @@ pub(crate) struct PlanArgs {
     /// What of the change a plan depends on.
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
-}
-
-/// Arguments of `status`.
-#[derive(Debug, Args)]
-pub(crate) struct StatusArgs {
-    /// The database: mysql://USER@HOST:PORT/DATABASE or postgres://USER@HOST:PORT/DATABASE
-    #[arg(value_name = "URL", long_help = help::URL)]
-    pub(crate) url: String,
-    /// Show this table only, as orders or shop.orders
-    #[arg(value_name = "TABLE")]
-    pub(crate) table: Option<String>,
-    /// Show finished runs too (the newest hundred)
-    #[arg(long)]
-    pub(crate) all: bool,
-}
-
-/// Arguments of `abort`.
-#[derive(Debug, Args)]
-pub(crate) struct AbortArgs {
-    /// The database: mysql://USER@HOST:PORT/DATABASE or postgres://USER@HOST:PORT/DATABASE
-    #[arg(value_name = "URL", long_help = help::URL)]
-    pub(crate) url: String,
-    /// The table whose run is to end, as orders or shop.orders
-    #[arg(value_name = "TABLE")]
-    pub(crate) table: String,
 }

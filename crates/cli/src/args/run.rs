@@ -4,21 +4,24 @@
 //! a wish; the product works at every value within.
 
 use clap::{Args, ValueEnum};
+use underpin_dialect::Given;
 
 use super::duration::DurationMs;
 use super::help;
+use super::load::LoadArgs;
 use super::statement::StatementArgs;
+use super::when::{RecordArgs, WhenArgs};
 
 /// A second, for the bounds below.
 const SECOND: u64 = 1_000;
 /// A day, for the bounds below.
 const DAY: u64 = 86_400_000;
 
-fn chunk_time(text: &str) -> Result<DurationMs, String> {
+pub(super) fn chunk_time(text: &str) -> Result<DurationMs, String> {
     DurationMs::within(DurationMs(10), DurationMs(60 * SECOND))(text)
 }
 
-fn lag(text: &str) -> Result<DurationMs, String> {
+pub(super) fn lag(text: &str) -> Result<DurationMs, String> {
     DurationMs::within(DurationMs(100), DurationMs(DAY))(text)
 }
 
@@ -53,20 +56,21 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
 
-    /// Chunks copied side by side, each on a connection of its own [default: 4; PostgreSQL: 2]
-    #[arg(long, value_name = "N", help_heading = "Load")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) workers: Option<u32>,
+    /// How hard it works, and when it gives way.
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
 
-    /// How long one chunk should take; its number of rows follows from it
-    #[arg(long, value_name = "TIME", default_value = "400ms", help_heading = "Load")]
-    #[arg(value_parser = chunk_time)]
-    pub(crate) chunk_time: DurationMs,
+    /// When the copy and the swap may be.
+    #[command(flatten)]
+    pub(crate) when: WhenArgs,
 
-    /// Pause the copy while a replica lags more than this, or cannot be read
-    #[arg(long, value_name = "TIME", default_value = "2s", help_heading = "Load")]
-    #[arg(value_parser = lag)]
-    pub(crate) max_lag: DurationMs,
+    /// Who is told, and what is put on record.
+    #[command(flatten)]
+    pub(crate) record: RecordArgs,
+
+    /// The options that were given; filled in by [`super::Cli::read`].
+    #[arg(skip)]
+    pub(crate) given: Vec<Given>,
 
     /// Longest wait for the table's lock in one try
     ///

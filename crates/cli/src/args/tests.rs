@@ -79,7 +79,11 @@ fn global_options_stand_before_or_after_the_command() {
 #[test]
 fn defaults_are_as_documented() {
     let Command::Run(run) = parse(&["run", "mysql://", ALTER]).unwrap().command else { panic!() };
-    assert_eq!((run.workers, run.chunk_time.0, run.max_lag.0), (None, 400, 2_000));
+    let load = &run.load;
+    assert_eq!((load.workers, load.chunk_time.0, load.max_lag.0), (None, 400, 2_000));
+    assert!(load.max_load.is_empty() && load.nice.is_none() && load.rate.is_none());
+    assert!(run.when.swap.is_none() && run.when.deadline.is_none());
+    assert_eq!((run.record.hook_timeout.0, run.record.compare_after.0), (10_000, 5_000));
     assert_eq!((run.lock_timeout.0, run.swap_budget.0), (1_000, 300));
     assert_eq!(run.lock_patience.0, 1_800_000);
     assert_eq!((run.verify, run.shape.indexes), (Verify::Full, Indexes::Auto));
@@ -103,6 +107,16 @@ fn values_out_of_bounds_are_refused() {
         ["--verify", "sometimes"],
         ["--ssl-mode", "maybe"],
         ["--state-schema", ""],
+        ["--max-load", "running"],
+        ["--max-load", "lag=3s"],
+        ["--critical-load", "disk-free=20"],
+        ["--nice", "50"],
+        ["--rate", "fast"],
+        ["--swap", "later"],
+        ["--at-deadline", "stop"],
+        ["--hook-timeout", "5s"],
+        ["--on-event", ""],
+        ["--compare-after", "1h"],
     ] {
         let mut line = vec!["run", "mysql://", ALTER];
         line.extend(option);
@@ -116,6 +130,59 @@ fn replicas_add_up() {
     let line = ["plan", "mysql://", ALTER, "--replica", "mysql://b", "--replica", "mysql://c"];
     let Command::Plan(plan) = parse(&line).unwrap().command else { panic!() };
     assert_eq!(plan.shape.replicas, ["mysql://b", "mysql://c"]);
+}
+
+#[test]
+fn json_is_the_short_of_output_json() {
+    let read = |line: &[&str]| Cli::read_from(std::iter::once(&"underpin").chain(line));
+    let cli = read(&["status", "mysql://", "--json"]).unwrap();
+    assert_eq!(cli.global.output, Output::Json);
+    assert!(read(&["status", "mysql://", "--json", "--output", "text"]).is_err());
+}
+
+#[test]
+fn options_that_were_given_are_put_on_record() {
+    let line = [
+        "underpin",
+        "run",
+        "mysql://a:b@db1/shop",
+        ALTER,
+        "--yes",
+        "--output",
+        "json",
+        "--max-load",
+        "running=50",
+        "--max-load",
+        "write-latency=20ms",
+        "--keep-retired",
+        "--replica",
+        "mysql://a:secret@db2",
+        "--ssl-mode",
+        "required",
+    ];
+    let Command::Run(run) = Cli::read_from(line).unwrap().command else { panic!() };
+    let mut given: Vec<(&str, &str)> =
+        run.given.iter().map(|given| (given.name.as_str(), given.value.as_str())).collect();
+    given.sort_unstable();
+    assert_eq!(
+        given,
+        [
+            ("keep-retired", ""),
+            ("max-load", "running=50"),
+            ("max-load", "write-latency=20ms"),
+            ("replica", "mysql://a@db2"),
+            ("ssl-mode", "required"),
+        ]
+    );
+}
+
+#[test]
+fn what_is_set_is_spelled_as_the_options() {
+    let line = ["set", "mysql://", "orders", "max-lag=3s", "rate=off"];
+    let Command::Set(set) = parse(&line).unwrap().command else { panic!() };
+    assert_eq!(set.settings.iter().map(|it| it.0.len()).sum::<usize>(), 3);
+    assert_eq!(kind(&["set", "mysql://", "orders"]), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind(&["set", "mysql://", "orders", "max-lag=3"]), ErrorKind::ValueValidation);
 }
 
 #[test]

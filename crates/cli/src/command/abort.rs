@@ -6,28 +6,24 @@ use anyhow::Context as _;
 use underpin_dialect::Database;
 use underpin_engine::{AbortOptions, AbortedBy};
 
-use super::introduce;
-use crate::args::{AbortArgs, GlobalArgs};
+use super::{introduce, schema_of};
+use crate::args::{GlobalArgs, TableArgs};
 use crate::backend::{Backend, SessionWishes, Task};
-use crate::exit::{ExitStatus, Problem};
+use crate::exit::ExitStatus;
+use crate::person;
 use crate::resolve::TableArg;
 use crate::signals::Signals;
 use crate::ui::Printer;
 
 /// Ends the run of the table.
 pub(super) async fn abort(
-    args: &AbortArgs,
+    args: &TableArgs,
     global: &GlobalArgs,
     printer: &Printer,
 ) -> anyhow::Result<ExitStatus> {
     let table = TableArg::parse(&args.table)?;
     let backend = Backend::resolve(&args.url, global, SessionWishes::default(), &[])?;
-    let schema = table.schema.clone().or_else(|| backend.default_schema()).ok_or_else(|| {
-        Problem::usage(
-            format!("{} is not named with its database", table.name),
-            format!("write database.{}, or put the database into the URL", table.name),
-        )
-    })?;
+    let schema = schema_of(&table, &backend)?;
     introduce(&backend, global, printer);
     let mut signals = Signals::listen().context("listening to signals")?;
     let end = End { schema: &schema, table: &table.name, printer };
@@ -61,7 +57,8 @@ impl Task for End<'_> {
 
     async fn on<D: Database>(self, db: Arc<D>) -> anyhow::Result<AbortedBy> {
         let (schema, table) = (self.schema, self.table);
-        let (options, reporter) = (AbortOptions::default(), self.printer.reporter());
+        let options = AbortOptions { by: person::who(), ..AbortOptions::default() };
+        let reporter = self.printer.reporter();
         Ok(underpin_engine::abort(db, schema, table, &options, &reporter).await?)
     }
 }

@@ -3,20 +3,25 @@
 //! Owns the frame around them: printer, run time, the one place where an error is printed.
 
 mod abort;
+mod history;
 mod plan;
 mod run;
 mod shell;
 mod status;
+mod steer;
 mod stop;
 
 use std::io;
 
 use anyhow::Context as _;
 
+use underpin_core::machine;
+
 use crate::args::{Cli, Command, GlobalArgs};
 use crate::backend::Backend;
-use crate::exit::ExitStatus;
+use crate::exit::{ExitStatus, Problem};
 use crate::logs;
+use crate::resolve::TableArg;
 use crate::ui::Printer;
 
 /// Threads of the run time. The work is the server's; ours is to wait for it.
@@ -56,8 +61,29 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> anyhow::Result<ExitStatus> {
         Command::Plan(args) => plan::plan(args, global, input, printer).await,
         Command::Run(args) => run::run(args, global, input, printer).await,
         Command::Status(args) => status::status(args, global, printer).await,
+        Command::List(args) => history::list(args, global, printer).await,
+        Command::History(args) => history::history(args, global, printer).await,
+        Command::Pause(args) => steer::order(args, machine::Command::Pause, global, printer).await,
+        Command::Resume(args) => {
+            steer::order(args, machine::Command::Resume, global, printer).await
+        }
+        Command::Swap(args) => steer::order(args, machine::Command::Swap, global, printer).await,
+        Command::Set(args) => steer::set(args, global, printer).await,
         Command::Abort(args) => abort::abort(args, global, printer).await,
     }
+}
+
+/// The schema of a table that was named.
+///
+/// # Errors
+/// A usage error where neither the name nor the URL tells it.
+fn schema_of(table: &TableArg, backend: &Backend) -> Result<String, Problem> {
+    table.schema.clone().or_else(|| backend.default_schema()).ok_or_else(|| {
+        Problem::usage(
+            format!("{} is not named with its database", table.name),
+            format!("write database.{}, or put the database into the URL", table.name),
+        )
+    })
 }
 
 /// Says once what was ignored in the settings, and for who asks for more where we connect.

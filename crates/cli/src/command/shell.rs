@@ -2,6 +2,8 @@
 //!
 //! Owns the quoting.
 
+use underpin_dialect::Given;
+
 use crate::args::GlobalArgs;
 
 /// `underpin VERB …`, each argument quoted where it needs to be, with the options that another call
@@ -22,6 +24,18 @@ pub(super) fn underpin(verb: &str, arguments: &[&str], global: &GlobalArgs) -> S
     }
     words.extend(arguments.iter().map(|argument| quoted(argument)));
     words.join(" ")
+}
+
+/// The command that goes on with a run, with the options that it began with.
+pub(super) fn go_on(url: &str, statement: &str, given: &[Given], global: &GlobalArgs) -> String {
+    let mut command = underpin("run", &[url, statement], global);
+    for option in given {
+        command.push_str(&format!(" --{}", option.name));
+        if !option.value.is_empty() {
+            command.push_str(&format!(" {}", quoted(&option.value)));
+        }
+    }
+    command
 }
 
 /// A word as it is where the shell takes it so, otherwise in single quotes.
@@ -52,6 +66,20 @@ mod tests {
                 .unwrap();
             assert_eq!(String::from_utf8(out.stdout).unwrap(), word);
         }
+    }
+
+    #[test]
+    fn a_run_goes_on_with_the_options_that_it_began_with() {
+        let line = ["underpin", "status", "mysql://"];
+        let global = Cli::try_parse_from(line).unwrap().global;
+        let given = |name: &str, value: &str| Given { name: name.into(), value: value.into() };
+        let given =
+            [given("max-lag", "3s"), given("keep-retired", ""), given("reason", "wider ids")];
+        assert_eq!(
+            go_on("mysql://a@db1/shop", "ALTER TABLE t ADD a INT", &given, &global),
+            "underpin run mysql://a@db1/shop 'ALTER TABLE t ADD a INT' --max-lag 3s --keep-retired \
+             --reason 'wider ids'"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Statements, tables and ids.
 
 use clap::Parser as _;
+use underpin_core::machine::Settings;
 
 use super::*;
 use crate::args::{Cli, Command};

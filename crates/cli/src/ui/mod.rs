@@ -14,8 +14,10 @@ mod reading;
 mod summary;
 mod table;
 
-pub(crate) use figures::{count, span};
+pub(crate) use figures::{bytes, count, millis, span};
+pub(crate) use json::listed;
 pub(crate) use plan::plan_text;
 pub(crate) use printer::Printer;
-pub(crate) use summary::summary_text;
+pub(crate) use reading::Reading;
+pub(crate) use summary::{summary_facts, summary_text};
 pub(crate) use table::table;

@@ -8,7 +8,7 @@ use super::figures::{count, millis, percent, span, tenths};
 
 /// The figures of one `Report::Progress`, and the longest backlog of the phase.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     figures: Figures,
     /// Entries that waited at most since the phase began: what catching up is measured by.
     backlog_max: u64,
@@ -56,7 +56,7 @@ impl Reading {
 
     /// How far the phase is: `61%, 1,234,000 of about 2,000,000 rows, 45,210 rows/s, about 17 s left
     /// (12 s to 30 s)`.
-    pub(super) fn rows(&self) -> Option<String> {
+    pub(crate) fn rows(&self) -> Option<String> {
         let (done, total) = self.measure()?;
         let is_copy = self.figures.phase == "copy";
         let what = if self.figures.phase == "catch-up" { "changes" } else { "rows" };
@@ -86,13 +86,13 @@ impl Reading {
     }
 
     /// Why the run waits, and for how long: `paused 12 s: replica db2:3306 lags 3.1 s (limit 2 s)`.
-    pub(super) fn waiting(&self) -> Option<String> {
+    pub(crate) fn waiting(&self) -> Option<String> {
         let why = self.figures.waiting.as_ref()?;
         Some(format!("paused {}: {why}", span(self.figures.waiting_ms / 1000)))
     }
 
     /// How those around us fare: `backlog 120, lag 0.3 s, chunk 390 ms`.
-    pub(super) fn load(&self) -> String {
+    pub(crate) fn load(&self) -> String {
         let it = &self.figures;
         let mut parts = vec![format!("backlog {}", count(it.backlog))];
         parts.push(match it.lag_ms {

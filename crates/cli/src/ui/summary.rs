@@ -4,13 +4,26 @@
 
 use underpin_engine::{Summary, Verdict};
 
-use super::figures::{count, millis, tenths};
+use super::figures::{bytes, count, millis, tenths};
 
 /// The result of a run, a line a fact.
 pub(crate) fn summary_text(summary: &Summary) -> String {
+    let mut out = format!("{} is changed (run {})\n", summary.table, summary.run_id);
+    for (name, fact) in summary_facts(summary) {
+        out.push_str(&format!("  {name:<9} {fact}\n"));
+    }
+    out
+}
+
+/// Names and facts of what a run did.
+pub(crate) fn summary_facts(summary: &Summary) -> Vec<(&'static str, String)> {
     let redone = match summary.chunks_redone {
         0 => String::new(),
         redone => format!(", {} of them together with pending changes", count(redone)),
+    };
+    let size = match summary.bytes_copied {
+        0 => String::new(),
+        number => format!(", about {},", bytes(number)),
     };
     let verified = match summary.verified {
         Verdict::Equal => format!("{} rows compared, all equal", count(summary.rows_verified)),
@@ -30,7 +43,7 @@ pub(crate) fn summary_text(summary: &Summary) -> String {
         (
             "copied",
             format!(
-                "{} rows in {} chunks{redone}",
+                "{} rows{size} in {} chunks{redone}",
                 count(summary.rows_copied),
                 count(summary.chunks)
             ),
@@ -48,16 +61,23 @@ pub(crate) fn summary_text(summary: &Summary) -> String {
         ("verified", verified),
         ("swap", swap),
     ];
+    if summary.chunks > 0 {
+        let times = &summary.chunk_ms;
+        let (p50, p95) = (millis(times.p50), millis(times.p95));
+        let (p99, max) = (millis(times.p99), millis(times.max));
+        facts.push(("chunks", format!("{p50} (median), {p95} (95%), {p99} (99%), {max} at most")));
+    }
     if let Some(lag_ms) = summary.lag_ms_max {
         facts.push(("lag", format!("{} at most", tenths(lag_ms))));
     }
+    let waits: Vec<String> =
+        summary.waits.iter().map(|wait| format!("{} for {}", millis(wait.ms), wait.kind)).collect();
+    if !waits.is_empty() {
+        facts.push(("paused", waits.join(", ")));
+    }
     facts.push(("took", millis(summary.took_ms)));
     facts.extend(summary.retired.iter().map(|name| ("kept", format!("the old table, as {name}"))));
-    let mut out = format!("{} is changed (run {})\n", summary.table, summary.run_id);
-    for (name, fact) in facts {
-        out.push_str(&format!("  {name:<9} {fact}\n"));
-    }
-    out
+    facts
 }
 
 #[cfg(test)]
@@ -97,11 +117,13 @@ mod tests {
             summary_text(&summary()),
             "\
 shop.orders is changed (run r1)
-  copied    1,000,000 rows in 212 chunks
+  copied    1,000,000 rows, about 123.0 MB, in 212 chunks
   changes   5,123 captured, 4,000 applied, 1,000 collapsed, 123 ahead of the copy
   verified  1,000,017 rows compared, all equal
   swap      application held up for 14 ms (try 1)
+  chunks    380 ms (median), 450 ms (95%), 900 ms (99%), 1.4 s at most
   lag       0.3 s at most
+  paused    12.3 s for lag
   took      1 min 11 s
 "
         );

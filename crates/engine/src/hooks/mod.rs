@@ -9,7 +9,7 @@ mod process;
 mod teller;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ use teller::{Pace, Teller};
 /// Events that may wait to be told. Beyond it they are counted and left out.
 const QUEUE_MAX: usize = 64;
 
-/// Commands that the end of a run waits for at most: the one under way and those that must be told
-/// (started, swapped, the end).
+/// Commands that the end of a run waits for at most: the one under way, the end of a pause, the swap, and
+/// the end. Pauses that wait in the queue are not told: their ends are behind them, or the run's is.
 const AT_THE_END_MAX: u32 = 4;
 
 /// What the end waits beyond the time-outs of the commands.
@@ -163,8 +163,6 @@ struct Shared {
     seen: Mutex<Seen>,
     /// Events that found the queue full.
     missed: AtomicU64,
-    /// The run is over: pauses are not told any more.
-    is_ending: AtomicBool,
     /// Everything is done but the swap.
     is_ready: watch::Sender<bool>,
 }
@@ -211,7 +209,6 @@ impl Hooks {
             let shared = Arc::new(Shared {
                 seen: Mutex::default(),
                 missed: AtomicU64::new(0),
-                is_ending: AtomicBool::new(false),
                 is_ready: watch::Sender::new(false),
             });
             let end_wait = Duration::from_millis(options.timeout_ms)
@@ -244,7 +241,6 @@ impl Hooks {
     pub(crate) async fn end(self, result: &EngineResult<Outcome>) {
         let Some(line) = self.line else { return };
         let Line { happenings, shared, mut task, end_wait, reporter } = line;
-        shared.is_ending.store(true, Ordering::Release);
         shared.is_ready.send_replace(false);
         let (kind, at_ms) = (kind_of(result), reporter.at_ms());
         let (reason, details) = ending(result);

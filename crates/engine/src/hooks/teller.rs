@@ -168,13 +168,11 @@ impl Teller {
     }
 
     async fn heard(&mut self, happening: Happening) {
-        let is_ending = self.shared.is_ending.load(Ordering::Acquire);
         match happening.kind {
-            Kind::Paused if is_ending => {}
             Kind::Paused => self.note_pause(happening),
             Kind::Resumed => {
                 let was_told = self.pause.take().is_some_and(|pause| pause.tell_at.is_none());
-                if was_told && !is_ending {
+                if was_told {
                     self.tell(&happening).await;
                 }
             }

@@ -269,7 +269,7 @@ async fn one_that_does_not_exist_is_reported() {
 async fn one_that_leaves_something_running_or_says_a_lot_is_no_trouble() {
     // What it leaves running keeps its outputs and its input open.
     let script = Script::new(
-        "head -c 3000000 /dev/zero | tr '\\0' x; (sleep 20; true) & echo $! > $OUT/1-left; exit 0",
+        "head -c 3000000 /dev/zero || exit 4; (sleep 20; true) & echo $! > $OUT/1-left; exit 0",
     );
     let (hooks, reporter, failures) = hooks(script.options());
     let begun = Instant::now();

@@ -86,7 +86,7 @@ pub(crate) fn figures() -> Figures {
     }
 }
 
-fn comparison() -> Comparison {
+pub(crate) fn comparison() -> Comparison {
     let before = EachCall { calls: 900, ms: 0.4, examined: 1.0, without_index: 0.0 };
     let after = EachCall { calls: 40, ms: 8.0, examined: 20_000.0, without_index: 1.0 };
     let worse = vec![Worse::Slower, Worse::LostIndex];
