@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::machine::Command;
-use underpin_core::signal::Reading;
-use underpin_dialect::{ChangeLog, Database, ErrorKind, Inspect, Probe, Shadow, Store};
+use underpin_core::signal::{LAG, Reading, Setting, WRITE_LATENCY};
+use underpin_dialect::{ChangeLog, Database, ErrorKind, Inspect, Origin, Probe, Shadow, Store};
 use underpin_postgres::connect::SessionSettings;
 use underpin_postgres::options::FileSearch;
 use underpin_postgres::{Postgres, options};
@@ -148,11 +148,137 @@ fn a_request_is_heard_once() {
         }
         // A sign of life, where the last one is old.
         let client = db.client().await.unwrap();
-        run(&client, &["UPDATE underpin.runs SET updated_at = updated_at - interval '1 hour'"])
-            .await;
+        let age = [
+            "UPDATE underpin.runs SET updated_at = updated_at - interval '1 hour'",
+            "UPDATE underpin.live SET seen_at = seen_at - interval '1 hour'",
+        ];
+        run(&client, &age).await;
         assert!(control.runs(None).await.unwrap()[0].silent_s >= 3600);
         assert_eq!(probe.requested().await.unwrap(), vec![]);
         assert!(control.runs(None).await.unwrap()[0].silent_s < 60);
+    });
+}
+
+#[test]
+fn orders_stay_on_record_with_who_gave_them() {
+    on_each(&Flavor::POSTGRES_MATRIX, async |db| {
+        let steps = with_table(&db).await;
+        let mut control = steps.control().await;
+        let mut probe = steps.server.probe(&steps.spec).await.unwrap();
+        let setting = Command::Set(Setting::MaxLoad("it's \\ \"odd\"".into(), Some(2.5)));
+        for (command, by) in [(&setting, "ann@desk"), (&Command::Swap, "")] {
+            control.request("r1", command, by).await.unwrap();
+        }
+        let waiting = control.orders("r1").await.unwrap();
+        assert!(waiting.iter().all(|order| order.taken_at.is_none()), "{waiting:?}");
+        // Another run's are another run's.
+        assert_eq!(control.orders("r2").await.unwrap(), vec![]);
+        let taken = probe.requested().await.unwrap();
+        let what: Vec<_> = taken.iter().map(|one| (&one.command, one.by.as_str())).collect();
+        assert_eq!(what, [(&setting, "postgres (ann@desk)"), (&Command::Swap, "postgres")]);
+        assert_eq!(control.orders("r1").await.unwrap(), taken);
+        assert!(taken.iter().all(|one| one.taken_at.as_ref() >= Some(&one.at)), "{taken:?}");
+
+        // What a newer version may ask for is no reason to stumble.
+        let client = db.client().await.unwrap();
+        let unknown = "INSERT INTO underpin.orders (run_id, command, given_by) VALUES ('r1', \
+                       '{\"dance\": 1}', 'x')";
+        run(&client, &[unknown]).await;
+        control.request("r1", &Command::Resume, "").await.unwrap();
+        let taken = probe.requested().await.unwrap();
+        assert_eq!(taken.len(), 1, "{taken:?}");
+
+        control.close_run("r1", "done", "").await.unwrap();
+        control.request("r1", &Command::Pause, "").await.unwrap();
+        assert_eq!(probe.requested().await.unwrap(), vec![]);
+        assert_eq!(control.orders("r1").await.unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn what_a_run_was_and_how_it_fares_is_known_elsewhere() {
+    on_each(&Flavor::POSTGRES_MATRIX, async |db| {
+        let client = db.client().await.unwrap();
+        run(&client, &[TABLE]).await;
+        let mut control = open(&db).await.control().await.unwrap();
+        let spec = Arc::new(control.plan(&request(CHANGE)).await.unwrap().spec.unwrap());
+        let origin =
+            Origin { by: "ann@desk".into(), reason: "it's time".into(), ..Origin::default() };
+        control.create_run(&spec, &Checkpoint::begin(), &origin).await.unwrap();
+        let mut probe = open(&db).await.probe(&spec).await.unwrap();
+        for live in ["{\"phase\": \"copy\"}", "{\"phase\": \"it's ready\"}"] {
+            probe.publish(live).await.unwrap();
+            assert_eq!(control.runs(None).await.unwrap()[0].live, live);
+        }
+        let open_run = &control.runs(Some(("public", "t"))).await.unwrap()[0];
+        assert_eq!(serde_json::from_str::<Origin>(&open_run.origin).unwrap(), origin);
+        assert_eq!((open_run.ended_at.clone(), open_run.record.as_str()), (None, ""));
+        assert_eq!(control.runs(Some(("public", "u"))).await.unwrap(), vec![]);
+        assert_eq!(control.runs(Some(("shop", "t"))).await.unwrap(), vec![]);
+
+        // Closed twice: the end is the first, the record the one that says something.
+        control.close_run("r1", "done", "").await.unwrap();
+        let first = control.runs(None).await.unwrap()[0].clone();
+        assert!(first.ended_at.is_some(), "{first:?}");
+        for (record, kept) in [("{\"rows\": 1}", "{\"rows\": 1}"), ("", "{\"rows\": 1}")] {
+            control.close_run("r1", "done", record).await.unwrap();
+            let closed = &control.runs(None).await.unwrap()[0];
+            assert_eq!((&closed.ended_at, closed.record.as_str()), (&first.ended_at, kept));
+            assert_eq!((closed.state.as_str(), closed.origin.as_str()), ("done", &*first.origin));
+        }
+    });
+}
+
+/// What the first version made, with a run that is open and one that has ended.
+const OLDER_TABLES: &str =
+    "DROP TABLE underpin.orders, underpin.history, underpin.live, underpin.beats";
+const OLDER_ROWS: &str = "ALTER TABLE underpin.runs ADD COLUMN requested text NOT NULL DEFAULT ''; \
+                           INSERT INTO underpin.runs (run_id, schema_name, table_name, state, statement, \
+                           spec, checkpoint, runner, ended_at) VALUES ('r0', 'public', 't', 'done', 'x', \
+                           '{}', '', 'ann', now())";
+
+#[test]
+fn the_state_of_an_older_version_is_read_and_gone_on_with() {
+    on_each(&Flavor::POSTGRES_MATRIX, async |db| {
+        let steps = with_table(&db).await;
+        let client = db.client().await.unwrap();
+        run(&client, &[OLDER_TABLES]).await;
+        client.batch_execute(OLDER_ROWS).await.unwrap();
+        // Its runner is at work: nothing that it holds may be in the way.
+        let runner = db.client().await.unwrap();
+        run(&runner, &["BEGIN", "UPDATE underpin.runs SET updated_at = now() WHERE run_id = 'r1'"])
+            .await;
+        let mut control = steps.control().await;
+        // Who only reads makes nothing.
+        let runs = control.runs(None).await.unwrap();
+        let read: Vec<_> = runs.iter().map(|run| (&*run.run_id, run.ended_at.is_some())).collect();
+        assert_eq!(read, [("r0", true), ("r1", false)]);
+        assert!(runs.iter().all(|run| run.origin.is_empty() && run.live.is_empty()), "{runs:?}");
+        assert_eq!(control.orders("r1").await.unwrap(), vec![]);
+        let made = "SELECT to_regclass('underpin.orders') IS NULL";
+        assert_eq!(postgres_steps::rows(&db, made).await, ["t"]);
+        // Who asks for something does.
+        control.request("r1", &Command::Pause, "ann").await.unwrap();
+        assert_eq!(control.orders("r1").await.unwrap().len(), 1);
+        run(&runner, &["COMMIT"]).await;
+        client.batch_execute(OLDER_TABLES).await.unwrap();
+
+        // So does who goes on with the run.
+        assert!(control.open_run("public", "t").await.unwrap().is_some());
+        let grip = control.take_over("r1").await.unwrap();
+        assert_eq!(grip.epoch, steps.grip.epoch + 1);
+        control.save(&grip, &Checkpoint::begin()).await.unwrap();
+        let mut probe = steps.server.probe(&steps.spec).await.unwrap();
+        probe.publish("{}").await.unwrap();
+        control.request("r1", &Command::Resume, "").await.unwrap();
+        assert_eq!(probe.requested().await.unwrap().len(), 1);
+        let names: Vec<String> =
+            probe.signals(&[]).await.unwrap().into_iter().map(|reading| reading.name).collect();
+        assert!(names.iter().any(|name| name == WRITE_LATENCY), "{names:?}");
+        control.close_run("r1", "done", "{\"rows\": 2}").await.unwrap();
+        let runs = control.runs(None).await.unwrap();
+        let closed = runs.iter().find(|run| run.run_id == "r1").unwrap();
+        assert_eq!((closed.live.as_str(), closed.record.as_str()), ("{}", "{\"rows\": 2}"));
     });
 }
 
@@ -226,6 +352,13 @@ async fn server(url: &str, replicas: &[String]) -> Postgres {
         .unwrap()
 }
 
+/// The lag of each replica.
+async fn lags(probe: &mut impl Probe) -> Vec<Reading> {
+    let mut readings = probe.signals(&[]).await.unwrap();
+    readings.retain(|reading| reading.name == LAG);
+    readings
+}
+
 /// Reads the lag until it is as wanted.
 async fn lag_until(
     probe: &mut impl Probe,
@@ -234,7 +367,7 @@ async fn lag_until(
 ) -> Reading {
     let until = Instant::now() + LIMIT;
     loop {
-        let readings = probe.signals(&[]).await.unwrap();
+        let readings = lags(probe).await;
         assert_eq!(readings.len(), 1, "{readings:?}");
         if wanted(&readings[0]) {
             return readings[0].clone();
@@ -281,22 +414,26 @@ async fn lag_is_told_from_positions_whoever_is_asked() {
 
             // An idle primary makes no lag, however long.
             tokio::time::sleep(Duration::from_millis(1500)).await;
-            let idle = probe.signals(&[]).await.unwrap();
+            let idle = lags(&mut probe).await;
             assert!(idle[0].lag_ms() < Some(1000), "{idle:?}");
         }
         let server = server(&url, &[]).await;
         let plan = server.control().await.unwrap().plan(&request(CHANGE)).await.unwrap();
-        let mut probe = server.probe(&Arc::new(plan.spec.unwrap())).await.unwrap();
+        let spec = Arc::new(plan.spec.unwrap());
+        let mut probe = server.probe(&spec).await.unwrap();
         pair.stop_replica().unwrap();
         let gone = lag_until(&mut probe, "gone", |one| one.lag_ms().is_none()).await;
         assert!(gone.error.contains("left the primary's list"), "{gone:?}");
+        // A new connection of the probe's has not forgotten.
+        let mut anew = server.probe(&spec).await.unwrap();
+        lag_until(&mut anew, "still gone", |one| one.lag_ms().is_none()).await;
         pair.start_applying().unwrap();
         lag_until(&mut probe, "back", |one| one.lag_ms().is_some()).await;
 
         let off = self::server(&url, &["none".to_owned()]).await;
         let plan = off.control().await.unwrap().plan(&request(CHANGE)).await.unwrap();
         let mut probe = off.probe(&Arc::new(plan.spec.unwrap())).await.unwrap();
-        assert_eq!(probe.signals(&[]).await.unwrap(), vec![]);
+        assert_eq!(lags(&mut probe).await, vec![]);
     }
 }
 
@@ -345,7 +482,7 @@ async fn a_server_that_is_no_replica_is_not_taken_for_one() {
     let server = server(&db.url(), &[url, nobody]).await;
     let plan = server.control().await.unwrap().plan(&request(CHANGE)).await.unwrap();
     let mut probe = server.probe(&Arc::new(plan.spec.unwrap())).await.unwrap();
-    let readings = probe.signals(&[]).await.unwrap();
+    let readings = lags(&mut probe).await;
     assert_eq!(readings.len(), 2);
     assert!(readings[0].error.contains("no standby"), "{readings:?}");
     assert!(readings[1].error.contains("refused"), "{readings:?}");

@@ -81,7 +81,11 @@ impl Steps {
 
     /// The same for a request of the test's own.
     pub async fn recorded_for(db: &TestDb, request: &Request) -> Self {
-        let server = open(db).await;
+        Self::recorded_at(open(db).await, request).await
+    }
+
+    /// The same by way of a dialect that is open.
+    pub async fn recorded_at(server: Postgres, request: &Request) -> Self {
         let mut control = server.control().await.unwrap();
         let plan = control.plan(request).await.unwrap();
         let spec = plan.spec.unwrap_or_else(|| panic!("{:?}", plan.findings));

@@ -8,7 +8,7 @@ use underpin_dialect::{Database, DbResult, Grip};
 use crate::cancel::{CancelLimits, Canceller};
 use crate::connect::{ServerIdentity, Session, SessionSettings, connect, connect_to};
 use crate::control::Control;
-use crate::health::Probe;
+use crate::health::{Memory, Probe};
 use crate::options::ConnectOptions;
 use crate::worker::Worker;
 
@@ -23,6 +23,8 @@ pub struct Postgres {
     pub(crate) identity: ServerIdentity,
     /// Replicas that the user named, as URLs; one `none` switches the watch off.
     pub(crate) replicas: Vec<String>,
+    /// What was seen of replicas, for every probe that is opened.
+    pub(crate) memory: Memory,
     /// Opened early: when it is needed the server may have no free connection.
     canceller: Arc<Canceller>,
 }
@@ -46,7 +48,8 @@ impl Postgres {
         // The second connection is the first proof that the address leads to one server.
         identity.ensure_same(canceller.identity())?;
         let canceller = Arc::new(canceller);
-        Ok(Self { options, settings, state_schema, identity, replicas, canceller })
+        let memory = Memory::default();
+        Ok(Self { options, settings, state_schema, identity, replicas, memory, canceller })
     }
 
     /// A new session that reaches the same server.

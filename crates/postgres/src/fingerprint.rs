@@ -12,6 +12,9 @@ use crate::dependents::Subject;
 use crate::names;
 use crate::query::{first, literal, quote_table, text};
 
+/// Digits of a hash that people are shown.
+const SHORT: usize = 12;
+
 /// What a table is made of, as far as it must stay the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
@@ -36,7 +39,7 @@ impl Fingerprint {
         let sql = format!(
             "SELECT c.oid, pg_catalog.pg_relation_filenode(c.oid), {}, {} FROM pg_catalog.pg_class c \
              WHERE c.oid = pg_catalog.to_regclass({table})",
-            definition_sql(spec)?,
+            definition_sql(&names::private_schema(&spec.run_id))?,
             triggers_sql(spec)?
         );
         let row = first(session, &sql, "reading the identity of", &object).await?;
@@ -105,9 +108,27 @@ fn changed(object: &str, what: &str) -> DbError {
     )
 }
 
-/// One hash over all that the shadow was made from, our own triggers left out.
-fn definition_sql(spec: &RunSpec) -> DbResult<String> {
-    let ours = literal(&names::private_schema(&spec.run_id))?;
+/// A short hash of a table's definition, whatever run there is on it; `None` where there is no such table.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn short(
+    session: &Session,
+    schema: &str,
+    table: &str,
+) -> DbResult<Option<String>> {
+    let name = literal(&quote_table(schema, table)?)?;
+    let sql = format!(
+        "SELECT {} FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass({name})",
+        definition_sql(names::ANY_RUN)?
+    );
+    let row = first(session, &sql, "reading the definition of", table).await?;
+    Ok(row.map(|row| text(&row, 0).chars().take(SHORT).collect()))
+}
+
+/// One hash over all that the shadow was made from; triggers whose names begin with `ours` left out.
+fn definition_sql(ours: &str) -> DbResult<String> {
+    let ours = literal(ours)?;
     // Each part in an order of its own, so that equal tables give equal texts.
     let parts = [
         "pg_catalog.concat_ws(' ', c.relowner, c.relpersistence, c.relkind, c.relam, c.reltablespace, \

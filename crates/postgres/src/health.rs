@@ -32,7 +32,7 @@ use heart::Heart;
 pub(crate) use holders::{Wish, holders, refuse_old_holders};
 use own::Own;
 use replicas::Replicas;
-pub(crate) use replicas::{replica_findings, replica_names};
+pub(crate) use replicas::{Memory, replica_findings, replica_names};
 
 /// Entries beyond which the length of the log is not counted on.
 const BACKLOG_COUNTED_MAX: u64 = 200_000;
@@ -77,15 +77,17 @@ impl Probe {
         for setting in [STATEMENT_TIMEOUT, WAIT_FOR_NO_STANDBY] {
             run(&session, setting, "setting up the session", "of the probe").await?;
         }
+        // Who vanishes from now on is missed.
+        replica_names(&session, server, &server.replicas).await?;
         Ok(Self { session, server: server.clone(), spec: Arc::clone(spec), signals: None })
     }
 }
 
 impl Signals {
-    async fn open(session: &Session, server: &Postgres, spec: &RunSpec) -> DbResult<Self> {
+    fn open(server: &Postgres, spec: &RunSpec) -> DbResult<Self> {
         Ok(Self {
             heart: Heart::new(server, &spec.run_id)?,
-            replicas: Replicas::find(session, server).await?,
+            replicas: Replicas::find(server),
             gauges: Gauges::new(server),
             own: Own::new(server),
         })
@@ -111,7 +113,7 @@ impl underpin_dialect::Probe for Probe {
     async fn signals(&mut self, own: &[OwnQuery]) -> DbResult<Vec<Reading>> {
         let signals = match &mut self.signals {
             Some(signals) => signals,
-            none => none.insert(Signals::open(&self.session, &self.server, &self.spec).await?),
+            none => none.insert(Signals::open(&self.server, &self.spec)?),
         };
         signals.read(&self.session, own).await
     }

@@ -14,7 +14,7 @@ use crate::control::Control;
 use crate::dependents::Subject;
 use crate::keys::{NOT_DETERMINISTIC, key_fit, remade};
 use crate::query::{cell, flag, literal, optional_text, rows, text};
-use crate::{health, names, preflight, statements, twin};
+use crate::{fingerprint, health, names, preflight, statements, twin};
 
 impl Inspect for Control {
     fn server(&self) -> String {
@@ -76,6 +76,10 @@ impl Inspect for Control {
         table: &str,
     ) -> DbResult<Option<Vec<StatementStats>>> {
         statements::read(&self.session, table).await
+    }
+
+    async fn fingerprint(&mut self, schema: &str, table: &str) -> DbResult<Option<String>> {
+        fingerprint::short(&self.session, schema, table).await
     }
 }
 

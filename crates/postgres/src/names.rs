@@ -10,10 +10,13 @@ use underpin_core::plan::{Names, RunSpec};
 /// The change log's name in the private schema.
 const LOG: &str = "underpin_log";
 
+/// What the names of everything begin with that a run makes.
+pub(crate) const ANY_RUN: &str = "underpin_";
+
 /// The schema of the shadow and the log. A run's id is of lower-case letters and digits, so this
 /// fits into 63 bytes and needs no shortening.
 pub(crate) fn private_schema(run_id: &str) -> String {
-    format!("underpin_{run_id}")
+    format!("{ANY_RUN}{run_id}")
 }
 
 /// The schema of the old table, from the swap on.

@@ -4,6 +4,7 @@ use underpin_core::statements::StatementStats;
 use underpin_dialect::DbResult;
 
 use crate::connect::Session;
+use crate::names::ANY_RUN;
 use crate::query::{cell, first, flag, literal, optional_text, quote, rows, text};
 
 /// The costliest statements that are told, and how many are looked at to find them.
@@ -61,7 +62,7 @@ async fn ask(session: &Session, table: &str) -> DbResult<Option<Vec<StatementSta
 
 /// One row a statement, whoever ran it. Left out is what we run ourselves: it names a schema of a run.
 fn sql(schema: &str, table: &str) -> DbResult<String> {
-    let table = literal(table)?;
+    let (table, ours) = (literal(table)?, literal(ANY_RUN)?);
     Ok(format!(
         "SET LOCAL statement_timeout = '5s'; \
          SELECT s.queryid, s.query, pg_catalog.sum(s.calls), pg_catalog.sum(s.total_exec_time), \
@@ -69,7 +70,7 @@ fn sql(schema: &str, table: &str) -> DbResult<String> {
          FROM {schema}.pg_stat_statements s WHERE s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d \
          WHERE d.datname = pg_catalog.current_database()) \
          AND pg_catalog.strpos(pg_catalog.lower(s.query), pg_catalog.lower({table})) > 0 \
-         AND pg_catalog.strpos(s.query, 'underpin_') = 0 \
+         AND pg_catalog.strpos(s.query, {ours}) = 0 \
          GROUP BY 1, 2 ORDER BY 4 DESC LIMIT {LOOKED_AT_MAX}"
     ))
 }

@@ -4,6 +4,7 @@
 //! A replica that leaves the list silently is not well: it counts as one that cannot be read.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -47,10 +48,22 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// A replica's own bound on a question.
 const REPLICA_SETTINGS: &str = "SET statement_timeout = '3s'";
 
+/// What outlives a probe, so that a new one does not take a replica that is late or gone for well.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Memory(Arc<Mutex<Remembered>>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    /// Where the primary was when.
+    clock: Clock,
+    /// Replicas that the primary ever listed, as they were called then.
+    known: Vec<String>,
+}
+
 /// The replicas of a server.
 #[derive(Debug)]
 pub(super) struct Replicas {
-    clock: Clock,
+    memory: Memory,
     /// Where the primary was at the last look.
     position: Position,
     watch: Watch,
@@ -60,9 +73,8 @@ pub(super) struct Replicas {
 enum Watch {
     /// Nobody.
     Off,
-    /// Those on the primary's list: as they were called when we first saw them, and where each was at the
-    /// last look.
-    Listed { known: Vec<String>, found: BTreeMap<String, Position> },
+    /// Those on the primary's list, and where each was at the last look.
+    Listed(BTreeMap<String, Position>),
     /// Those that the user named.
     Named(Vec<Named>),
 }
@@ -89,18 +101,37 @@ struct Place {
     delay_ms: u64,
 }
 
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers who is on the primary's list.
+    fn note<'a>(&self, listed: impl Iterator<Item = &'a String>) {
+        let known = &mut self.lock().known;
+        for name in listed {
+            if !known.contains(name) {
+                known.push(name.clone());
+            }
+        }
+    }
+
+    fn lag_ms(&self, position: Position) -> u64 {
+        self.lock().clock.lag_ms(Instant::now(), position)
+    }
+}
+
 impl Replicas {
-    /// Finds out whom to watch.
-    pub(super) async fn find(session: &Session, server: &Postgres) -> DbResult<Self> {
+    /// Whom to watch; opens nothing yet.
+    pub(super) fn find(server: &Postgres) -> Self {
         let watch = if server.replicas.iter().any(|name| name == NONE) {
             Watch::Off
         } else if server.replicas.is_empty() {
-            let known = listed(session).await?.1.into_keys().collect();
-            Watch::Listed { known, found: BTreeMap::new() }
+            Watch::Listed(BTreeMap::new())
         } else {
             Watch::Named(server.replicas.iter().map(|url| named(url, server)).collect())
         };
-        Ok(Self { clock: Clock::default(), position: Position(0), watch })
+        Self { memory: server.memory.clone(), position: Position(0), watch }
     }
 
     /// Looks until everybody has replayed what the primary had written when this began, or is far behind,
@@ -114,16 +145,10 @@ impl Replicas {
             let asked = Instant::now();
             let position = match &mut self.watch {
                 Watch::Off => return Ok(true),
-                Watch::Listed { known, found } => {
-                    let (position, now_found) = listed(session).await?;
-                    known.extend(
-                        now_found
-                            .keys()
-                            .filter(|name| !known.contains(name))
-                            .cloned()
-                            .collect::<Vec<_>>(),
-                    );
-                    *found = now_found;
+                Watch::Listed(found) => {
+                    let position;
+                    (position, *found) = listed(session).await?;
+                    self.memory.note(found.keys());
                     position
                 }
                 Watch::Named(replicas) => {
@@ -135,7 +160,7 @@ impl Replicas {
                     position
                 }
             };
-            self.clock.tick(asked, position);
+            self.memory.lock().clock.tick(asked, position);
             self.position = position;
             let target = *target.get_or_insert(position);
             if self.nobody_is_near(target) {
@@ -151,13 +176,11 @@ impl Replicas {
 
     /// Whether nobody is short of `target` by so little that it is worth to wait.
     fn nobody_is_near(&self, target: Position) -> bool {
-        let now = Instant::now();
-        let near = |position: Position| {
-            position < target && self.clock.lag_ms(now, position) < FAR_BEHIND_MS
-        };
+        let near =
+            |position: Position| position < target && self.memory.lag_ms(position) < FAR_BEHIND_MS;
         match &self.watch {
             Watch::Off => true,
-            Watch::Listed { found, .. } => !found.values().any(|&position| near(position)),
+            Watch::Listed(found) => !found.values().any(|&position| near(position)),
             Watch::Named(replicas) => !replicas
                 .iter()
                 .any(|replica| matches!(&replica.last, Some(Ok(place)) if near(place.position))),
@@ -168,20 +191,21 @@ impl Replicas {
     pub(super) fn readings(&self) -> Vec<Reading> {
         let gone = "it has left the primary's list (pg_stat_replication); where it is gone for good, \
                     start again with the others named by --replica";
-        let seen: Vec<(&str, Result<Place, String>)> = match &self.watch {
+        let seen: Vec<(String, Result<Place, String>)> = match &self.watch {
             Watch::Off => Vec::new(),
-            Watch::Listed { known, found } => {
+            Watch::Listed(found) => {
                 let place = |name: &String| {
                     let position = found.get(name).copied().ok_or_else(|| gone.to_owned());
                     position.map(|position| Place { at: Instant::now(), position, delay_ms: 0 })
                 };
-                known.iter().map(|name| (name.as_str(), place(name))).collect()
+                let known = self.memory.lock().known.clone();
+                known.into_iter().map(|name| (name.clone(), place(&name))).collect()
             }
             Watch::Named(replicas) => {
-                replicas.iter().map(|replica| (replica.name.as_str(), replica.place())).collect()
+                replicas.iter().map(|replica| (replica.name.clone(), replica.place())).collect()
             }
         };
-        seen.into_iter().flat_map(|(name, place)| self.of_one(name, place)).collect()
+        seen.into_iter().flat_map(|(name, place)| self.of_one(&name, place)).collect()
     }
 
     fn of_one(&self, name: &str, place: Result<Place, String>) -> Vec<Reading> {
@@ -190,7 +214,7 @@ impl Replicas {
             Err(why) => return vec![Reading::unreadable(LAG, name, SOURCE, Unit::Ms, &why)],
         };
         // One that has not answered this time may be where it was: its lag grows.
-        let lag_ms = self.clock.lag_ms(Instant::now(), place.position);
+        let lag_ms = self.memory.lag_ms(place.position);
         let source = if place.delay_ms > 0 {
             format!("{SOURCE}, less its delay of {} ms", place.delay_ms)
         } else {
@@ -341,7 +365,9 @@ pub(crate) async fn replica_names(
         return Ok(Vec::new());
     }
     if asked.is_empty() {
-        return Ok(listed(session).await?.1.into_keys().collect());
+        let listed = listed(session).await?.1;
+        server.memory.note(listed.keys());
+        return Ok(listed.into_keys().collect());
     }
     Ok(asked.iter().map(|url| named(url, server).name).collect())
 }

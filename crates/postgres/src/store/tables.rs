@@ -46,9 +46,14 @@ impl Control {
     /// that begin at once may both try: the second one's IF NOT EXISTS can fail on the catalogue's own
     /// unique index, so it looks again.
     pub(super) async fn make_state(&self) -> DbResult<()> {
-        let sql = state_tables_sql(&quote(&self.state_schema)?);
+        let state = quote(&self.state_schema)?;
         let mut tries = 0;
-        while self.state_shape().await? != Shape::Current {
+        loop {
+            let sql = match self.state_shape().await? {
+                Shape::Current => return Ok(()),
+                Shape::Older => later_sql(&state),
+                Shape::Missing => format!("{}; {}", base_sql(&state), later_sql(&state)),
+            };
             tries += 1;
             match run(&self.session, &sql, "making the state tables in", &self.state_schema).await {
                 Ok(_) => return Ok(()),
@@ -63,50 +68,72 @@ impl Control {
                 }
             }
         }
-        Ok(())
     }
 }
 
-/// The statements that make the state schema, or bring it up to date, as one transaction.
-///
-/// `beats` and `live` have one short row a run that is written again and again: with so low a fill
-/// factor each page is cleared of old versions by the next write itself, and no index is touched.
-fn state_tables_sql(state: &str) -> String {
-    let now = "timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()";
+/// The type of a time that is the server's own by default.
+const NOW: &str = "timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()";
+
+/// What the first version made, as one transaction with whatever follows it.
+fn base_sql(state: &str) -> String {
     let tables = format!(
         "CREATE SCHEMA IF NOT EXISTS {state}; \
          CREATE TABLE IF NOT EXISTS {state}.runs (run_id text PRIMARY KEY, \
          schema_name text NOT NULL, table_name text NOT NULL, state text NOT NULL, \
          statement text NOT NULL, spec text NOT NULL, checkpoint text NOT NULL, \
          identity text NOT NULL DEFAULT '', runner text NOT NULL, \
-         created_at {now}, updated_at {now}, ended_at timestamptz); \
+         created_at {NOW}, updated_at {NOW}, ended_at timestamptz); \
          CREATE INDEX IF NOT EXISTS runs_by_table ON {state}.runs (schema_name, table_name); \
          CREATE TABLE IF NOT EXISTS {state}.fences (run_id text PRIMARY KEY, epoch bigint NOT NULL); \
          CREATE TABLE IF NOT EXISTS {state}.marks (run_id text NOT NULL, round bigint NOT NULL, \
-         chunk bigint NOT NULL, row_count bigint NOT NULL, PRIMARY KEY (run_id, round, chunk)); \
-         CREATE TABLE IF NOT EXISTS {state}.orders (order_no bigint GENERATED ALWAYS AS IDENTITY \
+         chunk bigint NOT NULL, row_count bigint NOT NULL, PRIMARY KEY (run_id, round, chunk))"
+    );
+    let comments = comments(
+        state,
+        &[
+            ("SCHEMA", "", "the state and history of schema changes"),
+            ("TABLE", ".runs", "runs and their history"),
+            ("TABLE", ".fences", "who may write for a run"),
+            ("TABLE", ".marks", "chunks done in the running round"),
+        ],
+    );
+    format!("{tables}; {comments}")
+}
+
+/// What later versions made beside it. Takes no lock on what was there that a runner at work would hold up.
+///
+/// `beats` and `live` have one short row a run that is written again and again: with so low a fill
+/// factor each page is cleared of old versions by the next write itself, and no index is touched.
+fn later_sql(state: &str) -> String {
+    let tables = format!(
+        "CREATE TABLE IF NOT EXISTS {state}.orders (order_no bigint GENERATED ALWAYS AS IDENTITY \
          PRIMARY KEY, run_id text NOT NULL, command text NOT NULL, given_by text NOT NULL, \
-         given_at {now}, taken_at timestamptz); \
+         given_at {NOW}, taken_at timestamptz); \
          CREATE INDEX IF NOT EXISTS orders_by_run ON {state}.orders (run_id, order_no); \
          CREATE TABLE IF NOT EXISTS {state}.history (run_id text PRIMARY KEY, \
          origin text NOT NULL DEFAULT '', record text NOT NULL DEFAULT ''); \
          CREATE TABLE IF NOT EXISTS {state}.beats (run_id text PRIMARY KEY, \
-         beat bigint NOT NULL DEFAULT 0, beat_at {now}) WITH (fillfactor = 10); \
+         beat bigint NOT NULL DEFAULT 0, beat_at {NOW}) WITH (fillfactor = 10); \
          CREATE TABLE IF NOT EXISTS {state}.live (run_id text PRIMARY KEY, \
-         live text NOT NULL DEFAULT '', seen_at {now}) WITH (fillfactor = 10); \
+         live text NOT NULL DEFAULT '', seen_at {NOW}) WITH (fillfactor = 10); \
          INSERT INTO {state}.live (run_id, seen_at) SELECT run_id, updated_at FROM {state}.runs \
          WHERE state = 'open' ON CONFLICT DO NOTHING"
     );
-    let comments = [
-        ("SCHEMA", "", "the state and history of schema changes"),
-        ("TABLE", ".runs", "runs and their history"),
-        ("TABLE", ".fences", "who may write for a run"),
-        ("TABLE", ".marks", "chunks done in the running round"),
-        ("TABLE", ".orders", "what was asked of runs, and by whom"),
-        ("TABLE", ".history", "why runs were begun, and what came of them"),
-        ("TABLE", ".beats", "small writes that show how long one takes"),
-        ("TABLE", ".live", "how open runs fare"),
-    ]
-    .map(|(kind, name, words)| format!("COMMENT ON {kind} {state}{name} IS 'underpin: {words}'"));
-    format!("{tables}; {}", comments.join("; "))
+    let comments = comments(
+        state,
+        &[
+            ("TABLE", ".orders", "what was asked of runs, and by whom"),
+            ("TABLE", ".history", "why runs were begun, and what came of them"),
+            ("TABLE", ".beats", "small writes that show how long one takes"),
+            ("TABLE", ".live", "how open runs fare"),
+        ],
+    );
+    format!("{tables}; {comments}")
+}
+
+fn comments(state: &str, of: &[(&str, &str, &str)]) -> String {
+    let comment = |(kind, name, words): &(&str, &str, &str)| {
+        format!("COMMENT ON {kind} {state}{name} IS 'underpin: {words}'")
+    };
+    of.iter().map(comment).collect::<Vec<_>>().join("; ")
 }
