@@ -179,6 +179,15 @@ fn under_lag_the_copy_yields_at_once_and_the_log_after_a_while_within_its_bound(
 }
 
 #[test]
+fn a_server_without_replicas_is_not_waited_for_once_it_was_read() {
+    let settings = Settings { replicas_known: true, ..Settings::default() };
+    let mut machine = at(Phase::Copy, settings);
+    assert!(machine.step(0, Event::Started).is_empty());
+    assert_eq!(pause_of(&machine, 0).0, "lag");
+    assert_eq!(names(&machine.step(1, Event::Signals(vec![]))), ["PlanRound"]);
+}
+
+#[test]
 fn the_comparison_and_the_swap_yield_like_the_copy() {
     let mut machine = at(Phase::Verify, Settings { workers: 1, ..Settings::default() });
     assert_eq!(names(&machine.step(0, Event::Started)), ["PlanVerify"]);
