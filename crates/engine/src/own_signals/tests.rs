@@ -102,6 +102,13 @@ fn an_answer_without_end_or_too_late_is_none() {
     });
     let (number, _) = ask(&endless);
     assert_eq!(number.value, None, "{number:?}");
+    for (length, value) in [(4000, Some(7.0)), (5000, None)] {
+        let long = serve(move |mut stream| {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            let _ = write!(stream, "{head}{:>length$}", 7);
+        });
+        assert_eq!(ask(&long).0.value, value, "{length}");
+    }
     // A byte now and then: no single read takes long, all together do.
     let drop_by_drop = serve(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n");
