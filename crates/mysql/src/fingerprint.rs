@@ -134,6 +134,18 @@ async fn definition(conn: &mut Conn, schema: &str, table: &str) -> DbResult<Stri
     Ok(without_counter(&create))
 }
 
+/// A short hash of the definition (FNV-1a, 64 bits), for the history: whether two are the same, no more.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn short(conn: &mut Conn, schema: &str, table: &str) -> DbResult<String> {
+    let definition = definition(conn, schema, table).await?;
+    let hash = definition.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    Ok(format!("{hash:016x}"))
+}
+
 fn without_counter(create: &str) -> String {
     // The options stand behind the columns, the counter before the comment, which may hold the word
     // too.

@@ -74,6 +74,10 @@ impl Inspect for Control {
     ) -> DbResult<Option<Vec<StatementStats>>> {
         statements::read(&mut self.session, schema, table).await
     }
+
+    async fn fingerprint(&mut self, schema: &str, table: &str) -> DbResult<Option<String>> {
+        crate::fingerprint::short(&mut self.session.conn, schema, table).await.map(Some)
+    }
 }
 
 impl Control {

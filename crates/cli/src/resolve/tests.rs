@@ -2,6 +2,7 @@
 
 use clap::Parser as _;
 use underpin_core::machine::Settings;
+use underpin_core::signal::SwapWhen;
 
 use super::*;
 use crate::args::{Cli, Command};
@@ -176,4 +177,98 @@ fn ids_are_short_plain_and_differ() {
         assert!(id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()), "{id}");
     }
     assert_eq!((base36(0), base36(35), base36(36)), ("0".into(), "z".into(), "10".into()));
+}
+
+#[test]
+fn limits_rates_and_shares_reach_the_run() {
+    let line = [
+        ALTER,
+        "--yes",
+        "--max-load",
+        "running=50",
+        "--max-load",
+        "queue=1000",
+        "--critical-load",
+        "running=200",
+        "--critical-load",
+        "lag=1m",
+        "--nice",
+        "50%",
+        "--rate",
+        "20MB",
+        "--signal-query",
+        "queue=SELECT COUNT(*) FROM jobs;",
+        "--signal-file",
+        "/run/stop",
+        "--reason",
+        "notes",
+        "--ticket",
+        "OPS-1",
+        "--approved-by",
+        "bob",
+    ];
+    let options = run_with(&line, false, "").unwrap().options;
+    let limit = |name: &str| {
+        let found = options.settings.limits.iter().find(|limit| limit.name == name);
+        found.map(|limit| (limit.pause_at, limit.abort_at))
+    };
+    assert_eq!(limit("running"), Some((Some(50.0), Some(200.0))));
+    assert_eq!(limit("queue"), Some((Some(1000.0), None)));
+    assert_eq!(limit("lag"), Some((None, Some(60_000.0))));
+    assert_eq!(limit("flag"), Some((Some(1.0), None)), "a file says yes or no");
+    assert_eq!((options.settings.work_share, options.settings.rows_per_s), (500, None));
+    assert_eq!(options.settings.bytes_per_s, Some(20_000_000));
+    assert_eq!(options.own_queries[0].sql, "SELECT COUNT(*) FROM jobs");
+    let origin = &options.origin;
+    assert_eq!(
+        (origin.reason.as_str(), origin.ticket.as_str(), origin.approved_by.as_str()),
+        ("notes", "OPS-1", "bob")
+    );
+    assert!(origin.by.contains('@') && !origin.version.is_empty());
+}
+
+#[test]
+fn when_to_swap_follows_from_the_window() {
+    let when = |more: &[&str]| {
+        let mut line = vec![ALTER, "--yes"];
+        line.extend(more);
+        run_with(&line, false, "").map(|order| order.options.settings.swap_when)
+    };
+    let window = ["--swap-window", "mon-fri 02:00-05:00 Europe/Berlin"];
+    assert_eq!(when(&[]).unwrap(), SwapWhen::Now);
+    assert_eq!(when(&["--swap", "wait"]).unwrap(), SwapWhen::Asked);
+    assert_eq!(when(&window).unwrap(), SwapWhen::Window);
+    assert_eq!(when(&["--swap", "window", window[0], window[1]]).unwrap(), SwapWhen::Window);
+    for wrong in [&["--swap", "window"][..], &["--swap", "wait", window[0], window[1]]] {
+        assert_eq!(ExitStatus::of(&when(wrong).unwrap_err()), ExitStatus::Usage, "{wrong:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_options_is_said_before_anything_is_contacted() {
+    for (more, word) in [
+        (&["--max-load", "queue=5"][..], "no signal is named queue"),
+        (&["--signal-query", "SELECT 1"], "no name"),
+        (&["--signal-query", "q="], "no query"),
+        (&["--signal-query", "running=SELECT 1"], "already"),
+        (&["--signal-query", "q=SELECT 1", "--signal-query", "q=SELECT 2"], "two signals"),
+        (&["--signal-url", "q=ftp://host/"], "http"),
+        (&["--copy-window", "someday"], "--copy-window"),
+        (&["--deadline", "soon"], "--deadline"),
+    ] {
+        let mut line = vec![ALTER, "--yes"];
+        line.extend(more);
+        let error = run_with(&line, false, "").unwrap_err();
+        assert_eq!(ExitStatus::of(&error), ExitStatus::Usage, "{more:?}");
+        assert!(error.to_string().contains(word), "{more:?}: {error}");
+    }
+}
+
+#[test]
+fn a_deadline_is_a_moment_or_a_time_from_now() {
+    for deadline in ["8h", "06:00 Europe/Berlin", "sun 06:00 Europe/Berlin"] {
+        let line = [ALTER, "--yes", "--deadline", deadline, "--at-deadline", "swap"];
+        let options = run_with(&line, false, "").unwrap().options;
+        assert!(options.calendar.deadline.is_some(), "{deadline}");
+    }
 }
