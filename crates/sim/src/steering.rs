@@ -219,7 +219,8 @@ impl Told {
         );
         let is_swap = matches!(action, Action::TrySwap { .. });
         let is_apply = matches!(action, Action::Apply { .. });
-        if self.is_paused && (is_heavy || is_swap || *action == Action::Finish) {
+        let is_other = matches!(action, Action::Tidy | Action::Finish);
+        if self.is_paused && (is_heavy || is_swap || is_other) {
             return Some("the run is paused");
         }
         if self.is_paused && is_apply && backlog < self.log_entries_max {

@@ -110,15 +110,16 @@ impl Machine {
 
     /// The same, where `since_ms` is that of the reason in hand.
     fn pause_now(&self, now_ms: u64) -> Option<Pause> {
-        let is_at_work = match self.busy {
-            None | Some(Busy::Planning | Busy::Applying | Busy::Redoing(_)) => false,
-            Some(Busy::Repairing(_) | Busy::Rechecking(_)) => false,
-            // Cannot be held up once it has begun.
-            Some(Busy::Preparing | Busy::Settling | Busy::Indexing | Busy::Swapping) => true,
-            Some(Busy::Finishing | Busy::Aborting) => true,
-        };
-        if is_at_work || self.stopping.is_some() || self.stopped {
+        if self.stopping.is_some() || self.stopped {
             return None;
+        }
+        if self.is_at_long_work() {
+            let since_ms = self.paused_since_ms?;
+            return Some(pause(
+                "asked",
+                "on request, as soon as what is under way has ended",
+                since_ms,
+            ));
         }
         let deed = match self.phase {
             Phase::Prepare | Phase::Copy | Phase::Settle | Phase::Indexes | Phase::Verify => {
@@ -140,14 +141,27 @@ impl Machine {
         })
     }
 
+    /// Whether something is in flight that may last, and cannot be held up once it has begun.
+    fn is_at_long_work(&self) -> bool {
+        match self.busy {
+            None | Some(Busy::Planning | Busy::Applying | Busy::Redoing(_)) => false,
+            Some(Busy::Repairing(_) | Busy::Rechecking(_)) => false,
+            Some(Busy::Preparing | Busy::Settling | Busy::Indexing | Busy::Swapping) => true,
+            Some(Busy::Finishing | Busy::Aborting) => true,
+        }
+    }
+
     /// Looks after each step whether the run waits, and accounts the time that it has.
     pub(super) fn note_pause(&mut self, now_ms: u64) {
-        if let Some(before) = &self.pause {
+        if let Some(before) = &self.pause
+            && !std::mem::replace(&mut self.was_at_work, false)
+        {
             let waited_ms = now_ms.saturating_sub(self.looked_at_ms);
             let spent_ms = self.counters.paused_ms.entry(before.kind.clone()).or_insert(0);
             *spent_ms = spent_ms.saturating_add(waited_ms);
         }
         self.looked_at_ms = now_ms;
+        self.was_at_work = self.is_at_long_work();
         self.pause = self.pause(now_ms);
     }
 }

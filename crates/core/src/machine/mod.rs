@@ -127,6 +127,8 @@ pub struct Machine {
     abort_why: Option<String>,
     /// Why the run waited after the last step.
     pause: Option<Pause>,
+    /// Whether that was said of something that goes on to its end all the same.
+    was_at_work: bool,
     /// The time of the last step.
     looked_at_ms: u64,
     /// The source was emptied: begin again as soon as nothing is in flight.

@@ -119,6 +119,7 @@ impl Machine {
             swap_asked: false,
             abort_why: checkpoint.abort_why,
             pause: None,
+            was_at_work: false,
             looked_at_ms: 0,
             start_over: false,
             started_over: 0,

@@ -17,8 +17,13 @@ impl Machine {
             self.lock = LockTries::default();
         }
         // While we wait for the next try the log is kept short, but not by a busy loop.
-        // Not what the copy waits for: its window may be closed when that of the swap is open.
-        self.tidy_if_due(now_ms, Deed::Swap, actions);
+        // One of the windows may be closed when the other one is open; and a swap that waits for a word
+        // is to find it done.
+        let deed = match self.held(now_ms, Deed::Heavy) {
+            None => Deed::Heavy,
+            Some(_) => Deed::Swap,
+        };
+        self.tidy_if_due(now_ms, deed, actions);
         let waiting = now_ms < self.lock.next_ms
             || self.tidying != Tidying::Done
             || self.held(now_ms, Deed::Swap).is_some();

@@ -162,6 +162,39 @@ fn a_pause_before_the_swap_and_after_it_is_kept() {
 }
 
 #[test]
+fn a_pause_during_a_long_step_is_shown_and_holds_after_it() {
+    let settings = Settings { deferred_indexes: true, ..Settings::default() };
+    let mut machine = at(Phase::Indexes, settings);
+    machine.step(0, Event::Started);
+    assert_eq!(names(&machine.step(1, left(0))), ["BuildIndexes"]);
+    machine.step(2, command(Command::Pause));
+    assert_eq!(pause_of(&machine, 3), ("asked".into(), 2));
+    let actions = machine.step(60_000, Event::IndexesBuilt);
+    assert!(names(&actions).iter().all(|name| name == "Save"), "{actions:?}");
+    machine.step(61_000, Event::Tick);
+    let paused_ms = machine.progress(61_000).counters.paused_ms;
+    assert_eq!(paused_ms["asked"], 1_000, "while it was built it did not wait");
+    assert_eq!(names(&machine.step(61_001, command(Command::Resume))), ["PlanVerify"]);
+}
+
+#[test]
+fn a_swap_that_waits_for_a_word_has_everything_else_done() {
+    let settings = Settings {
+        flow: Flow::Blocks,
+        swap_when: SwapWhen::Asked,
+        verify: false,
+        ..Settings::default()
+    };
+    let mut machine = at(Phase::CatchUp, settings);
+    machine.step(0, Event::Started);
+    let actions = machine.step(1, left(0));
+    assert_eq!(names(&actions).last().map(String::as_str), Some("Tidy"), "{actions:?}");
+    assert!(machine.step(2, Event::Tidied).is_empty());
+    let actions = machine.step(3, command(Command::Swap));
+    assert_eq!(names(&actions).last().map(String::as_str), Some("TrySwap"));
+}
+
+#[test]
 fn under_lag_the_copy_yields_at_once_and_the_log_after_a_while_within_its_bound() {
     let mut machine = machine_in_copy(1);
     machine.step(0, lag(0));
