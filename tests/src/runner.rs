@@ -34,6 +34,7 @@ impl Runner {
     pub fn start(words: &[&str]) -> Result<Self> {
         let mut child = Command::new(cli::program()?)
             .args(words)
+            .args(crate::product::at_once(words))
             .args(["--output", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
