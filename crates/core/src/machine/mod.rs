@@ -250,6 +250,7 @@ impl Machine {
             Phase::Swap if self.tidying.is_in_flight() => {
                 Some("the server gathers statistics of the new table".to_owned())
             }
+            Phase::Swap if self.tidying == Tidying::Due => self.throttle.reason(now_ms),
             _ => None,
         }
     }
@@ -308,6 +309,10 @@ impl Machine {
 
     fn decide(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         if self.busy.is_some() {
+            if self.stopping.is_some() || self.start_over {
+                // With one worker what is under way may wait in line behind it.
+                self.cancel_tidying(actions);
+            }
             return;
         }
         if self.stopping.is_some() {

@@ -10,7 +10,8 @@ impl Machine {
         if self.round.is_some() {
             self.drive_verify_round(actions);
         }
-        if self.round.is_some() || self.busy.is_some() {
+        // A round that ends because of a pause is followed by none.
+        if self.round.is_some() || self.busy.is_some() || self.paused {
             return;
         }
         // Here a worker is free.
