@@ -2,7 +2,7 @@
 
 use underpin_core::finding::is_refused;
 use underpin_core::plan::Plan;
-use underpin_dialect::{Database, Inspect, Swap, SwapOutcome};
+use underpin_dialect::{Database, Inspect, Shadow as _, Swap, SwapOutcome};
 use underpin_tests::servers::{Flavor, TestDb};
 
 use crate::postgres_steps::{
@@ -257,5 +257,37 @@ fn a_key_whose_values_change_is_no_key() {
         // Another unique key that does survive is taken instead.
         run(&app, &["ALTER TABLE t ADD UNIQUE (k)", "ALTER TABLE t ALTER k SET NOT NULL"]).await;
         assert!(!is_refused(&planned(&db, strict).await.findings));
+    });
+}
+
+/// The rule: where two texts of the source are one to the new table, a logged key still finds its own row only.
+#[test]
+fn a_row_that_was_there_for_a_moment_takes_out_no_other() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        let app = db.client().await.unwrap();
+        let collation = "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+        let make = "CREATE TABLE t (k text PRIMARY KEY, v text)";
+        run(&app, &[collation, make, "INSERT INTO t VALUES ('A', 'v'), ('B', 'v'), ('C', 'v')"])
+            .await;
+        let steps = Steps::begin(&db, "ALTER TABLE t ALTER k TYPE text COLLATE ci").await;
+        let mut worker = steps.worker().await;
+        copy_all(&mut worker, 1).await;
+        let passes = |key: &str| {
+            format!("INSERT INTO t VALUES ('{key}', 'w'); DELETE FROM t WHERE k = '{key}'")
+        };
+        run(&app, &[&passes("a")]).await;
+        underpin_dialect::ChangeLog::settle(&mut worker).await.unwrap();
+        steps.control().await.build_indexes(&steps.spec).await.unwrap();
+        apply_all(&mut worker).await;
+        assert_eq!(verify_all(&mut worker, 2).await, (0, vec![]));
+        run(&app, &[&passes("b")]).await;
+        assert_eq!(verify_all(&mut worker, 2).await, (0, vec![]));
+        apply_all(&mut worker).await;
+        run(&app, &["UPDATE t SET k = 'c' WHERE k = 'C'"]).await;
+        assert_eq!(verify_all(&mut worker, 2).await, (0, vec![]), "both spellings are pending");
+        run(&app, &[&passes("a")]).await;
+        let swapped = steps.control().await.try_swap(&steps.spec, &steps.grip, 5000).await.unwrap();
+        assert!(matches!(swapped, SwapOutcome::Swapped { .. }), "{swapped:?}");
+        assert_eq!(sorted(rows(&db, "SELECT k, v FROM t").await), ["A/v", "B/v", "c/v"]);
     });
 }

@@ -237,3 +237,40 @@ fn comparing_goes_on_beside_a_long_log() {
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     });
 }
+
+/// The rule: rows are equal to the last bit, however many digits the database shows.
+#[test]
+fn a_number_that_is_shown_alike_and_differs_is_found() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        let set = format!("ALTER DATABASE {} SET extra_float_digits = 0", db.name());
+        run(&db.client().await.unwrap(), &[&set]).await;
+        let app = db.client().await.unwrap();
+        let make = "CREATE TABLE t (id int PRIMARY KEY, d float8, r float4, a float8[], n int)";
+        let fill = "INSERT INTO t SELECT i, 0.3, 0.3, '{0.3}', i FROM generate_series(1, 9) AS i";
+        run(&app, &[make, fill]).await;
+        for (change, found) in [
+            // Nothing is converted: every type is compared as it is.
+            ("ALTER TABLE t ADD m int", 3),
+            // A number that becomes a text is spelled as the user's own ALTER would spell it.
+            ("ALTER TABLE t ALTER r TYPE text, ALTER n TYPE bigint", 1),
+        ] {
+            let steps = Steps::begin(&db, change).await;
+            let mut worker = steps.worker().await;
+            steps.copied(&mut worker).await;
+            assert_eq!(verify_all(&mut worker, 100).await, (0, vec![]), "{change}");
+            let shadow = steps.shadow();
+            let spoil = [
+                format!("UPDATE {shadow} SET d = '0.30000000000000004' WHERE id = 1"),
+                format!("UPDATE {shadow} SET r = '0.30000004' WHERE id = 2"),
+                format!("UPDATE {shadow} SET a = '{{0.30000000000000004}}' WHERE id = 3"),
+            ];
+            run(&app, &["SET extra_float_digits = 1"]).await;
+            run(&app, &spoil.each_ref().map(String::as_str)).await;
+            let (differences, samples) = verify_all(&mut worker, 100).await;
+            assert!(differences >= found, "{change}: {samples:?}");
+            drop(worker);
+            let clear = "DROP SCHEMA underpin, underpin_r1, underpin_r1_old CASCADE";
+            run(&app, &[clear]).await;
+        }
+    });
+}

@@ -38,6 +38,8 @@ pub(crate) struct KeyPart {
     pub(crate) target_cast: String,
     /// The operator by which the source's key tells its values apart.
     pub(crate) equal: String,
+    /// Whether it becomes a text that is told apart otherwise.
+    recollated: bool,
     /// Where its type's operators stand, quoted.
     operators: String,
 }
@@ -73,6 +75,8 @@ pub(crate) struct Shape {
     pub(crate) pairs: Vec<Pair>,
     /// Whether a stretch of keys covers the same rows in both tables.
     pub(crate) same_order: bool,
+    /// Whether every copied value is the source's own, in its own type.
+    pub(crate) keeps_values: bool,
 }
 
 impl Shape {
@@ -98,6 +102,7 @@ impl Shape {
                 log: format!("k{position}"),
                 log_type: format!("{}{}", old.base, old.collate()),
                 target_cast: format!("::{}{}", new.base, new.collate()),
+                recollated: column.fit == KeyFit::Recollated,
                 equal: match (column.fit, operators.get(position)) {
                     (KeyFit::Same, Some((_, operator))) => operator.clone(),
                     // Two types that share their equality are the server's own.
@@ -110,9 +115,11 @@ impl Shape {
             });
         }
         let conversions = types::conversions(session, spec).await?;
-        let mut pairs = Vec::new();
+        let (mut pairs, mut keeps_values) = (Vec::new(), conversions.is_empty());
         for pair in &spec.mapping.pairs {
-            find(&source, &pair.source, "the table", &table)?;
+            let old = find(&source, &pair.source, "the table", &table)?;
+            let new = find(&shadow, &pair.target, "the shadow", &table)?;
+            keeps_values &= old.full == new.full;
             let written = conversions.iter().find(|(column, _)| *column == pair.source);
             pairs.push(Pair {
                 name: pair.source.clone(),
@@ -121,7 +128,7 @@ impl Shape {
                     Some((_, expression)) => format!("({expression})"),
                     None => format!("{}.{}", places.source, quote(&pair.source)?),
                 },
-                target_type: find(&shadow, &pair.target, "the shadow", &table)?,
+                target_type: new,
             });
         }
         let owner = "SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c \
@@ -138,6 +145,7 @@ impl Shape {
             key,
             pairs,
             same_order: spec.key.same_order,
+            keeps_values,
         })
     }
 
@@ -185,29 +193,29 @@ impl Shape {
     /// Whether the shadow's row `underpin_n` bears the key of `underpin_p`, in the shadow's own types, so that its index
     /// serves.
     pub(crate) fn shadow_meets(&self) -> String {
-        let parts: Vec<String> = self
-            .key
-            .iter()
-            .map(|part| {
-                format!(
-                    "underpin_n.{} {} underpin_p.{}{}",
-                    part.target, part.equal, part.log, part.target_cast
-                )
-            })
-            .collect();
-        parts.join(" AND ")
+        self.meets(|part| format!("underpin_p.{}", part.log))
     }
 
     /// Whether the shadow's row `underpin_n` and the source's row bear the same key.
     pub(crate) fn shadow_meets_source(&self) -> String {
+        self.meets(|part| format!("{}.{}", self.places.source, part.source))
+    }
+
+    fn meets(&self, other: impl Fn(&KeyPart) -> String) -> String {
         let parts: Vec<String> = self
             .key
             .iter()
             .map(|part| {
-                format!(
-                    "underpin_n.{} {} {}.{}{}",
-                    part.target, part.equal, self.places.source, part.source, part.target_cast
-                )
+                let (new, old) = (format!("underpin_n.{}", part.target), other(part));
+                let cast = &part.target_cast;
+                let meets = format!("{new} {} {old}{cast}", part.equal);
+                if part.recollated {
+                    // Two texts of the source may be one to the shadow's index.
+                    let bytes = "COLLATE pg_catalog.\"C\"";
+                    format!("{meets} AND ({new} {bytes}) {} (({old}{cast}) {bytes})", part.equal)
+                } else {
+                    meets
+                }
             })
             .collect();
         parts.join(" AND ")
@@ -282,7 +290,16 @@ impl Shape {
             }
             alternatives.push(format!("({})", terms.join(" AND ")));
         }
-        Ok(format!("({})", alternatives.join(" OR ")))
+        let any = format!("({})", alternatives.join(" OR "));
+        Ok(match (self.key.split_first(), bounds.first()) {
+            // It follows, but from an alternative the server takes no end of an index to read.
+            (Some((part, [_, ..])), Some(bound)) => {
+                let operator = format!("{}=", operator.trim_end_matches('='));
+                let column = name(part);
+                format!("{column} OPERATOR({}.{operator}) {bound} AND {any}", part.operators)
+            }
+            _ => any,
+        })
     }
 }
 
@@ -339,4 +356,65 @@ async fn key_operators(session: &Session, spec: &RunSpec) -> DbResult<Vec<(Strin
         ));
     }
     Ok(operators)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(name: &str, schema: &str) -> KeyPart {
+        KeyPart {
+            name: name.into(),
+            source: name.into(),
+            target: name.into(),
+            log: name.into(),
+            log_type: "t".into(),
+            bound_type: "t".into(),
+            target_cast: "::t".into(),
+            equal: "=".into(),
+            recollated: false,
+            operators: schema.into(),
+        }
+    }
+
+    fn shape(key: Vec<KeyPart>) -> Shape {
+        Shape {
+            table: String::new(),
+            owner: String::new(),
+            places: Places {
+                source: String::new(),
+                shadow: String::new(),
+                log: String::new(),
+                retired: String::new(),
+            },
+            todo: String::new(),
+            state: String::new(),
+            steps: String::new(),
+            key,
+            pairs: vec![],
+            same_order: true,
+            keeps_values: true,
+        }
+    }
+
+    /// From alternatives alone the server reads an index from its beginning, for each range anew.
+    #[test]
+    fn a_key_with_operators_of_several_schemas_begins_with_a_bound_of_its_first_column() {
+        let bound = |keys: [&str; 2]| Some(Key(keys.map(str::to_owned).to_vec()));
+        let range = KeyRange { after: bound(["1", "x"]), up_to: bound(["2", "y"]) };
+        let own = shape(vec![part("a", "pg_catalog"), part("b", "pg_catalog")]);
+        let name = |part: &KeyPart| part.source.clone();
+        assert_eq!(
+            own.range(&range, name).unwrap(),
+            "(a, b) > ('1'::t, 'x'::t) AND (a, b) <= ('2'::t, 'y'::t)"
+        );
+        let mixed = shape(vec![part("a", "pg_catalog"), part("b", "ext")]);
+        assert_eq!(
+            mixed.range(&range, name).unwrap(),
+            "a OPERATOR(pg_catalog.>=) '1'::t AND ((a OPERATOR(pg_catalog.>) '1'::t) OR (a \
+             OPERATOR(pg_catalog.=) '1'::t AND b OPERATOR(ext.>) 'x'::t)) AND a \
+             OPERATOR(pg_catalog.<=) '2'::t AND ((a OPERATOR(pg_catalog.<) '2'::t) OR (a \
+             OPERATOR(pg_catalog.=) '2'::t AND b OPERATOR(ext.<=) 'y'::t))"
+        );
+    }
 }

@@ -278,6 +278,10 @@ impl Machine {
 
     fn decide(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         if self.busy.is_some() || !self.started {
+            if self.stopping.is_some() || self.start_over || self.paused_since_ms.is_some() {
+                // With one worker what is under way may wait in line behind it.
+                self.cancel_tidying(actions);
+            }
             return;
         }
         self.abort_if_critical(now_ms);

@@ -209,3 +209,37 @@ fn after_a_crash_the_table_is_tidied_again() {
     let mut machine = machine_at(Checkpoint { verified: Frontier::End, ..at(Phase::Verify) });
     assert_eq!(names(&machine.step(0, Event::Started)), ["Tidy"]);
 }
+
+/// With one worker whatever is exclusive waits in line behind the tidying.
+#[test]
+fn who_stops_does_not_wait_for_what_waits_behind_the_tidying() {
+    for command in [Command::Stop, Command::Abort] {
+        let mut machine = Machine::recover(
+            Settings { workers: 1, ..settings() },
+            at(Phase::Verify),
+            &observed(SwapState::NotSwapped),
+        );
+        assert_eq!(names(&machine.step(0, Event::Started)), ["Tidy", "PlanVerify"]);
+        assert_eq!(names(&machine.step(1, Event::Command(command.clone()))), ["CancelTidy"]);
+        assert!(machine.step(2, Event::Tick).is_empty(), "once is enough");
+        assert!(machine.step(3, Event::TidyFailed(failure(FailureKind::Other))).is_empty());
+        let actions = machine.step(4, Event::RoundPlanned { chunks: vec![], last: true });
+        let last = if command == Command::Stop { "Stop" } else { "Abort" };
+        assert_eq!(names(&actions).last().map(String::as_str), Some(last), "{actions:?}");
+    }
+}
+
+#[test]
+fn a_paused_comparison_begins_nothing() {
+    let mut machine = machine_at(at(Phase::Verify));
+    machine.step(0, Event::Started);
+    machine.step(1, Event::Tidied);
+    machine.step(2, Event::Command(Command::Pause));
+    // What was being planned is not begun, and not planned again.
+    let planned = || Event::RoundPlanned { chunks: chunks(&[Some(10), Some(20)]), last: false };
+    let mut actions = machine.step(3, planned());
+    actions.extend(machine.step(4, Event::Tick));
+    assert!(!names(&actions).iter().any(|name| name.contains("Verify")), "{actions:?}");
+    let actions = machine.step(5, Event::Command(Command::Resume));
+    assert!(names(&actions).contains(&"PlanVerify".to_owned()), "{actions:?}");
+}
