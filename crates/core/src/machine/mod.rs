@@ -31,7 +31,7 @@ use crate::checkpoint::{Checkpoint, Counters, Phase};
 use crate::chunk::ChunkSizer;
 use crate::eta::{Estimate, Eta};
 use crate::key::Frontier;
-use crate::signal::{Gates, LAG, Limit, Reading};
+use crate::signal::{Gates, Limit, Reading};
 use crate::throttle::{Pause, Throttle};
 use holds::Deed;
 use round::RoundState;
@@ -85,7 +85,7 @@ pub struct Progress {
     pub rows_per_s: Option<u64>,
     /// Milliseconds the last chunk took.
     pub chunk_ms: u64,
-    /// Worst lag of a replica at the last reading; `None` where there is none or one cannot be read.
+    /// Worst lag of a replica at the last reading, 0 without replicas; `None` where one cannot be read.
     pub lag_ms: Option<u64>,
     /// Why the run waits, and since when; `None` where it does not.
     pub pause: Option<Pause>,
@@ -195,7 +195,7 @@ impl Machine {
             backlog: self.backlog,
             rows_per_s: self.eta.rows_per_s(),
             chunk_ms: self.chunk_ms,
-            lag_ms: self.throttle.worst_now(LAG).map(whole_ms),
+            lag_ms: self.throttle.worst_lag_ms(),
             waiting: pause.as_ref().map(|pause| pause.reason.clone()),
             pause,
             workers: self.workers(),
@@ -412,14 +412,6 @@ impl Machine {
             counters: self.counters.clone(),
         }
     }
-}
-
-/// A reading in whole milliseconds.
-fn whole_ms(value: f64) -> u64 {
-    // Never negative, and far from what a `u64` holds.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let ms = value as u64;
-    ms
 }
 
 #[cfg(test)]

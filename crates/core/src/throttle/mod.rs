@@ -1,31 +1,40 @@
 //! Readings of the servers around us → may the copy go on, how fast, and if not, why.
 //!
 //! Pure: time and readings come in as values. What each part is for, and why the law is what it is:
-//! `docs/decisions/008-throttle.md`.
+//! `docs/decisions/009-throttle.md`.
 //!
 //! - [`watched`]: one signal: its limit, its age, when it stops the copy and when it lets it go on;
-//! - [`law`]: from a signal's readings to a rate at which it stays short of its limit;
+//! - [`law`]: from a signal's readings to a rate at which it stays short of its limit, [`lag_law`] for
+//!   replicas with [`room`], [`load_law`] for everything else;
 //! - [`ledger`]: what we wrote and when, which tells what a replica has applied;
 //! - [`pace`]: the rate turned into "this chunk may begin now"; the share of time at work;
 //! - [`reason`]: the words for people.
 
+mod lag_law;
 mod law;
 mod ledger;
+mod load_law;
 mod pace;
 mod reason;
+mod room;
 #[cfg(test)]
 mod tests;
 mod watched;
 
 use std::collections::BTreeMap;
 
-use crate::signal::{LAG, Limit, Reading, Setting};
+use crate::signal::{LAG, Limit, Reading, SLOT_SHARE, Setting};
 use ledger::Ledger;
 use pace::Pace;
 use watched::{Cause, Watched};
 
 /// A signal that has not been read for this long counts as the worst.
 pub const STALE_AFTER_MS: u64 = 5_000;
+
+/// A replication slot that has used so many thousandths of what it may keep back stops the copy, unless
+/// somebody says otherwise: at 1000 the server drops it, and a subscriber is lost. Holds only where the
+/// signal is read.
+const SLOT_SHARE_PAUSE_AT: f64 = 700.0;
 
 /// Readings above `abort_at` abort the run when they have stood for this long: one reading alone may
 /// be a slip.
@@ -68,6 +77,8 @@ pub struct Throttle {
     limits: BTreeMap<String, Limit>,
     /// Replicas are known: silence about their lag is a reason to stop.
     replicas_known: bool,
+    /// Readings have come. Where none was of a lag, there are no replicas.
+    is_read: bool,
     watched: BTreeMap<(String, String), Watched>,
     ledger: Ledger,
     pace: Pace,
@@ -83,9 +94,16 @@ impl Throttle {
     /// A throttle with these limits. `replicas_known`: silence about their lag is a reason to stop.
     /// `workers_max`: chunks side by side at most.
     pub fn new(limits: &[Limit], replicas_known: bool, workers_max: u32) -> Self {
+        let slots = Limit {
+            name: SLOT_SHARE.to_owned(),
+            pause_at: Some(SLOT_SHARE_PAUSE_AT),
+            abort_at: None,
+        };
+        let all = [&slots].into_iter().chain(limits);
         Self {
-            limits: limits.iter().map(|limit| (limit.name.clone(), limit.clone())).collect(),
+            limits: all.map(|limit| (limit.name.clone(), limit.clone())).collect(),
             replicas_known,
+            is_read: false,
             watched: BTreeMap::new(),
             ledger: Ledger::default(),
             pace: Pace::new(workers_max),
@@ -132,6 +150,7 @@ impl Throttle {
     /// grows old until it counts as the worst.
     pub fn read(&mut self, now_ms: u64, readings: Vec<Reading>) {
         self.account(now_ms);
+        self.is_read = true;
         for reading in readings {
             if let Some(value) = reading.value {
                 let worst = self.worst_seen.entry(reading.name.clone()).or_insert(value);
@@ -140,15 +159,13 @@ impl Throttle {
             let key = (reading.name.clone(), reading.of.clone());
             let limit = self.limits.get(&reading.name);
             let watched = self.watched.entry(key).or_insert_with(|| Watched::new(&reading, limit));
-            watched.read(now_ms, reading, &self.ledger, self.pace.speed());
+            let stands = self.paused_since_ms.is_some();
+            watched.read(now_ms, reading, stands, &self.ledger, self.pace.speed());
         }
         let rates = self.watched.values().filter_map(Watched::rows_per_s);
         self.pace.set_law(now_ms, rates.reduce(f64::min));
         let stands = self.cause(now_ms).is_some();
         self.paused_since_ms = stands.then(|| self.paused_since_ms.unwrap_or(now_ms));
-        for watched in self.watched.values_mut() {
-            watched.note_stop(now_ms, stands);
-        }
     }
 
     /// Why the copy must stand still; `None` where it may go on, at the rate that `may_begin` allows.
@@ -263,7 +280,8 @@ impl Throttle {
     fn unread_limit(&self, now_ms: u64) -> Option<Cause> {
         let unread = self.limits.values().find(|limit| {
             limit.pause_at.is_some()
-                && (limit.name != LAG || self.replicas_known)
+                && (limit.name != LAG || (self.replicas_known && !self.is_read))
+                && limit.name != SLOT_SHARE
                 && !self.watched.keys().any(|(name, _)| *name == limit.name)
         })?;
         Some(Cause {

@@ -219,3 +219,82 @@ fn a_slow_pace_needs_fewer_workers_and_smaller_chunks() {
     throttle.set(&Setting::Workers(99));
     assert_eq!(throttle.workers(), 3, "never more than the run began with");
 }
+
+#[test]
+fn a_slot_that_is_nearly_lost_stops_the_copy_without_being_asked_to() {
+    let mut throttle = Throttle::new(&[], false, 4);
+    let share =
+        |value| vec![Reading::new(crate::signal::SLOT_SHARE, "", "s1", Unit::Permille, value)];
+    throttle.read(0, vec![]);
+    assert_eq!(throttle.pause(0), None, "a server without slots");
+    throttle.read(500, share(710.0));
+    assert_eq!(throttle.reason(500).as_deref(), Some("slot-share is 71 % (limit 70 %)"));
+    throttle.set(&Setting::MaxLoad(crate::signal::SLOT_SHARE.into(), None));
+    assert_eq!(throttle.pause(600), None);
+}
+
+/// A copy of `speed` rows a second under a load signal that is `base` and one more for each
+/// `rows_per_point` rows a second; the rate of each second.
+fn under_load(base: impl Fn(u64) -> f64, speed: u64, rows_per_point: f64, limit: f64) -> Vec<u64> {
+    let mut throttle = max_load(RUNNING, limit);
+    let mut ends: Vec<(u64, u64)> = Vec::new();
+    let mut rates = vec![0; 600];
+    let mut last = 0.0;
+    for now_ms in (0..600_000).step_by(50) {
+        if now_ms % 500 == 0 {
+            let value = base(now_ms / 1000) + last / rows_per_point;
+            throttle.read(now_ms, vec![Reading::new(RUNNING, "", "test", Unit::Count, value)]);
+        }
+        ends.retain(|(end_ms, rows)| {
+            if *end_ms <= now_ms {
+                throttle.note_written(now_ms, *rows, 0);
+            }
+            *end_ms > now_ms
+        });
+        while ends.len() < usize::try_from(throttle.workers()).unwrap() {
+            let rows = std::cmp::min(throttle.chunk_rows_max().unwrap_or(u64::MAX), speed / 10);
+            if !throttle.may_begin(now_ms, rows) {
+                break;
+            }
+            ends.push((now_ms + std::cmp::max(rows * 4000 / speed, 50), rows));
+            rates[usize::try_from(now_ms / 1000).unwrap()] += rows;
+        }
+        if now_ms % 1000 == 950 {
+            last =
+                f64::from(u32::try_from(rates[usize::try_from(now_ms / 1000).unwrap()]).unwrap());
+        }
+    }
+    rates
+}
+
+#[test]
+fn a_load_that_the_copy_makes_is_kept_below_its_limit_without_stopping() {
+    // Full speed makes 40 on top of 30; the limit of 50 leaves room for half of it.
+    let rates = under_load(|_| 30.0, 40_000, 1000.0, 50.0);
+    let late = &rates[100..];
+    let mean = late.iter().sum::<u64>() / 500;
+    assert!((10_000..20_000).contains(&mean), "{mean} rows a second of 20,000");
+    let stood = late.iter().filter(|rate| **rate == 0).count();
+    assert!(stood < 10, "stood still for {stood} s of 500");
+}
+
+#[test]
+fn a_load_of_others_stops_the_copy_and_gives_it_back_its_speed() {
+    let rates =
+        under_load(|s| if (200..260).contains(&s) { 90.0 } else { 10.0 }, 40_000, 4000.0, 50.0);
+    assert!(rates[..190].iter().sum::<u64>() / 190 > 38_000, "full speed below the limit");
+    assert_eq!(rates[203..259].iter().sum::<u64>(), 0, "stopped within two seconds, and stays so");
+    assert!(rates[320..].iter().sum::<u64>() / 280 > 38_000, "full speed again");
+}
+
+#[test]
+fn full_speed_below_the_limit_costs_nothing() {
+    let mut throttle = lagless();
+    for now_ms in (0..100_000).step_by(500) {
+        throttle.read(now_ms, vec![lag("a", 120.0)]);
+        assert!(throttle.may_begin(now_ms, 1_000_000));
+        throttle.note_written(now_ms, 1_000_000, 0);
+        assert_eq!((throttle.pace_rows_per_s(), throttle.ready_at_ms(now_ms)), (None, now_ms));
+        assert_eq!((throttle.workers(), throttle.chunk_rows_max()), (4, None));
+    }
+}

@@ -4,7 +4,7 @@
 //! the limit does not start and stop the copy at each look. What cannot be read, or was not read for
 //! long, stops too.
 
-use super::law::Law;
+use super::law::{Law, Sight};
 use super::ledger::Ledger;
 use super::{CRITICAL_AFTER_MS, STALE_AFTER_MS, reason};
 use crate::signal::{LAG, Limit, Reading};
@@ -54,7 +54,7 @@ impl Watched {
             over_since_ms: None,
             below_since_ms: None,
             critical_since_ms: None,
-            law: Law::new(reading.name == LAG),
+            law: if reading.name == LAG { Law::lag() } else { Law::load() },
         }
     }
 
@@ -94,11 +94,13 @@ impl Watched {
         self.limit.as_ref().and_then(|limit| limit.pause_at)
     }
 
-    /// Takes in a reading. `speed`: rows a second that the copy reaches unbridled, where known.
+    /// Takes in a reading. `stands`: the copy stands still; `speed`: rows a second that it reaches
+    /// unbridled, where known.
     pub(super) fn read(
         &mut self,
         now_ms: u64,
         reading: Reading,
+        stands: bool,
         ledger: &Ledger,
         speed: Option<f64>,
     ) {
@@ -118,7 +120,9 @@ impl Watched {
         if let Some(pause_at) = self.pause_at() {
             self.stop_or_go_on(now_ms, value, pause_at);
             if !reason::is_reversed(&self.reading.name) {
-                self.law.read(self.taken_ms, value, pause_at, ledger, speed);
+                #[allow(clippy::cast_precision_loss)] // a time since the start
+                let at_ms = self.taken_ms as f64;
+                self.law.read(Sight { at_ms, value, limit: pause_at, stands, ledger, speed });
             }
         }
     }
@@ -140,11 +144,6 @@ impl Watched {
                 self.below_since_ms = None;
             }
         }
-    }
-
-    /// Tells the law whether the copy stands still, for whatever reason.
-    pub(super) fn note_stop(&mut self, now_ms: u64, stands: bool) {
-        self.law.note_stop(now_ms, stands);
     }
 
     /// Why this signal stops the copy now.
