@@ -110,7 +110,8 @@ impl Machine {
 
     /// The same, where `since_ms` is that of the reason in hand.
     fn pause_now(&self, now_ms: u64) -> Option<Pause> {
-        if self.stopping.is_some() || self.stopped {
+        // Before `Started` it does not wait yet: it is still being told.
+        if !self.started || self.stopping.is_some() || self.stopped {
             return None;
         }
         if self.is_at_long_work() {
