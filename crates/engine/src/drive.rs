@@ -16,7 +16,7 @@ use underpin_dialect::{Database, DbError, ErrorKind, Origin, Store};
 
 use crate::calendar::Diary;
 use crate::ears::Ears;
-use crate::enter::{Entry, Goal, enter, table_of};
+use crate::enter::{Entry, Goal, enter, fingerprint, table_of};
 use crate::error::{EngineError, EngineResult};
 use crate::history::Record;
 use crate::hold::{Held, hold};
@@ -138,7 +138,7 @@ impl<D: Database> Drive<D> {
             self.entered(is_first, &entry);
             is_first = false;
             match hold(self, entry).await {
-                Held::Ended(ending) => return self.outcome(ending).await,
+                Held::Ended(ending) => return self.outcome(*ending).await,
                 Held::Failed(error) => return Err(error),
                 Held::Lost { .. } if self.ears.wanted.is_stop() => {
                     return Ok(self.interrupted());
@@ -252,10 +252,12 @@ impl<D: Database> Drive<D> {
         self.reporter.tell(|at_ms| Report::Statements { at_ms, after_ms, comparison: told });
         self.record.statements = Some(comparison);
         // Written again; a failure costs only this part of the history.
-        let (db, record) = (Arc::clone(&self.db), self.record.write());
-        let run_id = self.goal.spec().run_id.clone();
+        let (db, mut record) = (Arc::clone(&self.db), self.record.clone());
+        let spec = Arc::clone(self.goal.spec());
         let written = timeout(COMPARE_WAIT, async move {
-            db.control().await?.close_run(&run_id, DONE, &record).await
+            let mut control = db.control().await?;
+            record.fingerprint = fingerprint(&mut control, &spec).await?;
+            control.close_run(&spec.run_id, DONE, &record.write()).await
         });
         if let Ok(Err(error)) = written.await {
             tracing::debug!(%error, "the comparison of statements is not in the history");

@@ -301,7 +301,7 @@ mod tests {
         let workers = order(Command::Set(Setting::Workers(1)));
         let mut orders = vec![set(5_000), workers.clone()];
         ears.recall(&orders);
-        assert_eq!(ears.wanted.replay(), [workers.command.clone()]);
+        assert_eq!(ears.wanted.replay(), std::slice::from_ref(&workers.command));
         // One that is given while this program runs is newer still, also after a lost connection.
         orders.push(set(9_000));
         ears.recall(&orders);

@@ -43,7 +43,7 @@ const OVERRUNS_MAX: u32 = 3;
 #[derive(Debug)]
 pub(crate) enum Held {
     /// The machine has stopped, and the run is closed if it is over.
-    Ended(Ending),
+    Ended(Box<Ending>),
     /// A connection or an answer is lost: the run is to be entered again.
     Lost {
         /// What was lost.
@@ -64,6 +64,8 @@ struct Hold<'a, D: Database> {
     early: VecDeque<Answer>,
     ordered_at: Instant,
     ticks: Interval,
+    /// The machine has heard everything that it needs to begin.
+    has_begun: bool,
 }
 
 enum Signal {
@@ -93,6 +95,7 @@ pub(crate) async fn hold<D: Database>(drive: &mut Drive<D>, entry: Entry<D::Cont
         early: VecDeque::new(),
         ordered_at: Instant::now(),
         ticks,
+        has_begun: false,
     };
     let begun = Instant::now();
     let Err(mut held) = hold.go(phase).await;
@@ -174,6 +177,7 @@ impl<D: Database> Hold<'_, D> {
         for event in readings.into_iter().flatten() {
             self.step(event).await?;
         }
+        self.has_begun = true;
         self.step(Event::Started).await
     }
 
@@ -248,8 +252,10 @@ impl<D: Database> Hold<'_, D> {
         for action in self.machine.step(now_ms, event) {
             self.begin(action).await?;
         }
-        let progress = self.machine.progress(now_ms);
-        self.drive.watch.look(&progress);
+        if self.has_begun {
+            let progress = self.machine.progress(now_ms);
+            self.drive.watch.look(&progress);
+        }
         Ok(())
     }
 

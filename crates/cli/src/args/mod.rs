@@ -85,7 +85,7 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Make a change, or go on with one that was interrupted
     #[command(long_about = help::RUN_ABOUT, after_long_help = help::RUN_AFTER, override_usage = help::RUN_USAGE)]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Show runs that are not finished, how they fare, and how they go on
     #[command(long_about = help::STATUS_ABOUT, after_long_help = help::STATUS_AFTER)]
     Status(StatusArgs),

@@ -162,7 +162,11 @@ fn page(runs: &[RunStatus], global: &GlobalArgs, place_of: PlaceOf<'_>) -> Strin
     let rows: Vec<Vec<String>> = runs
         .iter()
         .map(|run| {
-            let phase = run.phase.clone().unwrap_or_else(|| "unreadable".to_owned());
+            // What its runner says is newer than the checkpoint.
+            let said = run.live.as_ref().filter(|_| run.standing == Standing::Running);
+            let said = said.map(|live| live.figures.phase.clone());
+            let phase = said.or_else(|| run.phase.clone());
+            let phase = phase.unwrap_or_else(|| "unreadable".to_owned());
             // The server's time stamp without fractions.
             let began = run.created_at.split('.').next().unwrap_or_default().to_owned();
             let rows = run.live.as_ref().map_or(0, |live| live.figures.rows_copied);

@@ -21,7 +21,7 @@ use crate::exit::kind_of;
 #[derive(Debug)]
 enum View {
     /// A bar with lines above it.
-    Bars(Bars),
+    Bars(Box<Bars>),
     /// Lines with the time of day.
     Lines(Plain),
     /// One object a line on standard output.
@@ -52,7 +52,7 @@ impl Printer {
         let can_draw = global.output == Output::Auto && global.verbose == 0;
         let view = match (global.output, can_draw.then(Bars::new).flatten()) {
             (Output::Json, _) => View::Json,
-            (_, Some(bars)) => View::Bars(bars),
+            (_, Some(bars)) => View::Bars(Box::new(bars)),
             (_, None) => View::Lines(Plain::default()),
         };
         let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();

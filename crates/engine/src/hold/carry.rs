@@ -84,7 +84,7 @@ impl<D: Database> Hold<'_, D> {
         let (result, why) = match &ending {
             Ending::Done { .. } => (DONE, String::new()),
             Ending::Aborted { why } => (ABORTED, why.clone().unwrap_or_default()),
-            Ending::Interrupted | Ending::Failed(_) => return Held::Ended(ending),
+            Ending::Interrupted | Ending::Failed(_) => return Held::Ended(Box::new(ending)),
         };
         self.drive.closing = Some(ending.clone());
         self.remember(&ending, why);
@@ -98,7 +98,7 @@ impl<D: Database> Hold<'_, D> {
             Err(held) => Err(held),
         };
         match closed {
-            Ok(()) => Held::Ended(ending),
+            Ok(()) => Held::Ended(Box::new(ending)),
             Err(held) => held,
         }
     }
