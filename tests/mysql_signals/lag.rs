@@ -54,19 +54,27 @@ fn a_replica_that_falls_behind_is_told_to_the_fraction_of_a_second() {
 async fn stopped_applier(pair: &Pair, rounds: &mut Rounds) {
     pair.stop_applying().unwrap();
     let stopped = Instant::now();
+    let since_ms = || stopped.elapsed().as_secs_f64() * 1000.0;
     let mut told = Vec::new();
-    while stopped.elapsed() < Duration::from_millis(3500) {
+    while told.len() < 7 && stopped.elapsed() < LIMIT {
         tokio::time::sleep(Duration::from_millis(500)).await;
+        let before_ms = since_ms().round();
         let lag = rounds.lag().await;
-        let real_ms = stopped.elapsed().as_secs_f64() * 1000.0;
-        told.push((real_ms.round(), lag.value.unwrap().round(), lag.source));
+        // On a machine that stands still for seconds it may once have no answer.
+        match lag.value {
+            Some(lag_ms) => {
+                told.push((before_ms, lag_ms.round(), since_ms().round(), lag.source));
+            }
+            None => eprintln!("after {before_ms} ms: {lag:?}"),
+        }
     }
     eprintln!("{}: since the stop, lag told: {told:?}", pair.flavor().name());
+    assert_eq!(told.len(), 7, "{told:?}");
     // Beats are half a second apart: that much may be missing, and a little for a busy machine.
-    for (real_ms, lag_ms, _) in &told {
-        assert!((real_ms - 1000.0..=real_ms + 500.0).contains(lag_ms), "{told:?}");
+    for (before_ms, lag_ms, after_ms, _) in &told {
+        assert!((before_ms - 1000.0..=after_ms + 500.0).contains(lag_ms), "{told:?}");
     }
-    assert!(told.iter().any(|one| one.2.contains("heartbeat (it does not apply")), "{told:?}");
+    assert!(told.iter().any(|one| one.3.contains("heartbeat (it does not apply")), "{told:?}");
     pair.start_applying().unwrap();
     let begun = Instant::now();
     rounds.until(LAG, LIMIT, at_ease).await;
@@ -112,7 +120,7 @@ async fn frozen(pair: &Pair, rounds: &mut Rounds) {
     let begun = Instant::now();
     let error = |reading: &Reading| reading.error.contains("no answer within");
     rounds.until(LAG, LIMIT, error).await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "after {:?}", begun.elapsed());
     let begun = Instant::now();
     let readings = rounds.read().await;
     assert!(begun.elapsed() < Duration::from_millis(1500), "a round of {:?}", begun.elapsed());

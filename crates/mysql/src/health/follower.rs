@@ -22,7 +22,7 @@ use crate::flavor::Flavor;
 use crate::query::{cell, first, rows, text};
 
 /// Bound on one look.
-const LOOK_MAX: Duration = Duration::from_secs(2);
+const LOOK_MAX: Duration = Duration::from_secs(3);
 
 /// Rest between two looks for a beat that is missing: a quarter of its age, within these.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
