@@ -11,6 +11,7 @@ pub mod cli;
 pub mod demo;
 pub mod memory;
 pub mod mirrored;
+pub mod pressure;
 pub mod prober;
 pub mod product;
 pub mod proxy;

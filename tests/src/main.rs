@@ -16,7 +16,7 @@ use underpin_tests::demo::{self, Script};
 use underpin_tests::product::Product;
 use underpin_tests::servers::{self, Flavor, Pair, ServerSpec};
 use underpin_tests::workload::Layout;
-use underpin_tests::{memory, soak, swaps, writers_alone};
+use underpin_tests::{memory, pressure, soak, swaps, writers_alone};
 
 use crate::options::Options;
 
@@ -39,6 +39,8 @@ const USAGE: &str = "usage:
                                               peak memory at 100,000 rows and at N (5,000,000)
   underpin-lab bench [DB] [--rows N] [--rounds N] [--rate N]
                                               against other tools, on a table of 2,000,000 rows
+  underpin-lab pressure [DB] [--rows N] [--writers N] [--rounds N] [--seconds N] [-- OPTION...]
+                                              writers that never pause, alone and beside a run
   underpin-lab check-clean                    fail if a server was left behind
 DB is mysql, mariadb, mariadb118, postgres (the distribution's), postgres14, postgres16, postgres17
 or postgres18";
@@ -63,6 +65,7 @@ fn run() -> Result<ExitCode> {
         "soak" if rest.iter().any(|word| word == "--memory") => soak_memory(rest)?,
         "demo" | "soak" => return demo_or_soak(command, rest),
         "bench" => bench(rest)?,
+        "pressure" => pressed(rest)?,
         "check-clean" => check_clean()?,
         other => bail!("{other:?} is not known\n{USAGE}"),
     }
@@ -191,6 +194,33 @@ fn bench(words: &[String]) -> Result<()> {
     };
     let product = Product::find()?;
     block_on(bench::run(plan, &product))
+}
+
+/// What follows `--` are options of the run; without them those that make it give way.
+fn pressed(words: &[String]) -> Result<()> {
+    let split = words.iter().position(|word| word == "--");
+    let (own, rest) = words.split_at(split.unwrap_or(words.len()));
+    let options = Options::read(own, &["--rows", "--writers", "--rounds", "--seconds"], &[])?;
+    let flavor = options.words.first().map_or(Ok(Flavor::MySql97), |name| Flavor::from_name(name));
+    let given = rest.get(1..).map(<[String]>::to_vec);
+    let plan = pressure::Plan {
+        flavor: flavor?,
+        layout: Layout {
+            rows: options.value("--rows", 1_000_000)?,
+            writers: options.value("--writers", 8)?,
+        },
+        rounds: options.value("--rounds", 6)?,
+        turn: std::time::Duration::from_secs(options.value("--seconds", 15)?),
+        options: given.unwrap_or_else(pressure::giving_way),
+    };
+    println!("{}: underpin run … {}", plan.flavor.name(), plan.options.join(" "));
+    block_on(async {
+        let outcome = pressure::play(&plan).await?;
+        println!("{outcome}");
+        ensure!(outcome.ratio() <= 1.5, "the writers' p99 is {:.2} times", outcome.ratio());
+        ensure!(outcome.slowest() > 0, "the copy made no progress: {:?}", outcome.rates);
+        Ok(())
+    })
 }
 
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
