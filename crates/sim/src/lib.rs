@@ -20,6 +20,7 @@ mod director;
 mod fault;
 mod many;
 mod ops;
+pub mod plants;
 mod report;
 mod runner;
 mod scenario;
