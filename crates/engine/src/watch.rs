@@ -19,6 +19,9 @@ use crate::reporter::Reporter;
 use crate::spell::settings_in_force;
 use crate::worst::{self, Worst};
 
+/// Time between two reasons of one pause that are told.
+const RETOLD_AFTER_MS: u64 = 1000;
+
 /// What was seen and told so far.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -31,13 +34,33 @@ pub(crate) struct Watch {
     phase: Option<Phase>,
     rows_copied: u64,
     /// Kind of the pause under way and when it began.
-    paused: Option<(String, u64)>,
+    paused: Option<ToldPause>,
     lock_tries: u32,
     told_at: Option<Instant>,
     /// The newest readings, and when they came.
     signals: (Vec<Reading>, Instant),
     worst: Vec<Worst>,
     stall_ms: Option<u64>,
+}
+
+/// A pause that was told.
+#[derive(Debug)]
+struct ToldPause {
+    kind: String,
+    /// As it was told last.
+    reason: String,
+    since_ms: u64,
+    told_ms: u64,
+}
+
+impl ToldPause {
+    /// Whether the reason is to be told again: it says something else, and not only another number.
+    fn is_news(&self, now_ms: u64, reason: &str) -> bool {
+        let words =
+            |reason: &str| -> String { reason.chars().filter(|c| !c.is_ascii_digit()).collect() };
+        now_ms.saturating_sub(self.told_ms) >= RETOLD_AFTER_MS
+            && words(reason) != words(&self.reason)
+    }
 }
 
 impl Watch {
@@ -136,26 +159,27 @@ impl Watch {
         // A wait for a lock is told try by try.
         let pause = progress.pause.as_ref().filter(|_| self.lock_tries == 0);
         // A pause whose reason is of another kind is another pause.
-        if let Some((kind, since_ms)) = &self.paused
-            && pause.is_none_or(|pause| pause.kind != *kind)
+        if let Some(told) =
+            self.paused.take_if(|told| pause.is_none_or(|pause| pause.kind != told.kind))
+            && pause.is_none()
         {
-            let (kind, since_ms) = (kind.clone(), *since_ms);
-            self.paused = None;
-            if pause.is_none() {
-                self.reporter.tell(|at_ms| Report::Resumed {
-                    at_ms,
-                    paused_ms: at_ms.saturating_sub(since_ms),
-                    kind,
-                });
-            }
+            self.reporter.tell(|at_ms| Report::Resumed {
+                at_ms,
+                paused_ms: at_ms.saturating_sub(told.since_ms),
+                kind: told.kind,
+            });
         }
-        if let Some(pause) = pause
-            && self.paused.is_none()
-        {
-            let (kind, reason) = (pause.kind.clone(), pause.reason.clone());
-            self.paused = Some((kind.clone(), self.reporter.at_ms()));
-            self.reporter.tell(|at_ms| Report::Paused { at_ms, reason, kind });
-        }
+        let Some(pause) = pause else { return };
+        let now_ms = self.reporter.at_ms();
+        let since_ms = match &self.paused {
+            None => now_ms,
+            Some(told) if told.is_news(now_ms, &pause.reason) => told.since_ms,
+            Some(_) => return,
+        };
+        let (kind, reason) = (pause.kind.clone(), pause.reason.clone());
+        self.reporter.tell(|at_ms| Report::Paused { at_ms, reason, kind });
+        let (kind, reason) = (pause.kind.clone(), pause.reason.clone());
+        self.paused = Some(ToldPause { kind, reason, since_ms, told_ms: now_ms });
     }
 
     /// Tells how far the run is, and makes it known, if it is time to.
@@ -295,4 +319,23 @@ fn waits(counters: &Counters) -> Vec<Wait> {
 
 fn in_force(machine: &Machine, progress: &Progress) -> Vec<Given> {
     settings_in_force(machine.settings(), &progress.limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_again_where_it_says_something_else() {
+        let told = ToldPause {
+            kind: "lag".into(),
+            reason: "replica db2 lags 3.1 s (limit 2 s)".into(),
+            since_ms: 0,
+            told_ms: 500,
+        };
+        assert!(!told.is_news(9000, "replica db2 lags 14.7 s (limit 2 s)"), "another number");
+        let other = "replica db2 cannot be read: refused";
+        assert!(told.is_news(1500, other));
+        assert!(!told.is_news(1499, other), "not so soon");
+    }
 }
