@@ -124,8 +124,8 @@ async fn stalled(ground: &Ground, asked: bool) {
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }
 
-/// Commits wait for the replica to receive them: then it tells what it has replayed only with the next
-/// write. And while it is away commits do not end, ours neither; orders are taken all the same.
+/// Commits wait for the replica to receive them. While it is away they do not end, ours neither; orders are
+/// taken all the same.
 async fn synchronous(ground: &Ground) {
     let names = |names: &str| {
         let sql = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");

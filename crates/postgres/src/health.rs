@@ -44,10 +44,9 @@ const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '5s'";
 /// also while one is gone.
 const WAIT_FOR_NO_STANDBY: &str = "SET synchronous_commit = local";
 
-/// How long the replicas are looked at for what was just written; longer where they must be asked by
-/// another write.
+/// How long the replicas are looked at for what was just written: a standby tells its position as soon as it
+/// has replayed all that it has.
 const LOOK: Duration = Duration::from_millis(200);
-const LOOK_AGAIN: Duration = Duration::from_millis(60);
 
 /// The probe: its session to the primary, and what it needs for signals once it is asked for them.
 #[derive(Debug)]
@@ -95,13 +94,7 @@ impl Signals {
 
     async fn read(&mut self, session: &Session, own: &[OwnQuery]) -> DbResult<Vec<Reading>> {
         let mut readings: Vec<Reading> = self.heart.beat().await.into_iter().collect();
-        if !self.heart.waits_for_standbys() {
-            self.replicas.look(session, LOOK).await?;
-        } else if !self.replicas.look(session, LOOK_AGAIN).await? {
-            // What they have replayed of the first write they tell when they receive a second one.
-            self.heart.beat().await;
-            self.replicas.look(session, LOOK_AGAIN).await?;
-        }
+        self.replicas.look(session, LOOK).await?;
         readings.extend(self.replicas.readings());
         readings.extend(self.gauges.read(session).await?);
         readings.extend(self.own.read(own).await);

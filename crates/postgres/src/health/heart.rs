@@ -13,11 +13,10 @@ use tokio::time::Instant;
 use underpin_core::signal::{Reading, Unit, WRITE_LATENCY};
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
-use super::STATEMENT_TIMEOUT;
 use super::aside::{Aside, Outcome, session_or};
 use crate::connect::Session;
 use crate::database::Postgres;
-use crate::query::{first, flag, literal, optional_text, quote, run};
+use crate::query::{first, literal, optional_text, quote, run};
 
 /// How it is read.
 const SOURCE: &str = "a write of our own";
@@ -28,29 +27,22 @@ const WAIT: Duration = Duration::from_millis(250);
 /// How long the session may take to open before that is worth a word.
 const OPENING_MAX: Duration = Duration::from_secs(5);
 
-/// How durable the write is, and whether it waits for synchronous standbys.
-///
-/// At least the server's own disk, whatever the default is. Where no standby is synchronous
-/// `remote_apply` waits for none of them, but has each tell its position as soon as it has replayed this
-/// commit; else they tell it with the next write, or after ten seconds.
-const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', CASE WHEN \
-                       pg_catalog.current_setting('synchronous_standby_names') = '' THEN 'remote_apply' \
-                       WHEN reset_val = 'off' THEN 'local' ELSE reset_val END, false), \
-                       pg_catalog.current_setting('synchronous_standby_names') <> '' \
-                       FROM pg_catalog.pg_settings WHERE name = 'synchronous_commit'";
+/// The write reaches the server's own disk, whatever the default is; beyond that it waits for whom every
+/// commit waits for.
+const SETTINGS: &str = "SET statement_timeout = '5s'; SELECT pg_catalog.set_config('synchronous_commit', \
+                        CASE setting WHEN 'off' THEN 'local' ELSE setting END, false) \
+                        FROM pg_catalog.pg_settings WHERE name = 'synchronous_commit'";
 
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Heart {
     server: Postgres,
     writes: Arc<Writes>,
-    aside: Aside<Beat>,
+    aside: Aside<Option<Beat>>,
     /// Where the row was written last.
     place: String,
     /// When the write that is open was sent.
     sent: Arc<Mutex<Option<Instant>>>,
-    /// Standbys are synchronous, so they do not tell their position by themselves.
-    waits_for_standbys: bool,
     /// The table is not there, or not ours to write to: then there is no such signal.
     off: bool,
 }
@@ -63,12 +55,9 @@ struct Writes {
     id: String,
 }
 
-/// A write that was answered; `None` where the run has no row any more.
-#[derive(Debug)]
-struct Beat {
-    written: Option<(Duration, String)>,
-    waits_for_standbys: bool,
-}
+/// A write that was answered: how long it took, and where the row is now. There is none where the run is
+/// not open any more.
+type Beat = (Duration, String);
 
 impl Heart {
     /// Opens nothing yet.
@@ -88,7 +77,6 @@ impl Heart {
             aside: Aside::new(),
             place: String::new(),
             sent: Arc::default(),
-            waits_for_standbys: false,
             off: false,
         })
     }
@@ -103,8 +91,7 @@ impl Heart {
         self.aside.ask(|session| write(session, server, writes, place, sent));
         match self.aside.answer(Instant::now() + WAIT).await {
             Some(Ok(beat)) => {
-                self.waits_for_standbys = beat.waits_for_standbys;
-                let (took, place) = beat.written?;
+                let (took, place) = beat?;
                 self.place = place;
                 Some(Reading::new(WRITE_LATENCY, "", SOURCE, Unit::Ms, ms(took)))
             }
@@ -132,11 +119,6 @@ impl Heart {
             None => None,
         }
     }
-
-    /// Whether a standby tells its position only when something more is written.
-    pub(super) fn waits_for_standbys(&self) -> bool {
-        self.waits_for_standbys
-    }
 }
 
 async fn write(
@@ -145,8 +127,8 @@ async fn write(
     writes: Arc<Writes>,
     place: String,
     sent: Arc<Mutex<Option<Instant>>>,
-) -> Outcome<Beat> {
-    let session = match session_or(session, server.session(), STATEMENT_TIMEOUT).await {
+) -> Outcome<Option<Beat>> {
+    let session = match session_or(session, server.session(), SETTINGS).await {
         Ok(session) => session,
         Err(error) => return (None, Err(error)),
     };
@@ -161,15 +143,12 @@ impl Writes {
         session: &Session,
         place: String,
         sent: &Mutex<Option<Instant>>,
-    ) -> DbResult<Beat> {
-        let attempted = "writing a row of our own to";
-        let row = first(session, DURABLE, attempted, &self.beats).await?;
-        let waits_for_standbys = row.is_some_and(|row| flag(&row, 1));
+    ) -> DbResult<Option<Beat>> {
         if !place.is_empty() {
             let here = format!("ctid = {} AND run_id = {}", literal(&place)?, self.id);
             let written = self.update(session, &here, sent).await?;
             if written.is_some() {
-                return Ok(Beat { written, waits_for_standbys });
+                return Ok(written);
             }
         }
         // It was not there: the first time, or somebody has rewritten the table.
@@ -178,10 +157,9 @@ impl Writes {
              ON CONFLICT DO NOTHING",
             self.beats, self.runs, self.id
         );
-        run(session, &sql, attempted, &self.beats).await?;
+        run(session, &sql, "making a row of our own in", &self.beats).await?;
         let by_key = format!("run_id = {}", self.id);
-        let written = self.update(session, &by_key, sent).await?;
-        Ok(Beat { written, waits_for_standbys })
+        self.update(session, &by_key, sent).await
     }
 
     async fn update(
@@ -189,7 +167,7 @@ impl Writes {
         session: &Session,
         which: &str,
         sent: &Mutex<Option<Instant>>,
-    ) -> DbResult<Option<(Duration, String)>> {
+    ) -> DbResult<Option<Beat>> {
         let sql = format!(
             "UPDATE {} SET beat = beat + 1, beat_at = pg_catalog.clock_timestamp() WHERE {which} \
              RETURNING ctid",

@@ -37,8 +37,7 @@ pub(super) const GAUGE: [Gauge; 3] = [
 /// What holds back vacuum in this database: its own sessions and prepared transactions, and standbys and
 /// slots that say so for all databases.
 fn sql(ours: &[u32]) -> String {
-    let ours: Vec<String> = ours.iter().map(u32::to_string).collect();
-    let ours = if ours.is_empty() { "0".to_owned() } else { ours.join(", ") };
+    let ours: String = ours.iter().map(|pid| format!(", {pid}")).collect();
     format!(
         "SELECT pg_has_role('pg_read_all_stats', 'USAGE'), \
          count(*) FILTER (WHERE client AND state = 'active'), \
@@ -48,7 +47,6 @@ fn sql(ours: &[u32]) -> String {
          (SELECT max(age(xmin)) FROM pg_replication_slots)), 0) \
          FROM (SELECT *, backend_type = 'client backend' AS client, \
          datname = current_database() OR backend_type = 'walsender' AS here \
-         FROM pg_stat_activity WHERE pid NOT IN ({ours}) AND coalesce(leader_pid, 0) NOT IN ({ours}) \
-         AND pid <> pg_backend_pid()) AS others"
+         FROM pg_stat_activity WHERE coalesce(leader_pid, pid) NOT IN (pg_backend_pid(){ours})) AS others"
     )
 }

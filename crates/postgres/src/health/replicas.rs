@@ -135,8 +135,8 @@ impl Replicas {
     }
 
     /// Looks until everybody has replayed what the primary had written when this began, or is far behind,
-    /// or `wait` is over. False where somebody has not and may soon.
-    pub(super) async fn look(&mut self, session: &Session, wait: Duration) -> DbResult<bool> {
+    /// or `wait` is over.
+    pub(super) async fn look(&mut self, session: &Session, wait: Duration) -> DbResult<()> {
         let until = Instant::now() + wait;
         let mut pause = Duration::from_millis(2);
         let mut target = None;
@@ -144,7 +144,7 @@ impl Replicas {
         loop {
             let asked = Instant::now();
             let position = match &mut self.watch {
-                Watch::Off => return Ok(true),
+                Watch::Off => return Ok(()),
                 Watch::Listed(found) => {
                     let position;
                     (position, *found) = listed(session).await?;
@@ -163,11 +163,8 @@ impl Replicas {
             self.memory.lock().clock.tick(asked, position);
             self.position = position;
             let target = *target.get_or_insert(position);
-            if self.nobody_is_near(target) {
-                return Ok(true);
-            }
-            if Instant::now() + pause >= until {
-                return Ok(false);
+            if self.nobody_is_near(target) || Instant::now() + pause >= until {
+                return Ok(());
             }
             sleep(pause).await;
             pause *= 2;
