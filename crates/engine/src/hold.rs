@@ -147,16 +147,15 @@ impl<D: Database> Hold<'_, D> {
         let mut backlog = None;
         let mut signals = None;
         let limit = Instant::now() + FIRST_READINGS_WAIT;
-        while signals.is_none() {
+        // Whoever wants it to end does not wait for readings.
+        while signals.is_none() && !self.drive.ears.wanted.is_end() {
             match timeout_at(limit, self.drive.ears.hear()).await {
                 Err(_) => break,
                 Ok(Heard::Command(command)) => {
                     self.drive.ears.note(&command);
-                    break;
                 }
                 Ok(Heard::Reading(Reading::Requested(order))) => {
                     self.drive.ears.note(&order.command);
-                    break;
                 }
                 Ok(Heard::Gates(_)) => {}
                 Ok(Heard::Reading(Reading::Backlog(entries))) => backlog = Some(entries),
