@@ -44,26 +44,24 @@ impl Ground {
         self.folder.path().join(name)
     }
 
-    /// Starts or goes on with the change.
+    /// Starts or goes on with a change that is copied.
     fn run(&self, words: &[&str]) -> Runner {
         let change = if self.db.endpoints().flavor.is_postgres() {
             "ALTER TABLE t ALTER v TYPE varchar(100)"
         } else {
             "ALTER TABLE t MODIFY v VARCHAR(100)"
         };
+        self.start(change, &[&["--strategy", "shadow"], words].concat())
+    }
+
+    /// A change that the server makes by itself.
+    fn run_native(&self, words: &[&str]) -> Runner {
+        self.start("ALTER TABLE t ADD n INT", words)
+    }
+
+    fn start(&self, change: &str, words: &[&str]) -> Runner {
         let url = self.db.url();
-        let fixed = [
-            "run",
-            &url,
-            change,
-            "--yes",
-            "--strategy",
-            "shadow",
-            "--replica",
-            "none",
-            "--compare-after",
-            "0s",
-        ];
+        let fixed = ["run", &url, change, "--yes", "--replica", "none", "--compare-after", "0s"];
         Runner::start(&[&fixed, words].concat()).unwrap()
     }
 
@@ -157,6 +155,27 @@ fn swaps_once_the_hook_agrees(ground: &Ground, hook: &[&str]) {
     assert_eq!(told, ["started", "ready", "swapped", "finished"]);
 }
 
+/// Nothing is copied, but the change is as much one as a swap.
+fn a_change_by_the_server_waits_too(ground: &Ground, hook: &[&str]) {
+    let window = format!("{} UTC", another_day());
+    let mut runner = ground.run_native(&["--swap-window", &window]);
+    wait_for_pause(&mut runner, "outside its window until");
+    interrupt(runner);
+    let called = ground.run_native(&["--swap", "wait"]).wait(LIMIT).unwrap();
+    assert_eq!(called.code(), 3, "{called:?}");
+    let before = ground.told().len();
+    fs::remove_file(ground.path("agreed")).unwrap();
+    let mut runner = ground.run_native(hook);
+    wait_for_pause(&mut runner, "the hook has not been asked yet");
+    thread::sleep(Duration::from_secs(1));
+    interrupt(runner);
+    fs::write(ground.path("agreed"), "").unwrap();
+    let called = ground.run_native(hook).wait(LIMIT).unwrap();
+    assert_eq!(called.code(), 0, "{called:?}");
+    let told = ground.told().split_off(before);
+    assert_eq!(told, ["ready", "stopped", "ready", "finished"]);
+}
+
 #[test]
 fn a_run_keeps_its_hours_and_heeds_a_flag_and_a_hook() {
     let flavors = [Flavor::MySql97, Flavor::MariaDbDistro, Flavor::PostgresDistro];
@@ -172,6 +191,7 @@ fn a_run_keeps_its_hours_and_heeds_a_flag_and_a_hook() {
                 stops_at_its_deadline(&ground, text(&flag));
                 heeds_a_flag_and_then_a_veto(&ground, text(&flag), &hook);
                 swaps_once_the_hook_agrees(&ground, &hook);
+                a_change_by_the_server_waits_too(&ground, &hook);
             });
         }
     });

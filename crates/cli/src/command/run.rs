@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use underpin_core::finding::is_refused;
 use underpin_core::plan::{Plan, RunSpec, Strategy};
+use underpin_core::signal::SwapWhen;
 use underpin_dialect::{Database, Request};
 use underpin_engine::{
     EngineResult, OpenRun, Outcome, Report, RunOptions, alter_natively, find_open, resume, start,
@@ -172,6 +173,9 @@ impl Make<'_> {
                 "internal fault: the plan has neither facts nor a refusal"
             ));
         };
+        if native && self.options.settings.swap_when == SwapWhen::Asked {
+            return Err(nothing_to_wait_with().into());
+        }
         let agreed = self.yes
             || printer.ask("Type yes to go on:").context("asking whether the change may begin")?;
         Ok(match (agreed, native) {
@@ -241,6 +245,19 @@ fn aborted(why: &str) -> Problem {
         ),
     };
     Problem { status: ExitStatus::Failed, message, next: next.into() }
+}
+
+/// The server makes the change by itself and at once: there is no run that `underpin swap` could find.
+fn nothing_to_wait_with() -> Problem {
+    Problem {
+        status: ExitStatus::Refused,
+        message: "--swap wait: the server makes this change by itself and at once; nothing would \
+                  be prepared that `underpin swap` could let go on"
+            .into(),
+        next: "leave it out and run this when it is wanted, or name a --swap-window; --strategy \
+               shadow prepares a copy all the same"
+            .into(),
+    }
 }
 
 fn refused(plan: &Plan) -> Problem {

@@ -114,7 +114,8 @@ fn own_queries(texts: &[String]) -> Result<Vec<OwnQuery>, Problem> {
 fn own_signals(args: &RunArgs, limits: &[Limit]) -> Result<OwnSignals, Problem> {
     let urls = args.load.signal_url.iter().map(|text| {
         UrlSignal::read(text, limits)
-            .map_err(|why| Problem::usage(format!("--signal-url {text}: {why}"), ""))
+            // Not the text itself: it may hold a password.
+            .map_err(|why| Problem::usage(format!("--signal-url: {why}"), ""))
     });
     Ok(OwnSignals {
         files: args.load.signal_file.iter().cloned().map(FlagFile::new).collect(),
