@@ -21,7 +21,7 @@ fn status(url: &str) -> String {
 pub fn is_told_as_such(flavor: Flavor) {
     let Some(db) = TestDb::new(flavor) else { return };
     let url = db.url();
-    make_table(flavor, &url, 40_000);
+    make_table(flavor, &url, 24_000);
     let mut words = vec!["run", &url, change(flavor), "--strategy", "shadow", "--replica", "none"];
     words.extend(["--yes", "--rate", "8000", "--chunk-time", "100ms"]);
     let mut runner = Runner::start(&words).unwrap();
@@ -64,6 +64,6 @@ pub fn is_told_as_such(flavor: Flavor) {
         said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let resumed = events.iter().find(|event| is(event, "run_resumed")).unwrap();
     assert!(resumed["rows_copied"].as_u64() > Some(0), "{resumed}");
-    assert_eq!(events.last().unwrap()["rows_copied"], 40_000);
+    assert_eq!(events.last().unwrap()["rows_copied"], 24_000);
     assert!(!status(&url).contains(&format!("{}.t", db.name())), "{}", status(&url));
 }

@@ -66,7 +66,7 @@ pub fn stands_still(flavor: Flavor) {
     if !wanted(flavor) {
         return;
     }
-    let ground = ground(flavor, 100_000, 60);
+    let ground = ground(flavor, 60_000, 60);
     let watch = Watch::start(&ground.url, &ground.replica);
     let mut words = vec!["run", &ground.url, change(flavor), "--strategy", "shadow", "--yes"];
     words.extend(["--max-lag", "2s", "--rate", "12000", "--chunk-time", "200ms"]);

@@ -18,8 +18,8 @@ pub fn writers_come_first(flavor: Flavor) {
     let plan = Plan {
         flavor,
         layout: Layout { rows: 120_000, writers: 8 },
-        rounds: 2,
-        turn: Duration::from_secs(5),
+        rounds: 3,
+        turn: Duration::from_secs(4),
         options: pressure::giving_way(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
