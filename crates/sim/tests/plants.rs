@@ -1,5 +1,5 @@
 //! A thousand simulated replicas, each from a seed: the throttle finds what they can bear, late and
-//! trembling readings or not, and does not swing. `docs/decisions/009-throttle.md` has the figures.
+//! trembling readings or not, and does not swing. `docs/decisions/010-throttle.md` has the figures.
 
 use underpin_sim::plants::{Driver, Outcome, Plant, play, play_many, table};
 

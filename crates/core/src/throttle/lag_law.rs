@@ -1,4 +1,4 @@
-//! The law for the lag of a replica. Why it is as it is: `docs/decisions/009-throttle.md`.
+//! The law for the lag of a replica. Why it is as it is: `docs/decisions/010-throttle.md`.
 //!
 //! Full speed until the lag shows; then the rate that [`Room`] finds the replica to have left for us, a
 //! little less of it until what was written too much has been applied, and from there upwards by gentle

@@ -1,7 +1,7 @@
 //! Readings of the servers around us → may the copy go on, how fast, and if not, why.
 //!
 //! Pure: time and readings come in as values. What each part is for, and why the law is what it is:
-//! `docs/decisions/009-throttle.md`.
+//! `docs/decisions/010-throttle.md`.
 //!
 //! - [`watched`]: one signal: its limit, its age, when it stops the copy and when it lets it go on;
 //! - [`law`]: from a signal's readings to a rate at which it stays short of its limit, [`lag_law`] for

@@ -4,7 +4,7 @@
 //! A plant is a replica that applies what is written in the order in which it was written, an
 //! application with its bursts, and a reading of the lag that comes late, trembles and is coarse. The
 //! law sees that reading and nothing else. Beside it an oracle copies onto the same plant: it knows
-//! capacity and load at every moment. `docs/decisions/009-throttle.md` has the figures.
+//! capacity and load at every moment. `docs/decisions/010-throttle.md` has the figures.
 
 mod meter;
 mod plant;
