@@ -14,7 +14,7 @@ usage: underpin-sim --seed N [--flow FLOW] [--fault NAME] [--crash-at STEP] [--l
 FLOW is keys or blocks; where it is not given, half of the seeds play each";
 
 /// Seeds in which a fault must show.
-const PROVE_SEEDS_MAX: u64 = 3_000;
+const PROVE_SEEDS_MAX: u64 = 6_000;
 
 #[derive(Default)]
 struct Args {

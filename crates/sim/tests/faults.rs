@@ -3,7 +3,7 @@
 use underpin_sim::{Fault, Invariant, Options, first_caught, run};
 
 /// Seeds in which a fault must show.
-const SEEDS_MAX: u64 = 3_000;
+const SEEDS_MAX: u64 = 6_000;
 
 /// Which promises a fault may be seen to break. Whichever comes first in a run is reported.
 fn expected(fault: Fault) -> &'static [Invariant] {
