@@ -66,7 +66,7 @@ fn about() -> About {
 }
 
 fn pace() -> Pace {
-    Pace { pause_told_after: Duration::from_millis(300), ask_every: Duration::from_millis(300) }
+    Pace { pause_told_after: Duration::from_millis(700), ask_every: Duration::from_millis(300) }
 }
 
 /// Hooks at a quick pace, the reporter they listen to, and the failures they report.
@@ -203,6 +203,11 @@ async fn a_pause_is_told_only_where_it_lasts() {
     // Short ones, and their ends, are nothing to tell.
     for _ in 0..20 {
         pause("replica db2 lags 2.1 s (limit 2 s)");
+        resume();
+    }
+    for _ in 0..3 {
+        pause("replica db2 lags 2.1 s (limit 2 s)");
+        tokio::time::sleep(Duration::from_millis(50)).await;
         resume();
     }
     tokio::time::sleep(pace().pause_told_after * 2).await;
