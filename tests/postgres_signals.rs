@@ -15,7 +15,7 @@ use underpin_core::signal::{
     ARCHIVE, CHECKPOINT, HISTORY, LAG, LOCK_WAITS, RUNNING, Reading, SLOT_BYTES, SLOT_SHARE,
     WRITE_LATENCY,
 };
-use underpin_dialect::{Database, OwnQuery, Probe, Shadow};
+use underpin_dialect::{Database, OwnQuery, Probe};
 use underpin_postgres::Postgres;
 use underpin_tests::servers::{Flavor, TestDb, pg};
 
@@ -151,28 +151,17 @@ fn load_is_the_applications_and_not_ours() {
 
         // A statement of our own, as long as it may take, is not counted.
         let before = quietest(&mut probe).await;
-        let control = steps.control().await;
-        let session = control.control_session();
-        let at_work = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid = ";
-        let locker = db.client().await.unwrap();
-        run(&locker, &["BEGIN", "LOCK TABLE t IN EXCLUSIVE MODE"]).await;
-        let spec = steps.spec.clone();
-        let preparing = tokio::spawn(async move {
-            let mut control = control;
-            // In vain: it waits for the lock again and again until it is had.
-            for _ in 0..5 {
-                if control.prepare(&spec).await.is_ok() {
-                    return;
-                }
-            }
-        });
-        let begun = Instant::now();
-        while rows(&db, &format!("{at_work}{session}")).await != ["1"] {
-            assert!(begun.elapsed() < Duration::from_secs(20), "it never ran");
+        let mut other = steps.server.probe(&steps.spec).await.unwrap();
+        let slow = [own("slow", "SELECT pg_sleep(1.5) IS NULL")];
+        let busy = tokio::spawn(async move { other.signals(&slow).await.unwrap() });
+        let at_work = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state \
+                       = 'active' AND query LIKE 'SELECT pg_sleep%'";
+        while rows(&db, at_work).await != ["1"] {
+            assert!(!busy.is_finished(), "it was not seen at work");
         }
         let during = quietest(&mut probe).await;
-        run(&locker, &["COMMIT"]).await;
-        preparing.await.unwrap();
+        assert_eq!(rows(&db, at_work).await, ["1"]);
+        assert_eq!(of(&busy.await.unwrap(), "slow").unwrap().value, Some(0.0));
         assert!(during <= before, "{during} were running, {before} before");
     });
 }
