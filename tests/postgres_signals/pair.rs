@@ -161,11 +161,13 @@ async fn synchronous(ground: &Ground) {
     assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
     let mut orders = ground.probe(false).await;
     let mut control = dialect(&ground.url, &[]).await.control().await.unwrap();
-    let begun = Instant::now();
-    control.request("r1", &Command::Pause, "").await.unwrap();
-    assert_eq!(orders.requested().await.unwrap().len(), 1);
-    orders.publish("{}").await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let steered = async {
+        control.request("r1", &Command::Pause, "").await.unwrap();
+        assert_eq!(orders.requested().await.unwrap().len(), 1);
+        orders.publish("{}").await.unwrap();
+    };
+    let within = tokio::time::timeout(Duration::from_secs(1), steered).await;
+    assert!(within.is_ok(), "an order waits for a standby that is gone");
     ground.pair.start_applying().unwrap();
     names("");
     until(&mut probe, "caught up", no_lag).await;
