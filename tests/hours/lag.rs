@@ -9,7 +9,7 @@ use serde_json::Value;
 use underpin_tests::runner::Runner;
 use underpin_tests::servers::{Flavor, Pair, ServerSpec, sql, wanted};
 
-use super::watch::{self, Look, Watch};
+use super::watch::{self, Watch};
 use super::{LIMIT, change, fill, is, is_pause, ms};
 
 /// From this lag the copy is to stand still.
@@ -155,7 +155,8 @@ fn strength(flavor: Flavor, pair: &Pair, url: &str) -> u64 {
     u64::from(ROWS) * 1000 / std::cmp::max(u64::try_from(begun.elapsed().as_millis()).unwrap(), 1)
 }
 
-/// A replica that can apply less than half of what the copy would write: the copy finds a pace that it bears.
+/// A replica that can apply half of what the copy would write: the copy finds a pace that it bears. Not for
+/// PostgreSQL, whose replica replays faster than any copy writes even with a twentieth of its strength.
 pub fn is_slow(flavor: Flavor) {
     if !wanted(flavor) {
         return;
@@ -164,17 +165,19 @@ pub fn is_slow(flavor: Flavor) {
     let pair = Arc::new(pair);
     let brake = Brake::on(&pair);
     let strength = strength(flavor, &pair, &url);
-    let rate = (strength * 5 / 2).to_string();
+    let rate = (strength * 2).to_string();
     let watch = Watch::start(&url, &replica);
     let mut words = vec!["run", &url, change(flavor), "--strategy", "shadow", "--yes"];
     words.extend(["--max-lag", "2s", "--rate", &rate, "--chunk-time", "100ms"]);
     let mut runner = Runner::start(&words).unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
     runner.wait_phase("copy", LIMIT).unwrap();
-    while Instant::now() < until && runner.find(|event| event["phase"] == "catch-up").is_none() {
+    let begun = Instant::now();
+    let is_over = |event: &Value| is(event, "phase") && event["phase"] == "verify";
+    while begun.elapsed() < Duration::from_secs(20) && runner.find(is_over).is_none() {
         assert!(!runner.has_ended().unwrap(), "{}", runner.story());
         thread::sleep(Duration::from_millis(50));
     }
+    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap();
     let looks = watch.stop();
     brake.off();
     let events = runner.events();
@@ -187,11 +190,8 @@ pub fn is_slow(flavor: Flavor) {
     eprintln!("  worst lag {} ms, {copied} rows copied", ms(worst));
     assert!(worst > Duration::from_millis(500), "the replica was not slow: {worst:?}");
     assert!(worst < MAX_LAG + STOP_WITHIN, "{worst:?}");
-    assert!(
-        copied > 20 * strength / 3,
-        "{copied} rows in 20 s, and the replica bears {strength} a second"
-    );
+    let borne = strength * took_ms / 1000;
+    assert!(copied > borne / 3, "{copied} rows copied, and the replica bears {borne} in that time");
     let called = runner.wait(LIMIT).unwrap();
     assert_eq!(called.code(), 0, "{}", called.complaint());
-    let _looked_at: Option<&Look> = looks.first();
 }

@@ -40,7 +40,7 @@ pub struct Plan {
 /// the time only, and give way when a small write of its own takes long.
 #[must_use]
 pub fn giving_way() -> Vec<String> {
-    let bounds = ["--max-load", "write-latency=10ms", "--nice", "10%"];
+    let bounds = ["--max-load", "write-latency=10ms", "--nice", "5%"];
     let pieces = ["--workers", "1", "--chunk-time", "20ms"];
     bounds.into_iter().chain(pieces).map(str::to_owned).collect()
 }
