@@ -178,8 +178,13 @@ async fn late_on_purpose(ground: &Ground) {
     ground.pair.delay_replica(3).unwrap();
     let mut probe = ground.probe(true).await;
     let mut listed = ground.probe(false).await;
-    // Until it is late there is less to take off.
-    until(&mut listed, "late", |readings| lags(readings, 2500.0)).await;
+    // Until it is late there is less to take off; and both must have seen the primary for as long.
+    let begun = Instant::now();
+    while !lags(&listed.signals(&[]).await.unwrap(), 2500.0) {
+        probe.signals(&[]).await.unwrap();
+        assert!(begun.elapsed() < LIMIT, "it never was late");
+        tokio::time::sleep(ROUND).await;
+    }
     for _ in 0..3 {
         let readings = probe.signals(&[]).await.unwrap();
         let reading = of(&readings, LAG).unwrap();
