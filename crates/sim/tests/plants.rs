@@ -23,7 +23,7 @@ fn a_thousand_plants_are_copied_fast_and_without_swinging() {
     let fast = percent(&outcomes, |outcome| outcome.of_oracle >= 0.85);
     assert!(fast >= 94, "{fast} % of the plants at 85 % of the oracle's rate and more");
     let slowest = outcomes.iter().map(|outcome| outcome.of_oracle).fold(1.0, f64::min);
-    assert!(slowest >= 0.65, "{slowest} of the oracle's rate");
+    assert!(slowest >= 0.55, "{slowest} of the oracle's rate");
     let swinging = percent(&outcomes, |outcome| outcome.is_swinging);
     assert!(swinging <= 2, "{swinging} % of the plants swing");
     let near = percent(&outcomes, |outcome| excess_s(outcome, outcome.worst_later_ms) <= 5.0);

@@ -143,8 +143,6 @@ pub struct Machine {
     /// Rows of a chunk of the last round that was planned.
     chunk_rows: u64,
     verify_sizer: ChunkSizer,
-    /// Rows of a range of the last round of comparison.
-    range_rows: u64,
     eta: Eta,
     backlog: u64,
     applied_at_ms: u64,

@@ -129,7 +129,6 @@ impl Machine {
             sizer,
             chunk_rows,
             verify_sizer,
-            range_rows: chunk_rows,
             eta: Eta::default(),
             backlog: 0,
             applied_at_ms: 0,

@@ -23,12 +23,12 @@ impl Machine {
             self.begin_apply(actions);
         } else if !is_held {
             self.save_if_needed(actions);
-            self.range_rows = self.verify_sizer.rows();
+            let range_rows = self.verify_sizer.rows();
             let most = self.settings.round_chunks_per_worker;
             let per_worker = self.verify_sizer.chunks_per_worker(most);
             let action = Action::PlanVerify {
                 after: self.verified.lower_bound().cloned(),
-                range_rows: self.range_rows,
+                range_rows,
                 ranges_max: self.settings.workers.saturating_mul(per_worker),
             };
             self.begin(Busy::Planning, action, actions);

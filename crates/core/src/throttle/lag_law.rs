@@ -76,6 +76,8 @@ pub(super) struct LagLaw {
     was_stopped: bool,
     /// A rate that was fit before the last trouble.
     fit: f64,
+    /// It was guessed, and is nothing to be careful about on the way back.
+    is_guess: bool,
     free_since_ms: f64,
     drain_until_ms: f64,
     hold_until_ms: f64,
@@ -99,6 +101,7 @@ impl LagLaw {
             acted: None,
             was_stopped: false,
             fit: 0.0,
+            is_guess: false,
             free_since_ms: 0.0,
             drain_until_ms: 0.0,
             hold_until_ms: 0.0,
@@ -129,7 +132,10 @@ impl LagLaw {
                 self.was_stopped = true;
             }
         } else if std::mem::take(&mut self.was_stopped) {
-            self.cut(sight, marks, false);
+            // Where nothing was found a guess would take the stop itself for what there is room for.
+            if self.room.rows_per_s().is_some() {
+                self.cut(sight, marks, false);
+            }
         } else if lag > marks.high && now >= self.hold_until_ms {
             self.cut(sight, marks, self.acted.is_none());
         }
@@ -189,6 +195,7 @@ impl LagLaw {
         }
         if is_first {
             self.fit = f64::max(self.fit_before(now, room, sight), room);
+            self.is_guess = self.room.rows_per_s().is_none();
         }
         let taken = f64::min(self.rate.unwrap_or(f64::INFINITY), room * TAKEN);
         self.rate = Some(f64::max(taken, sight.speed.unwrap_or(0.0) * SPEED_SHARE_MIN));
@@ -204,7 +211,7 @@ impl LagLaw {
     /// Before the lag has told more than that it is there: somewhat less than what brought it about.
     fn room_guessed(&self, sight: Sight<'_>) -> Option<f64> {
         let begun = sight.at_ms - self.room.delay_ms() - self.lag;
-        let written = sight.ledger.rate(begun - 4_000.0, begun);
+        let written = written_before(sight.ledger, begun);
         let guessed = self.rate.map_or(written * GUESSED, |rate| f64::min(rate, written));
         (guessed > 0.0).then_some(guessed)
     }
@@ -236,6 +243,7 @@ impl LagLaw {
         // Now that the delay is known better, this tells what there was room for all the time.
         let room = self.found.take().unwrap_or(0.0);
         self.fit = f64::max(self.fit, room);
+        self.is_guess &= room <= 0.0;
         let least = f64::max(self.fit * BEGIN_AGAIN, room * 0.9);
         self.rate = self.rate.map(|rate| f64::max(rate, least));
     }
@@ -252,7 +260,8 @@ impl LagLaw {
             growth * 4.0
         } else if rate < self.fit * NEAR.1 {
             self.beyond_since_ms = now;
-            f64::min(growth / 4.0, GROWTH_NEAR_MAX)
+            let most = if self.is_guess { GROWTH_MAX } else { GROWTH_NEAR_MAX };
+            f64::min(growth / 4.0, most)
         } else {
             let beyond_s = (now - self.beyond_since_ms) / 1000.0;
             growth * f64::min(1.0 + beyond_s / (5.0 * react_s), 3.0)
@@ -265,6 +274,13 @@ impl LagLaw {
             self.free_since_ms = now;
         }
     }
+}
+
+/// Rows a second that were written up to a time: a copy that has just begun, or gone on, has not written
+/// for long.
+fn written_before(ledger: &Ledger, begun: f64) -> f64 {
+    let spans = [1_000.0, 2_000.0, 4_000.0];
+    spans.iter().fold(0.0, |most, span| f64::max(most, ledger.rate(begun - span, begun)))
 }
 
 fn rows_between(ledger: &Ledger, from_ms: f64, to_ms: f64) -> f64 {
