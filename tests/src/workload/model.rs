@@ -114,6 +114,8 @@ pub struct Model {
     free: Vec<i64>,
     /// Ids whose last write was neither acknowledged nor refused.
     unsure: Vec<i64>,
+    /// Codes of rows whose id the server drew and never told.
+    unsure_codes: Vec<String>,
     next_number: i64,
 }
 
@@ -121,7 +123,8 @@ impl Model {
     pub(super) fn new(layout: Layout, number: u16) -> Self {
         let (changed, next_number) = (HashMap::new(), 1);
         let (extra, free, unsure) = (Vec::new(), Vec::new(), Vec::new());
-        Self { layout, number, changed, extra, free, unsure, next_number }
+        let unsure_codes = Vec::new();
+        Self { layout, number, changed, extra, free, unsure, unsure_codes, next_number }
     }
 
     /// The row under `id` now.
@@ -205,6 +208,17 @@ impl Model {
         self.free.retain(|&free| free != id);
         self.extra.retain(|&extra| extra != id);
         self.unsure.push(id);
+    }
+
+    /// Nobody knows whether a row with this code was inserted, nor under which id.
+    pub(super) fn doubt_code(&mut self, code: String) {
+        self.unsure_codes.push(code);
+    }
+
+    /// Codes of rows that may have been inserted under an id that nobody was told.
+    #[must_use]
+    pub fn unsure_codes(&self) -> &[String] {
+        &self.unsure_codes
     }
 
     /// Rows that differ from the loaded table; `None` is deleted.

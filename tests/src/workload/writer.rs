@@ -134,6 +134,10 @@ impl Writer {
                 for (id, _) in draft.effects {
                     self.written.model.doubt(id);
                 }
+                // Where the answer was lost that would have told the id.
+                for row in draft.statements.into_iter().filter_map(|statement| statement.drawn) {
+                    self.written.model.doubt_code(row.code);
+                }
                 true
             }
             Failure::WrongRows(words) => {
