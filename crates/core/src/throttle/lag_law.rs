@@ -35,6 +35,12 @@ const FIT_AFTER_MS: f64 = 60_000.0;
 /// Growth: shares of the rate in a second at most; near the fit rate, and anywhere.
 const GROWTH_NEAR_MAX: f64 = 0.003;
 const GROWTH_MAX: f64 = 0.05;
+/// A lag that grows nearly as fast as time goes by is that of a replica that applies nothing: from this
+/// slope on, over a rise of at least so much,
+const STILL_SLOPE: f64 = 0.9;
+const STILL_RISE_MS: f64 = 1_500.0;
+/// and unless that was believed a short time ago: whoever is overloaded tenfold looks much the same.
+const STILL_AGAIN_MS: f64 = 60_000.0;
 /// A peak below this share of the limit tells nothing about the delay.
 const PEAK: f64 = 0.8;
 /// or below this, where the reading is one that changes nearly each time.
@@ -49,6 +55,14 @@ struct Marks {
     busy: f64,
     low: f64,
     high: f64,
+}
+
+/// A lag that came up: when and from where, its peak, and the rate at that time.
+#[derive(Debug, Clone, Copy)]
+struct Rise {
+    from: (f64, f64),
+    peak: (f64, f64),
+    rate: Option<f64>,
 }
 
 /// The law of a replica's lag. Times and lags in milliseconds, rates in rows a second.
@@ -74,6 +88,9 @@ pub(super) struct LagLaw {
     /// Since when we have done something against a lag that is not low again, and its peak.
     acted: Option<(f64, f64)>,
     was_stopped: bool,
+    rise: Option<Rise>,
+    /// When a replica last stood still and we went on as before.
+    stood_ms: f64,
     /// A rate that was fit before the last trouble.
     fit: f64,
     /// It was guessed, and is nothing to be careful about on the way back.
@@ -100,6 +117,8 @@ impl LagLaw {
             low_since_ms: None,
             acted: None,
             was_stopped: false,
+            rise: None,
+            stood_ms: f64::NEG_INFINITY,
             fit: 0.0,
             is_guess: false,
             free_since_ms: 0.0,
@@ -118,6 +137,7 @@ impl LagLaw {
         let passed_ms = self.smooth(now, sight.value, sight.limit);
         let marks = self.marks(sight.limit);
         let lag = self.lag;
+        self.note_rise(now, marks);
         if lag < marks.busy {
             self.room.end();
         } else {
@@ -227,6 +247,37 @@ impl LagLaw {
         }
     }
 
+    fn note_rise(&mut self, now: f64, marks: Marks) {
+        let lag = middle(self.last);
+        match &mut self.rise {
+            None => self.rise = Some(Rise { from: (now, lag), peak: (now, lag), rate: self.rate }),
+            Some(rise) if lag < marks.low && self.acted.is_none() => {
+                *rise = Rise { from: (now, lag), peak: (now, lag), rate: self.rate };
+            }
+            Some(rise) if lag > rise.peak.1 => rise.peak = (now, lag),
+            Some(_) => {}
+        }
+    }
+
+    /// Whether the lag that has just gone was that of a replica that stood still: that tells nothing
+    /// about what it bears. Then all is as it was before.
+    fn stood_still(&mut self, now: f64) -> bool {
+        let Some(rise) = self.rise.take() else { return false };
+        let (ms, lag) = (rise.peak.0 - rise.from.0, rise.peak.1 - rise.from.1);
+        // it was seen to begin one reading early, and to end one late
+        let ms = ms - f64::min(self.gap_ms, lag * 0.3);
+        let stood = lag > STILL_RISE_MS && lag > ms * STILL_SLOPE;
+        let pause_ms = STILL_AGAIN_MS + 4.0 * self.room.delay_ms();
+        if !stood || now - self.stood_ms < pause_ms {
+            return false;
+        }
+        self.stood_ms = now;
+        self.rate = rise.rate;
+        self.found = None;
+        self.room.end();
+        true
+    }
+
     /// The lag is low again after we did something about it.
     fn note_end(&mut self, now: f64, marks: Marks, limit: f64) {
         if let Some((_, peak)) = &mut self.acted {
@@ -239,6 +290,9 @@ impl LagLaw {
         let is_fine = self.gap_ms < GAP_MS_FINE;
         if peak > limit * if is_fine { PEAK_FINE } else { PEAK } {
             self.room.note_answer(now - since_ms);
+        }
+        if self.stood_still(now) {
+            return;
         }
         // Now that the delay is known better, this tells what there was room for all the time.
         let room = self.found.take().unwrap_or(0.0);
