@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use underpin_core::plan::RunSpec;
-use underpin_core::signal::{LAG, Reading, Unit};
+use underpin_core::signal::{LAG, Reading, Unit, WRITE_LATENCY};
 use underpin_dialect::{DbError, DbResult, ErrorKind, Order, OwnQuery};
 
 use crate::connect::Session;
@@ -90,10 +90,10 @@ impl Probe {
     async fn read_signals(&mut self, own: &[OwnQuery]) -> DbResult<Vec<Reading>> {
         let watch = match &mut self.watch {
             Some(watch) => watch,
-            None => {
-                let heart = Heart::begin(&mut self.session, &self.server, &self.spec).await?;
-                self.watch.insert(Watch::new(heart))
-            }
+            None => match Heart::begin(&mut self.session, &self.server, &self.spec).await {
+                Ok(heart) => self.watch.insert(Watch::new(heart)),
+                Err(error) => return self.without_heart(error).await,
+            },
         };
         let wait_until = Instant::now() + FIRST_WAIT;
         watch.list(&mut self.session, &self.server).await?;
@@ -111,6 +111,20 @@ impl Probe {
             readings.extend(own.readings());
         }
         Ok(readings)
+    }
+
+    /// The heartbeat could not be begun. That leaves the lag of replicas unknown; where there are none it is
+    /// a write latency that cannot be read, and no more.
+    async fn without_heart(&mut self, error: DbError) -> DbResult<Vec<Reading>> {
+        if error.is_ambiguous() {
+            return Err(error);
+        }
+        let found = list_replicas(&mut self.session, &self.server, &self.server.replicas, &[]);
+        if !found.await?.replicas.is_empty() {
+            return Err(error);
+        }
+        let why = error.server.clone().unwrap_or_else(|| error.to_string());
+        Ok(vec![Reading::unreadable(WRITE_LATENCY, "", heart::SOURCE, Unit::Ms, &why)])
     }
 }
 

@@ -18,7 +18,7 @@ use crate::connect::Session;
 use crate::database::MySql;
 use crate::query::{cell, first, literal, quote, run};
 
-const SOURCE: &str = "heartbeat";
+pub(super) const SOURCE: &str = "heartbeat";
 
 /// See the module's head.
 #[derive(Debug)]
