@@ -5,6 +5,7 @@
 //! when they are called; this crate depends on next to nothing, so that it is built in seconds.
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
+mod bounded;
 mod programs;
 mod test_programs;
 mod test_run;

@@ -32,7 +32,7 @@ pub(crate) fn lab_with_product(words: &[String]) -> Result<ExitCode> {
     build.args(["build", "--release", "-p", "underpin", "-p", "underpin-tests"]);
     let status = build.status().context("starting cargo build")?;
     ensure!(status.success(), "building the release programs ended with {status}");
-    let release = release_dir();
+    let release = target_dir().join("release");
     let mut lab = Command::new(release.join("underpin-lab"));
     lab.args(words).env("UNDERPIN_BIN", release.join("underpin"));
     Ok(code(lab.status().context("starting underpin-lab")?))
@@ -53,12 +53,19 @@ fn forward(which: &[&str], words: &[String]) -> Result<ExitCode> {
     Ok(code(run.status().context("starting cargo run")?))
 }
 
-fn release_dir() -> PathBuf {
+/// The program of this name as the tests' own profile builds it.
+pub(crate) fn built(name: &str) -> PathBuf {
+    target_dir().join("debug").join(name)
+}
+
+/// Where cargo puts what it builds.
+fn target_dir() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target"),
         PathBuf::from,
     );
-    target.join("release")
+    // the tests have other working folders
+    std::path::absolute(&target).unwrap_or(target)
 }
 
 /// The exit code to hand on; an end by a signal counts as a failure.

@@ -5,16 +5,24 @@
 //! MariaDB's servers go one after the other, because some change those servers' settings for a while;
 //! beside them go those of PostgreSQL.
 
-use std::path::PathBuf;
+use std::cmp::min;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::programs::cargo;
+use crate::bounded;
+use crate::programs::{built, cargo};
 
+/// The longest that one program may take; the slowest takes a third of it.
+const PROGRAM_TIME_MAX: Duration = Duration::from_secs(600);
+/// The longest that all may take; who would begin later counts as failed.
+const ALL_TIME_MAX: Duration = Duration::from_secs(2_700);
+/// What stands for the counts of a program that left none.
+const ONE_FAILED: &str = "test result: FAILED. 0 passed; 1 failed\n";
 /// How the names of those begin that need nothing but PostgreSQL's servers.
 const POSTGRES: &str = "postgres_";
 /// What parts a program's folder from its path in the words that [`run`] gets.
@@ -25,6 +33,10 @@ const MARK: char = '|';
 /// # Errors
 /// When they do not compile, or cargo's answer is not understood.
 pub(crate) fn build() -> Result<Vec<String>> {
+    // first the programs that the tests call: none of them builds anything while servers run
+    let status = cargo().args(["build", "--workspace", "--bins"]).status();
+    let status = status.context("starting cargo build")?;
+    ensure!(status.success(), "building the programs ended with {status}");
     let mut build = cargo();
     build.args(["test", "--workspace", "--no-run", "--message-format", "json-render-diagnostics"]);
     let output = build.stderr(Stdio::inherit()).output().context("starting cargo test")?;
@@ -53,10 +65,12 @@ pub(crate) fn run(words: &[String]) -> ExitCode {
         words.iter().partition(|word| name(word).starts_with(POSTGRES));
     postgres.sort_by_key(|word| name(word));
     others.sort_by_key(|word| name(word));
+    let product = built("underpin");
+    let until = Instant::now() + ALL_TIME_MAX;
     let good = thread::scope(|scope| {
         let lane = |words: Vec<&String>| {
             // one that fails does not hide the next
-            words.into_iter().filter(|word| !run_one(word)).count() == 0
+            words.into_iter().filter(|word| !run_one(word, &product, until)).count() == 0
         };
         let beside = scope.spawn(move || lane(postgres));
         lane(others) & beside.join().unwrap_or(false)
@@ -70,27 +84,26 @@ fn name(word: &str) -> &str {
 }
 
 /// Runs one program in its package's folder, as cargo does; whether it was good.
-fn run_one(word: &str) -> bool {
+fn run_one(word: &str, product: &Path, until: Instant) -> bool {
     let (folder, path) = word.split_once(MARK).unwrap_or((".", word));
-    let name = name(word);
-    let started = Instant::now();
-    // standard error goes straight through: it tells of what happens while it happens
-    let output = Command::new(path).current_dir(folder).stderr(Stdio::inherit()).output();
-    let seconds = started.elapsed().as_secs();
-    match output {
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stdout);
-            // a program that crashed leaves no line with counts
-            let crashed = !output.status.success() && !said.contains("test result:");
-            let line = if crashed { "test result: FAILED. 0 passed; 1 failed\n" } else { "" };
-            println!("   {name} ({seconds} s, {})\n{said}{line}", output.status);
-            output.status.success()
-        }
+    let mut program = Command::new(path);
+    program.current_dir(folder).env("UNDERPIN_BIN", product);
+    let time = min(PROGRAM_TIME_MAX, until.saturating_duration_since(Instant::now()));
+    let ran = match bounded::run(&mut program, time) {
+        Ok(ran) => ran,
         Err(error) => {
-            println!("   {name}: {error}\ntest result: FAILED. 0 passed; 1 failed");
-            false
+            println!("   {}: {error:#}\n{ONE_FAILED}", name(word));
+            return false;
         }
-    }
+    };
+    let good = ran.status.is_some_and(|status| status.success());
+    let end = ran
+        .status
+        .map_or_else(|| "stopped: it ran too long".to_owned(), |status| status.to_string());
+    // a program that crashed or was stopped leaves no line with counts
+    let line = if !good && !ran.said.contains("test result:") { ONE_FAILED } else { "" };
+    println!("   {} ({} s, {end})\n{}{line}", name(word), ran.seconds, ran.said);
+    good
 }
 
 #[cfg(test)]
