@@ -28,11 +28,13 @@ pub(crate) fn all(fast: bool) -> Result<ExitCode> {
     sum.check("formatting", cargo().args(["fmt", "--all", "--check"]));
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     sum.check("lints", cargo().args(lints));
-    sum.check("simulator", sim().args(["--seeds", SEEDS]));
     step("build of the tests");
     // before the servers start, so that they do not idle while the compiler takes both cores
     match test_programs::build() {
-        Ok(programs) => tests(fast, &programs, &mut sum)?,
+        Ok(programs) => {
+            sum.check("simulator", Command::new(built("underpin-sim")).args(["--seeds", SEEDS]));
+            tests(fast, &programs, &mut sum)?;
+        }
         Err(error) => {
             println!("{error:#}");
             sum.fail("build of the tests");
@@ -109,13 +111,6 @@ fn tests(fast: bool, programs: &[String], sum: &mut Sum) -> Result<()> {
 /// The lab, which is built with the tests.
 fn lab() -> Command {
     Command::new(built("underpin-lab"))
-}
-
-/// The simulator, built to be fast: it plays thousands of seeds.
-fn sim() -> Command {
-    let mut sim = cargo();
-    sim.args(["run", "--quiet", "--release", "-p", "underpin-sim", "--bin", "underpin-sim", "--"]);
-    sim
 }
 
 /// Shows the output as it comes and adds up its `test result:` lines.
