@@ -87,7 +87,8 @@ impl Sum {
 /// All tests of all packages; the servers of the matrix are started once around them.
 fn tests(fast: bool, programs: &[String], sum: &mut Sum) -> Result<()> {
     step("tests");
-    let this = std::env::current_exe().context("finding this program")?;
+    // not the file that this process was started from: building the workspace may have made it anew
+    let this = built("xtask");
     let mut run = if fast {
         let mut run = Command::new(this);
         run.env("UNDERPIN_TEST_SERVERS", "none");
