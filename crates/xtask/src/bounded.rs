@@ -3,7 +3,7 @@
 //! Owns the clock, the end of a program that does not end by itself, and the look at the machine that
 //! tells why. A run without anybody at it must never hang.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -75,7 +75,13 @@ pub(crate) fn run(program: &mut Command, time: Duration) -> Result<Ran> {
 /// Reads to the end, or until reading fails.
 fn gather(mut pipe: impl Read, said: &Mutex<Vec<u8>>) {
     let mut buffer = [0; 8192];
-    while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+    loop {
+        let count = match pipe.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => return,
+        };
         let (Ok(mut said), Some(read)) = (said.lock(), buffer.get(..count)) else { return };
         said.extend_from_slice(read);
     }
