@@ -8,13 +8,13 @@ use mysql_async::prelude::Queryable;
 use underpin_core::alter::{Alter, Syntax};
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::key::Frontier;
-use underpin_core::plan::Capture;
+use underpin_core::plan::{Capture, RunSpec};
 use underpin_dialect::{
     ChangeLog, Copy, Database, ErrorKind, IndexTiming, Inspect, Request, Shadow, Store,
 };
 use underpin_mysql::connect::SessionSettings;
 use underpin_mysql::mycnf::FileSearch;
-use underpin_mysql::{MySql, options};
+use underpin_mysql::{Control, MySql, options};
 use underpin_tests::catalogue;
 use underpin_tests::cli::{self, Called};
 use underpin_tests::servers::{Flavor, TestDb, sql};
@@ -26,6 +26,8 @@ use crate::oracle::quote;
 /// Rows of each table, and the one among them that does not fit.
 const ROWS: u32 = 500;
 const BAD_ID: u32 = 321;
+/// Tries of a preparation whose locks are not had.
+const PREPARE_TRIES: u32 = 10;
 
 impl Case {
     fn column_name(&self) -> &'static str {
@@ -124,6 +126,17 @@ fn found_while_copying(db: &TestDb, flavor: Flavor, case: &Case) -> Result<()> {
     Ok(())
 }
 
+/// As the engine does: a lock that was not had is asked for again, here where many tables are defined at once.
+async fn prepare(control: &mut Control, spec: &RunSpec) -> Result<()> {
+    for _ in 0..PREPARE_TRIES {
+        match control.prepare(spec).await {
+            Err(error) if error.is_retryable() => {}
+            other => return Ok(other?),
+        }
+    }
+    Ok(control.prepare(spec).await?)
+}
+
 /// The rooms alone, so that the row comes for certain after its chunk was copied.
 async fn found_while_applying(db: &TestDb, flavor: Flavor, case: &Case) -> Result<()> {
     let table = format!("a_{}", case.name);
@@ -147,7 +160,7 @@ async fn found_while_applying(db: &TestDb, flavor: Flavor, case: &Case) -> Resul
     let spec = Arc::new(plan.spec.with_context(|| format!("refused: {:?}", plan.findings))?);
     control.create_run(&spec, &Checkpoint::begin(), &underpin_dialect::Origin::default()).await?;
     let grip = control.take_over(&spec.run_id).await?;
-    control.prepare(&spec).await?;
+    prepare(&mut control, &spec).await?;
     let mut worker = server.worker(&spec, &grip).await?;
     let (chunks, _) = worker.plan_chunks(None, 200, 9).await?;
     for chunk in &chunks {

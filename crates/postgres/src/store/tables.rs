@@ -11,7 +11,7 @@ use crate::control::Control;
 use crate::query::{first, flag, literal, quote, run};
 
 /// Tries to make the tables: others may do so at the same time, or hold one of them for a moment.
-const MAKE_TRIES: u32 = 10;
+const MAKE_TRIES: u32 = 30;
 
 /// What there is of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
