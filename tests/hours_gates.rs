@@ -119,6 +119,9 @@ fn stops_at_its_deadline(ground: &Ground, flag: &str) {
     wait_for_pause(&mut runner, "backup until noon");
     let called = runner.wait(LIMIT).unwrap();
     assert_eq!(called.code(), 130, "{called:?}");
+    let order = called.event("ordered").unwrap();
+    assert_eq!(order["command"], "stop", "{order}");
+    assert!(order["by"].as_str().unwrap().starts_with("the deadline 20"), "{order}");
     assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 

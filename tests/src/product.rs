@@ -180,11 +180,11 @@ mod tests {
             echo '{\"event\":\"plan\"}'; echo noise; echo '{\"event\":\"progress\",\"rows\":1}'\n\
             echo oops >&2; sleep 0.2\n\
             echo \"{\\\"event\\\":\\\"done\\\",\\\"rows_copied\\\":7,\\\"verified\\\":\\\"equal\\\"}\"\n\
-            test \"$*\" = 'run it --output json' || exit 9\nexit 3\n";
+            test \"$*\" = 'plan it --output json' || exit 9\nexit 3\n";
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let mut events = 0;
-        let ended = Product(path).call(&["run", "it"], |_| events += 1).unwrap();
+        let ended = Product(path).call(&["plan", "it"], |_| events += 1).unwrap();
         assert_eq!((ended.code, events), (Some(3), 3));
         assert_eq!(ended.notable, ["plan", "done"]);
         assert_eq!((ended.number("rows_copied"), ended.number("none")), (Some(7), None));

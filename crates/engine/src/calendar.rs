@@ -13,6 +13,10 @@ use underpin_core::machine::Command;
 use underpin_core::signal::Gates;
 use underpin_core::window::{Deadline, Windows};
 
+use crate::report::Report;
+use crate::reporter::Reporter;
+use crate::spell::command_text;
+
 /// Time between two looks at the clock.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -102,6 +106,17 @@ impl Diary {
             self.release_swap();
         }
         Some(command)
+    }
+
+    /// Tells who is interested that the deadline asks for this.
+    pub(crate) fn tell_due(&self, reporter: &Reporter, command: &Command) {
+        let by = self.calendar.deadline.as_ref().map_or("", |deadline| deadline.words.as_str());
+        reporter.tell(|at_ms| Report::Ordered {
+            at_ms,
+            command: command_text(command),
+            by: format!("the deadline {by}"),
+            ordered_at: String::new(),
+        });
     }
 
     /// Somebody wants the swap now: its window counts no longer.

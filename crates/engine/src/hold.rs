@@ -213,6 +213,7 @@ impl<D: Database> Hold<'_, D> {
         }
         let phase = self.machine.progress(self.drive.reporter.at_ms()).phase;
         if let Some(command) = self.drive.ears.diary.due(phase) {
+            self.drive.ears.diary.tell_due(&self.drive.reporter, &command);
             self.drive.ears.note(&command);
             self.step(Event::Command(command)).await?;
         }

@@ -102,7 +102,11 @@ async fn may_go_on(
     let kind = "swap-gate".to_owned();
     let mut waits_since_ms = None;
     loop {
-        if is_end(commands.try_recv().ok().as_ref()) || is_end(diary.due(Phase::Swap).as_ref()) {
+        let due = diary.due(Phase::Swap);
+        if let Some(command) = &due {
+            diary.tell_due(reporter, command);
+        }
+        if is_end(commands.try_recv().ok().as_ref()) || is_end(due.as_ref()) {
             return false;
         }
         match (diary.gates().swap, waits_since_ms) {

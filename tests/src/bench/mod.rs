@@ -76,6 +76,11 @@ pub async fn run(plan: Plan, product: &Product) -> Result<()> {
         plan.flavor.name(),
         plan.rounds
     );
+    if plan.flavor.is_postgres() {
+        for _ in 0..postgres::WARM_UPS {
+            table::load(&server, plan.rows).await?;
+        }
+    }
     print_head();
     let mut runs = Vec::new();
     for round in 0..plan.rounds {

@@ -238,7 +238,7 @@ impl Make<'_> {
 /// The run was ended from elsewhere, or by its own limits.
 fn aborted(why: &str) -> Problem {
     let (message, next) = match why {
-        "" => ("the run was ended on request from elsewhere; the table is as it was".into(), ""),
+        "" => ("the run was ended on request; the table is as it was".into(), ""),
         why => (
             format!("the run was ended: {why}; the table is as it was"),
             "run it again when the server has room, perhaps with --nice or --rate",
