@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
+use underpin_tests::cli;
 use underpin_tests::runner::Runner;
 use underpin_tests::servers::{Flavor, TestDb, sql};
 
@@ -125,6 +126,22 @@ fn stops_at_its_deadline(ground: &Ground, flag: &str) {
     assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
+/// A load beyond all bounds ends the run, with nothing left, even while it is paused.
+fn is_ended_by_a_critical_load(ground: &Ground, flag: &str) {
+    let words = ["--signal-file", flag, "--signal-query", "heat=SELECT 7", "--critical-load"];
+    let mut cool = ground.run(&[&words[..], &["heat=8"]].concat());
+    wait_for_pause(&mut cool, "backup until noon");
+    thread::sleep(Duration::from_secs(3));
+    assert!(!cool.has_ended().unwrap(), "{}", cool.story());
+    interrupt(cool);
+    let called = ground.run(&[&words[..], &["heat=6"]].concat()).wait(LIMIT).unwrap();
+    assert_eq!(called.code(), 1, "{called:?}");
+    assert_eq!(called.event("stopped").unwrap()["ending"], "aborted", "{called:?}");
+    assert!(called.complaint().contains("heat"), "{}", called.complaint());
+    let list = cli::call(&["list", &ground.db.url()]).unwrap();
+    assert_eq!(list.event("run").unwrap()["standing"], "aborted", "{list:?}");
+}
+
 fn heeds_a_flag_and_then_a_veto(ground: &Ground, flag: &str, hook: &[&str]) {
     let mut runner = ground.run(&[&["--signal-file", flag], hook].concat());
     wait_for_pause(&mut runner, "backup until noon");
@@ -192,6 +209,7 @@ fn a_run_keeps_its_hours_and_heeds_a_flag_and_a_hook() {
                 let hook = ["--on-event", &command, "--hook-veto"];
                 copies_only_in_its_window(&ground);
                 stops_at_its_deadline(&ground, text(&flag));
+                is_ended_by_a_critical_load(&ground, text(&flag));
                 heeds_a_flag_and_then_a_veto(&ground, text(&flag), &hook);
                 swaps_once_the_hook_agrees(&ground, &hook);
                 a_change_by_the_server_waits_too(&ground, &hook);

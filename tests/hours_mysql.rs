@@ -42,6 +42,12 @@ fn an_abort_from_elsewhere_takes_effect_within_a_second() {
 }
 
 #[test]
+fn a_run_misses_no_session_that_was_killed() {
+    let _alone = alone();
+    EACH.into_iter().for_each(dead::no_session_is_missed);
+}
+
+#[test]
 fn a_dead_runner_is_told_as_such() {
     let _alone = alone();
     EACH.into_iter().for_each(dead::is_told_as_such);

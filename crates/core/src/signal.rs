@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// The name of the signal that tells how far a replica is behind, in milliseconds.
 pub const LAG: &str = "lag";
+/// Whose lag it is that cannot be read where no reading could be taken at all, of whatever signal. A set
+/// of readings without it says that they are taken again.
+pub const UNREAD: &str = "(list of replicas)";
 /// The same in bytes of the log.
 pub const LAG_BYTES: &str = "lag-bytes";
 /// How long our own small durable write took, in milliseconds.

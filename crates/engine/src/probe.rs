@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use underpin_core::plan::RunSpec;
-use underpin_core::signal::{self, LAG, Unit};
+use underpin_core::signal::{self, LAG, UNREAD, Unit};
 use underpin_dialect::{Database, DbError, DbResult, Order, OwnQuery, Probe};
 
 use crate::own_signals::Watcher;
@@ -159,5 +159,5 @@ fn unless_lost<T>(result: Result<T, DbError>) -> DbResult<Option<T>> {
 
 /// A lag that cannot be read counts as infinite, so the copy waits: it fails closed.
 fn unreadable(why: &str) -> signal::Reading {
-    signal::Reading::unreadable(LAG, "(list of replicas)", "probe", Unit::Ms, why)
+    signal::Reading::unreadable(LAG, UNREAD, "probe", Unit::Ms, why)
 }

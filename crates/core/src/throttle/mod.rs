@@ -23,7 +23,7 @@ mod watched;
 
 use std::collections::BTreeMap;
 
-use crate::signal::{LAG, Limit, Reading, SLOT_SHARE, Setting};
+use crate::signal::{LAG, Limit, Reading, SLOT_SHARE, Setting, UNREAD};
 use ledger::Ledger;
 use pace::Pace;
 use watched::{Cause, Watched};
@@ -151,6 +151,9 @@ impl Throttle {
     pub fn read(&mut self, now_ms: u64, readings: Vec<Reading>) {
         self.account(now_ms);
         self.is_read = true;
+        if !readings.iter().any(|reading| reading.of == UNREAD) {
+            self.watched.remove(&(LAG.to_owned(), UNREAD.to_owned()));
+        }
         for reading in readings {
             if let Some(value) = reading.value {
                 let worst = self.worst_seen.entry(reading.name.clone()).or_insert(value);

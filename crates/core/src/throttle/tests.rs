@@ -61,6 +61,27 @@ fn a_replica_that_cannot_be_read_is_the_worst() {
 }
 
 #[test]
+fn a_probe_that_lost_its_connection_holds_nothing_up_once_it_reads_again() {
+    let lost = || vec![Reading::unreadable(LAG, UNREAD, "probe", Unit::Ms, "connection closed")];
+    let load = || vec![Reading::new(RUNNING, "", "test", Unit::Count, 1.0)];
+    let mut alone = lagless();
+    alone.read(0, lost());
+    assert!(alone.pause(0).is_some());
+    alone.read(500, load());
+    assert_eq!(alone.pause(500), None, "there are no replicas");
+    let mut with_replica = lagless();
+    with_replica.read(0, vec![lag("a", 0.0)]);
+    with_replica.read(500, lost());
+    assert!(with_replica.pause(500).is_some());
+    with_replica.read(1000, vec![lag("a", 0.0)]);
+    assert_eq!(with_replica.pause(1000), None);
+    // A replica that was there before is waited for, whatever the probe has been through.
+    with_replica.read(1500, lost());
+    with_replica.read(2000, load());
+    assert!(with_replica.pause(1001 + STALE_AFTER_MS).is_some());
+}
+
+#[test]
 fn silence_fails_closed_for_all_signals_and_for_one() {
     let mut throttle = lagless();
     assert!(throttle.pause(0).is_some(), "replicas are known and were not read yet");
