@@ -46,6 +46,7 @@ fn request(schema: &str, replicas: &[&str]) -> Request {
         replicas: replicas.iter().map(|url| (*url).to_owned()).collect(),
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        keeps_way_back: false,
         capture: Capture::default(),
     }
 }

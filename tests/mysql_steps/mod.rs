@@ -96,6 +96,7 @@ impl Steps {
             replicas: vec!["none".into()],
             indexes: IndexTiming::Auto,
             force_shadow: true,
+            keeps_way_back: false,
             capture: Capture::default(),
         };
         let plan = control.plan(&request).await.unwrap();

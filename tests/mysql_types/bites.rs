@@ -106,6 +106,7 @@ pub(crate) async fn copied(db: &TestDb, table: &str, alter: &str) -> Result<Benc
         replicas: vec!["none".into()],
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        keeps_way_back: false,
         capture: Capture::default(),
     };
     let plan = control.plan(&request).await?;

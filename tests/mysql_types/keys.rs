@@ -112,6 +112,7 @@ async fn run(
         replicas: vec!["none".into()],
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        keeps_way_back: false,
         capture: Capture::default(),
     };
     let plan = server.control().await?.plan(&request).await?;

@@ -154,6 +154,7 @@ async fn found_while_applying(db: &TestDb, flavor: Flavor, case: &Case) -> Resul
         replicas: vec!["none".into()],
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        keeps_way_back: false,
         capture: Capture::default(),
     };
     let plan = control.plan(&request).await?;

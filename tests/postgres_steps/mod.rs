@@ -62,6 +62,7 @@ pub fn request(statement: &str) -> Request {
         replicas: vec!["none".into()],
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        keeps_way_back: false,
         capture: Capture::default(),
     }
 }

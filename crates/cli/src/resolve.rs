@@ -104,6 +104,7 @@ fn change(
             Indexes::After => IndexTiming::After,
         },
         force_shadow: shape.strategy == Strategy::Shadow,
+        keeps_way_back: false,
         capture: capture(shape.capture, &backend)?,
     };
     Ok(Change { backend, request })

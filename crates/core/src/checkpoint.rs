@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::key::{Frontier, Round};
 use crate::times::Times;
+use crate::way::Way;
 
 /// The version this program writes. A reader refuses versions that it does not know.
 const VERSION: u32 = 1;
@@ -31,6 +32,10 @@ pub enum Phase {
     Verify,
     /// The swap is tried.
     Swap,
+    /// The swap is made and the way back is kept: what the swap left for later is being done.
+    Arrive,
+    /// The swap is made and can be taken back; nothing is being done.
+    Revertible,
     /// The shadow stands in the source's place; our objects are being removed.
     Finish,
     /// The run has ended well.
@@ -48,6 +53,8 @@ impl Phase {
             Self::CatchUp => "catch-up",
             Self::Verify => "verify",
             Self::Swap => "swap",
+            Self::Arrive => "arrive",
+            Self::Revertible => "revertible",
             Self::Finish => "finish",
             Self::Done => "done",
         }
@@ -108,6 +115,13 @@ pub struct Checkpoint {
     /// Why it was begun, where nobody asked for it.
     #[serde(default)]
     pub abort_why: Option<String>,
+    /// Which way the run goes, or went last.
+    #[serde(default)]
+    pub way: Way,
+    /// The way of the last swap that was made: which table stands under the source's name. `None` before
+    /// the first swap.
+    #[serde(default)]
+    pub stands: Option<Way>,
     /// Counters, exact up to the begin of `round`.
     pub counters: Counters,
 }
@@ -123,6 +137,8 @@ impl Checkpoint {
             verified: Frontier::Start,
             aborting: false,
             abort_why: None,
+            way: Way::Forward,
+            stands: None,
             counters: Counters::default(),
         }
     }

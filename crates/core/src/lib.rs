@@ -21,4 +21,6 @@ pub mod signal;
 pub mod statements;
 pub mod throttle;
 pub mod times;
+pub mod turn;
+pub mod way;
 pub mod window;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::finding::Finding;
 use crate::mapping::{KeySpec, Mapping};
+use crate::way::Way;
 
 /// The names of everything that a run makes, unquoted, all in the source's schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,12 @@ pub struct Names {
     pub retired: String,
     /// Capture triggers: insert, update, delete.
     pub triggers: [String; 3],
+    /// The change log of the new table after the swap, from which the way back is fed.
+    #[serde(default)]
+    pub return_log: String,
+    /// Capture triggers of the new table: insert, update, delete.
+    #[serde(default)]
+    pub return_triggers: [String; 3],
     /// Fence triggers of the swap on servers that need one: insert, update, delete.
     pub fences: [String; 3],
 }
@@ -66,6 +73,12 @@ pub struct RunSpec {
     /// How changes get into the log.
     #[serde(default)]
     pub capture: Capture,
+    /// Which way these facts are for; those on record are for [`Way::Forward`].
+    #[serde(default)]
+    pub way: Way,
+    /// Whether the run can be reverted after the swap: then changes of the new table are captured too.
+    #[serde(default)]
+    pub keeps_way_back: bool,
     /// Names of what the run makes.
     pub names: Names,
     /// What becomes of the columns.

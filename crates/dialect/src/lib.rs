@@ -210,6 +210,14 @@ pub trait Shadow {
         checkpoint: &Checkpoint,
     ) -> impl Future<Output = DbResult<Observed>> + Send;
 
+    /// Right after a swap that keeps the way back, in either direction: applies what was committed to the
+    /// retired table at the last moment, makes valid what the swap left for later, notes the identity of
+    /// the table that is live now. Idempotent; removes nothing that the way back needs.
+    ///
+    /// # Errors
+    /// `LockNotHad` as for `finish`.
+    fn arrive(&mut self, spec: &RunSpec) -> impl Future<Output = DbResult<()>> + Send;
+
     /// After the swap: removes triggers and log, and the retired table unless it is kept. Idempotent.
     fn finish(
         &mut self,

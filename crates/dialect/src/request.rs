@@ -37,6 +37,8 @@ pub struct Request {
     pub force_shadow: bool,
     /// How changes get into the log, where the server leaves a choice.
     pub capture: Capture,
+    /// Whether the run is to be revertible after the swap.
+    pub keeps_way_back: bool,
 }
 
 /// The right to write for a run. A newer grip makes every older one void.

@@ -215,7 +215,7 @@ impl<D: Database> Drive<D> {
             });
         }
         self.ears.recall(&entry.past.orders);
-        if entry.checkpoint.phase >= Phase::Finish {
+        if entry.checkpoint.phase >= Phase::Arrive {
             self.compare();
         }
     }
@@ -345,6 +345,19 @@ impl<D: Database> Drive<D> {
                 self.reporter.tell(|at_ms| Report::Done { at_ms, summary: told });
                 Ok(Outcome::Done(Box::new(summary)))
             }
+            Ending::Revertible { stands, counters, stall_ms } => {
+                self.compared().await;
+                let saved = self.saved.as_ref();
+                let summary = self.watch.summary(&spec, &counters, stall_ms, saved, true);
+                let told = summary.clone();
+                self.reporter.tell(|at_ms| Report::Revertible { at_ms, stands, summary: told });
+                Ok(Outcome::Revertible { stands, summary: Box::new(summary) })
+            }
+            Ending::Stayed { stands, why } => {
+                let why = why.unwrap_or_default();
+                self.watch.stopped(StoppedAs::Stayed, &spec.run_id, &why);
+                Ok(Outcome::Stayed { stands, why })
+            }
             Ending::Interrupted => Ok(self.interrupted()),
             Ending::Aborted { why } => {
                 let why = why.unwrap_or_default();
@@ -352,7 +365,7 @@ impl<D: Database> Drive<D> {
                 Ok(Outcome::Aborted { why })
             }
             Ending::Failed(failure) => {
-                let swapped = self.saved.as_ref().is_some_and(|saved| saved.phase >= Phase::Finish);
+                let swapped = self.saved.as_ref().is_some_and(|saved| saved.phase >= Phase::Arrive);
                 Err(EngineError::Failed { failure, swapped, table: table_of(&spec) })
             }
         }

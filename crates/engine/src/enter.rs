@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use underpin_core::checkpoint::Checkpoint;
-use underpin_core::machine::Observed;
+use underpin_core::checkpoint::{Checkpoint, Phase};
+use underpin_core::machine::{Observed, SwapState};
 use underpin_core::plan::RunSpec;
+use underpin_core::turn::Turn;
 use underpin_dialect::{
     Database, DbResult, Grip, Inspect, Order, Origin, Shadow, Store, StoredRun,
 };
 
-use crate::error::EngineResult;
+use crate::error::{EngineError, EngineResult};
 use crate::run::OpenRun;
 
 /// The run that is to be entered.
@@ -20,12 +21,14 @@ pub(crate) enum Goal {
     New(Arc<RunSpec>),
     /// One that is recorded.
     Known(Arc<RunSpec>),
+    /// One that is recorded and is to be turned before it goes on.
+    Turn(Arc<RunSpec>, Turn),
 }
 
 impl Goal {
     pub(crate) fn spec(&self) -> &Arc<RunSpec> {
         match self {
-            Self::New(spec) | Self::Known(spec) => spec,
+            Self::New(spec) | Self::Known(spec) | Self::Turn(spec, _) => spec,
         }
     }
 }
@@ -106,14 +109,14 @@ async fn enter_by<C: Inspect + Store + Shadow>(
             run.must_be_of(&spec.fingerprint, &spec.statement)?;
             (run, false)
         }
-        (Some(stored), Goal::Known(spec)) => {
+        (Some(stored), Goal::Known(spec) | Goal::Turn(spec, _)) => {
             let run = OpenRun::read(&stored, &table_of(spec))?;
             if run.spec.run_id != spec.run_id {
                 return Ok(None);
             }
             (run, false)
         }
-        (None, Goal::Known(_)) => return Ok(None),
+        (None, Goal::Known(_) | Goal::Turn(..)) => return Ok(None),
         (None, Goal::New(spec)) => {
             let checkpoint = Checkpoint::begin();
             let origin = Origin {
@@ -132,9 +135,64 @@ async fn enter_by<C: Inspect + Store + Shadow>(
         return Ok(None);
     };
     let OpenRun { spec, checkpoint } = OpenRun::read(&stored, &table_of(wanted))?;
+    let checkpoint = match goal {
+        Goal::Turn(_, turn) => turned(control, &spec, &grip, checkpoint, *turn).await?,
+        _ => checkpoint,
+    };
+    let spec = spec.on_way(checkpoint.way);
     let observed = control.observe(&spec, &checkpoint).await?;
     let past = past(control, &spec).await?;
     Ok(Some(Found { spec: Arc::new(spec), grip, checkpoint, observed, is_new, past }))
+}
+
+/// Turns the run: durable before anything of the new way is begun. A swap whose answer was lost, or that
+/// was not seen to its end, is brought there first.
+async fn turned<C: Store + Shadow>(
+    control: &mut C,
+    spec: &RunSpec,
+    grip: &Grip,
+    checkpoint: Checkpoint,
+    turn: Turn,
+) -> EngineResult<Checkpoint> {
+    let checkpoint = arrived(control, spec, checkpoint).await?;
+    let turned = checkpoint
+        .turned(turn)
+        .map_err(|why| EngineError::CannotTurn { table: table_of(spec), why })?;
+    control.save(grip, &turned).await?;
+    Ok(turned)
+}
+
+/// The checkpoint of a run of whose last swap nothing is left to do.
+async fn arrived<C: Shadow>(
+    control: &mut C,
+    spec: &RunSpec,
+    checkpoint: Checkpoint,
+) -> EngineResult<Checkpoint> {
+    let on_way = spec.on_way(checkpoint.way);
+    let seen = control.observe(&on_way, &checkpoint).await?;
+    let is_made = match (seen.swap, checkpoint.phase >= Phase::Arrive) {
+        (SwapState::Swapped, _) => true,
+        (SwapState::NotSwapped, false) => false,
+        (SwapState::Unclear(why), _) => return Err(EngineError::Unclear { why }),
+        (SwapState::NotSwapped, true) => {
+            let why = format!(
+                "the run's record says that the swap was made, the server shows the table from before \
+                 it under the name {}",
+                table_of(spec)
+            );
+            return Err(EngineError::Unclear { why });
+        }
+    };
+    if !is_made || !spec.keeps_way_back || checkpoint.phase >= Phase::Revertible {
+        return Ok(checkpoint);
+    }
+    control.arrive(&on_way).await?;
+    Ok(Checkpoint {
+        phase: Phase::Revertible,
+        stands: Some(checkpoint.way),
+        round: None,
+        ..checkpoint
+    })
 }
 
 async fn past<C: Store>(control: &mut C, spec: &RunSpec) -> DbResult<Past> {

@@ -5,6 +5,7 @@
 
 use underpin_core::checkpoint::CheckpointError;
 use underpin_core::machine::{Failure, FailureKind};
+use underpin_core::turn::CannotTurn;
 use underpin_dialect::{DbError, ErrorKind};
 
 use crate::steer::DeadRun;
@@ -92,6 +93,14 @@ pub enum EngineError {
         /// The table as `schema.table`.
         table: String,
     },
+    /// The run does not stand so that it could be turned.
+    #[error("{table}: {why}")]
+    CannotTurn {
+        /// The table as `schema.table`.
+        table: String,
+        /// Why not.
+        why: CannotTurn,
+    },
     /// What the server shows cannot be told apart safely.
     #[error("what the server did cannot be told: {why}; a person must look before anything else")]
     Unclear {
@@ -171,6 +180,7 @@ impl EngineError {
             | Self::OtherRun { .. }
             | Self::NoRun { .. }
             | Self::NoRunner(_)
+            | Self::CannotTurn { .. }
             | Self::TooLate { .. } => 3,
             Self::Unreachable { .. }
             | Self::Closed { .. }
@@ -201,6 +211,7 @@ impl EngineError {
             Self::Closed { .. } => "closed",
             Self::Unreachable { .. } => "unreachable",
             Self::TooLate { .. } => "too_late",
+            Self::CannotTurn { .. } => "cannot_turn",
             Self::Unclear { .. } => "ambiguous",
             Self::NotYetAborted { .. } => "not_yet_aborted",
             Self::NoRunner(_) => "no_runner",

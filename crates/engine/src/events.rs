@@ -25,6 +25,7 @@ pub(crate) enum Step {
     Repair,
     Tidy,
     TrySwap,
+    Arrive,
     Finish,
     Abort,
 }
@@ -48,6 +49,7 @@ impl Step {
             Self::Repair => "logging differing keys",
             Self::Tidy => "gathering statistics of the new table",
             Self::TrySwap => "trying the swap",
+            Self::Arrive => "doing what the swap left for later",
             Self::Finish => "removing what the run made",
             Self::Abort => "removing the run",
         }
@@ -108,7 +110,7 @@ fn not_happened(step: Step, error: &DbError) -> Meaning {
         }
         Step::Apply => Meaning::Event(Event::ApplyRolledBack { why }),
         Step::Tidy => Meaning::Event(failed(step, FailureKind::Other, error)),
-        Step::Prepare | Step::TrySwap | Step::Finish | Step::Abort => {
+        Step::Prepare | Step::TrySwap | Step::Arrive | Step::Finish | Step::Abort => {
             // A cancelled definition is no matter of locks.
             if error.kind == ErrorKind::Cancelled {
                 Meaning::Lost
@@ -157,6 +159,7 @@ mod tests {
         Step::Repair,
         Step::Tidy,
         Step::TrySwap,
+        Step::Arrive,
         Step::Finish,
         Step::Abort,
     ];

@@ -319,6 +319,7 @@ fn has_moved(event: &Event) -> bool {
         | Event::Repaired { .. }
         | Event::Tidied
         | Event::Swapped { .. }
+        | Event::Arrived
         | Event::Finished => true,
         Event::Applied(applied) => applied.entries > 0,
         _ => false,

@@ -53,7 +53,7 @@ pub use report::{
     Figures, Percentiles, PlanSummary, Report, SignalView, StoppedAs, Summary, Verdict, Wait,
 };
 pub use reporter::Reporter;
-pub use run::{OpenRun, Outcome, find_open, resume, start};
+pub use run::{OpenRun, Outcome, find_open, resume, start, turn};
 pub use spell::{command_text, limit_text, setting_text};
 pub use status::{RunStatus, Standing, look, status};
 pub use steer::{DeadRun, Taken, order};

@@ -37,6 +37,7 @@ pub(crate) enum Order {
     TrySwap {
         budget_ms: u64,
     },
+    Arrive,
     Finish {
         keep_retired: bool,
     },
@@ -53,6 +54,7 @@ impl Order {
             Self::CheckSource(_) => Step::CheckSource,
             Self::BuildIndexes => Step::BuildIndexes,
             Self::TrySwap { .. } => Step::TrySwap,
+            Self::Arrive => Step::Arrive,
             Self::Finish { .. } => Step::Finish,
             Self::Abort => Step::Abort,
         }
@@ -126,6 +128,7 @@ impl<C: Control> ControlDesk<C> {
                     SwapOutcome::DrainTooSlow { drained } => Event::DrainTooSlow { drained },
                 }
             }
+            Order::Arrive => control.arrive(spec).await.map(|()| Event::Arrived)?,
             Order::Finish { keep_retired } => {
                 control.finish(spec, *keep_retired).await.map(|()| Event::Finished)?
             }

@@ -9,6 +9,7 @@ use underpin_core::finding::Finding;
 use underpin_core::plan::{Plan, Strategy};
 use underpin_core::signal::Unit;
 use underpin_core::statements::Comparison;
+use underpin_core::way::Way;
 use underpin_dialect::Given;
 
 use crate::worst::Worst;
@@ -75,6 +76,8 @@ pub enum StoppedAs {
     Interrupted,
     /// On request; nothing of the run is left.
     Aborted,
+    /// A turn was left before its swap; the table that was live stays, and the run is open.
+    Stayed,
 }
 
 /// A signal as it was last read, with what is too much of it.
@@ -364,6 +367,16 @@ pub enum Report {
     Done {
         /// Time.
         at_ms: u64,
+        /// What it did.
+        #[serde(flatten)]
+        summary: Summary,
+    },
+    /// The swap is made and can be taken back; the run stays open.
+    Revertible {
+        /// Time.
+        at_ms: u64,
+        /// Which table is live: `forward` the new one, `back` the old one.
+        stands: Way,
         /// What it did.
         #[serde(flatten)]
         summary: Summary,

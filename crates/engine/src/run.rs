@@ -7,6 +7,8 @@ use tokio::sync::mpsc;
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::machine::Command;
 use underpin_core::plan::RunSpec;
+use underpin_core::turn::Turn;
+use underpin_core::way::Way;
 use underpin_dialect::{Database, Store, StoredRun};
 
 use crate::calendar::Diary;
@@ -30,6 +32,20 @@ pub enum Outcome {
         /// Milliseconds of the statement that made it.
         took_ms: u64,
     },
+    /// The swap is made and can be taken back; the run stays open.
+    Revertible {
+        /// Which way it went: which table is live.
+        stands: Way,
+        /// What was done.
+        summary: Box<Summary>,
+    },
+    /// A turn was left before its swap; the table that was live stays.
+    Stayed {
+        /// Which table that is.
+        stands: Way,
+        /// Why, where nobody asked for it; empty otherwise.
+        why: String,
+    },
     /// Stopped on request; the same command goes on.
     Interrupted,
     /// Ended; nothing of the run is left.
@@ -43,9 +59,9 @@ impl Outcome {
     /// The exit code of `underpin run`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Done(_) | Self::Altered { .. } => 0,
+            Self::Done(_) | Self::Altered { .. } | Self::Revertible { .. } => 0,
             // Somebody asked for it elsewhere: for this command the change was not made.
-            Self::Aborted { .. } => 1,
+            Self::Aborted { .. } | Self::Stayed { .. } => 1,
             Self::Interrupted => 130,
         }
     }
@@ -139,6 +155,21 @@ pub async fn resume<D: Database>(
     reporter: Reporter,
 ) -> EngineResult<Outcome> {
     drive(db, options, commands, reporter, Goal::Known(Arc::new(run.spec))).await
+}
+
+/// Takes a made change back, makes it again, or ends the run with the way back.
+///
+/// # Errors
+/// As [`start`]; `CannotTurn` where the run stands otherwise.
+pub async fn turn<D: Database>(
+    db: Arc<D>,
+    run: OpenRun,
+    turn: Turn,
+    options: RunOptions,
+    commands: mpsc::Receiver<Command>,
+    reporter: Reporter,
+) -> EngineResult<Outcome> {
+    drive(db, options, commands, reporter, Goal::Turn(Arc::new(run.spec), turn)).await
 }
 
 async fn drive<D: Database>(

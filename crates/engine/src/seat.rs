@@ -42,7 +42,10 @@ pub(crate) struct Deadlines {
 impl Deadlines {
     fn of(self, step: Step) -> Instant {
         // The first three go through the whole shadow; the last may check every row for a foreign key.
-        let is_long = matches!(step, Step::Settle | Step::BuildIndexes | Step::Tidy | Step::Finish);
+        let is_long = matches!(
+            step,
+            Step::Settle | Step::BuildIndexes | Step::Tidy | Step::Arrive | Step::Finish
+        );
         let limit = if is_long { self.indexes } else { self.job };
         Instant::now() + limit
     }

@@ -118,7 +118,8 @@ fn standing_of(run: &RunSummary) -> Standing {
 }
 
 fn next_for(run: &RunSummary, standing: Standing, checkpoint: Option<&Checkpoint>) -> String {
-    let swapped = checkpoint.is_some_and(|checkpoint| checkpoint.phase >= Phase::Finish);
+    let swapped = checkpoint
+        .is_some_and(|checkpoint| checkpoint.stands.is_some() || checkpoint.phase >= Phase::Arrive);
     match standing {
         Standing::Unattended if swapped => {
             "the change is made; run the same `underpin run` again to remove what is left over"

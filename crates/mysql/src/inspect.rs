@@ -8,6 +8,7 @@ use underpin_core::mapping::{ColumnHints, KeySpec, Mapping, choose_key, map_colu
 use underpin_core::plan::{Capture, Flow, Names, Plan, RunSpec, Strategy};
 use underpin_core::schema::{Column, Index, IndexPart, Table};
 use underpin_core::statements::StatementStats;
+use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind, IndexTiming, Inspect, Request};
 
 use crate::connect::Session;
@@ -165,6 +166,8 @@ fn names_for(schema: &str, table: &str, run_id: &str) -> DbResult<Names> {
         log: name("~up_log")?,
         retired: name("~up_old")?,
         triggers: [trigger("i")?, trigger("u")?, trigger("d")?],
+        return_log: name("~up_rlog")?,
+        return_triggers: [trigger("ri")?, trigger("ru")?, trigger("rd")?],
         fences: [trigger("fi")?, trigger("fu")?, trigger("fd")?],
     })
 }
@@ -213,7 +216,11 @@ fn spec_for(
     let volatile_added = mapping
         .added
         .iter()
-        .filter(|name| scratch.column(name).is_some_and(|c| c.volatile_default || c.auto_increment))
+        .filter(|name| {
+            // Behind the way back and forward again they hold what the application wrote.
+            request.keeps_way_back
+                || scratch.column(name).is_some_and(|c| c.volatile_default || c.auto_increment)
+        })
         .cloned()
         .collect();
     RunSpec {
@@ -225,6 +232,8 @@ fn spec_for(
         flow: Flow::KeyRanges,
         // Neither family has triggers for statements.
         capture: Capture::Row,
+        way: Way::Forward,
+        keeps_way_back: request.keeps_way_back,
         names,
         mapping,
         key,

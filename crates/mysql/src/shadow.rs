@@ -79,6 +79,10 @@ impl Shadow for Control {
         Ok(Observed { done, swap: self.swap_state(spec, checkpoint).await? })
     }
 
+    async fn arrive(&mut self, spec: &RunSpec) -> DbResult<()> {
+        self.apply_late_entries(spec).await
+    }
+
     async fn finish(&mut self, spec: &RunSpec, keep_retired: bool) -> DbResult<()> {
         let object = format!("{}.{}", spec.schema, spec.names.retired);
         self.apply_late_entries(spec).await?;

@@ -7,6 +7,7 @@ use underpin_core::mapping::{ColumnHints, KeyColumn, KeySpec, Mapping, choose_ke
 use underpin_core::plan::{Flow, Plan, RunSpec, Strategy};
 use underpin_core::schema::{Column, Index, IndexPart, Table};
 use underpin_core::statements::StatementStats;
+use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Inspect, Request};
 
 use crate::connect::Session;
@@ -164,7 +165,11 @@ fn spec_for(
     let volatile_added = mapping
         .added
         .iter()
-        .filter(|name| shadow.column(name).is_some_and(|c| c.volatile_default || c.auto_increment))
+        .filter(|name| {
+            // Behind the way back and forward again they hold what the application wrote.
+            request.keeps_way_back
+                || shadow.column(name).is_some_and(|c| c.volatile_default || c.auto_increment)
+        })
         .cloned()
         .collect();
     RunSpec {
@@ -175,6 +180,8 @@ fn spec_for(
         fingerprint: request.alter.fingerprint(),
         flow: Flow::Blocks,
         capture: request.capture,
+        way: Way::Forward,
+        keeps_way_back: request.keeps_way_back,
         names: names::names(&request.run_id, &source.name),
         mapping,
         key,

@@ -10,6 +10,9 @@ use underpin_core::plan::{Names, RunSpec};
 /// The change log's name in the private schema.
 const LOG: &str = "underpin_log";
 
+/// The return log's name in the private schema.
+const RETURN_LOG: &str = "underpin_return_log";
+
 /// What the names of everything begin with that a run makes.
 pub(crate) const ANY_RUN: &str = "underpin_";
 
@@ -32,6 +35,8 @@ pub(crate) fn names(run_id: &str, table: &str) -> Names {
         log: LOG.to_owned(),
         retired: table.to_owned(),
         triggers: [trigger("insert"), trigger("update"), trigger("delete")],
+        return_log: RETURN_LOG.to_owned(),
+        return_triggers: [trigger("back_insert"), trigger("back_update"), trigger("back_delete")],
         // No server of this family needs a fence.
         fences: [String::new(), String::new(), String::new()],
     }

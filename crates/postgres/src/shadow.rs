@@ -84,6 +84,10 @@ impl Shadow for Control {
         Ok(Observed { done, swap: self.swap_state(spec, checkpoint).await? })
     }
 
+    async fn arrive(&mut self, spec: &RunSpec) -> DbResult<()> {
+        self.validate(spec).await
+    }
+
     async fn finish(&mut self, spec: &RunSpec, keep_retired: bool) -> DbResult<()> {
         self.validate(spec).await?;
         let retired = names::retired_schema(&spec.run_id);

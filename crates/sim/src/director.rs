@@ -78,7 +78,7 @@ fn judge(ctx: &Ctx, ending: &Ending) {
 fn next_start(ctx: &Ctx, ending: &Ending, may_begin_again: &mut bool) -> Option<Option<Command>> {
     let mut world = ctx.world();
     match ending {
-        Ending::Done { .. } => None,
+        Ending::Done { .. } | Ending::Revertible { .. } | Ending::Stayed { .. } => None,
         Ending::Interrupted => Some(None),
         Ending::Aborted { why } => {
             world.counts.aborts += 1;

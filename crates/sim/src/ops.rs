@@ -96,7 +96,7 @@ async fn carry_out(session: &Session, action: &Action) -> Done<Event> {
             let applied = apply::apply(session, frontier, *keys_max).await?;
             Ok(Event::Applied(applied))
         }
-        Action::Settle | Action::Tidy | Action::CancelTidy => {
+        Action::Settle | Action::Tidy | Action::CancelTidy | Action::Arrive => {
             Err(Cut::Nonsense("this flow has no such step".to_owned()))
         }
         Action::BuildIndexes => prepare::build_indexes(session).await,
@@ -132,7 +132,11 @@ async fn carry_out_by_blocks(session: &Session, action: &Action) -> Done<Event> 
         Action::TrySwap { budget_ms } => batch::try_swap(session, *budget_ms).await,
         Action::Finish => blocks::finish(session).await,
         Action::Abort => blocks::abort(session).await,
-        Action::CopyWithPending { .. } | Action::CancelTidy | Action::Save(_) | Action::Stop(_) => {
+        Action::CopyWithPending { .. }
+        | Action::Arrive
+        | Action::CancelTidy
+        | Action::Save(_)
+        | Action::Stop(_) => {
             Err(Cut::Nonsense(format!("{action:?} is not to be carried out here")))
         }
     }

@@ -216,6 +216,13 @@ impl Make<'_> {
                 Ok(ExitStatus::Done)
             }
             Ended::Here(Outcome::Aborted { why }) => Err(aborted(&why).into()),
+            Ended::Here(Outcome::Revertible { summary, .. }) => {
+                if !printer.is_json() {
+                    printer.data(&summary_text(&summary));
+                }
+                Ok(ExitStatus::Done)
+            }
+            Ended::Here(Outcome::Stayed { why, .. }) => Err(aborted(&why).into()),
             Ended::Here(Outcome::Interrupted) => {
                 printer.talk(&format!(
                     "interrupted; the same command goes on where the run is\n  see it:  {}\n  end it:  {}",

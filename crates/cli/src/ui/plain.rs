@@ -116,6 +116,7 @@ fn sentence(report: &Report) -> Option<String> {
             StoppedAs::Interrupted => {
                 format!("stopped in phase {phase} after {} rows", count(*rows_copied))
             }
+            StoppedAs::Stayed => "left; the table that was live stays".to_owned(),
             StoppedAs::Aborted if why.is_empty() => {
                 "ended on request; nothing of the run is left".to_owned()
             }

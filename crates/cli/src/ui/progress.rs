@@ -54,7 +54,10 @@ impl Bars {
         if let Report::Phase { phase, .. } = report {
             self.change_phase(phase);
         }
-        if matches!(report, Report::Done { .. } | Report::Stopped { .. }) {
+        if matches!(
+            report,
+            Report::Done { .. } | Report::Revertible { .. } | Report::Stopped { .. }
+        ) {
             self.clear();
         }
         self.plain.event(report)

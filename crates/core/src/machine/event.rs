@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Checkpoint, Counters};
 use crate::key::{Chunk, Frontier, Key};
 use crate::signal::{Gates, Reading, Setting};
+use crate::way::Way;
 
 /// Something to carry out.
 ///
@@ -90,6 +91,8 @@ pub enum Action {
         /// Longest time under the lock before everybody is let through again, in milliseconds.
         budget_ms: u64,
     },
+    /// Do what the swap left for later, where the way back is kept. Answer: `Arrived` or `LockNotHad`.
+    Arrive,
     /// Remove what is no longer needed after the swap. Answer: `Finished` or `LockNotHad`.
     Finish,
     /// Remove everything of this run before the swap. Answer: `Finished` or `LockNotHad`.
@@ -196,6 +199,8 @@ pub enum Event {
         /// Entries applied within the budget.
         drained: u64,
     },
+    /// `Arrive` is complete.
+    Arrived,
     /// `Finish` or `Abort` is complete.
     Finished,
     /// Readings of all signals, the newest of each.
@@ -289,6 +294,22 @@ pub enum Ending {
         /// Longest stall of the swap, in milliseconds; `None` where the swap was seen only after a
         /// restart.
         stall_ms: Option<u64>,
+    },
+    /// The swap is made and can be taken back.
+    Revertible {
+        /// Which way it went: which table is live.
+        stands: Way,
+        /// What was counted.
+        counters: Counters,
+        /// Longest stall of the swap, in milliseconds; `None` where this program made none.
+        stall_ms: Option<u64>,
+    },
+    /// A turn was left before its swap; the table that was live stays.
+    Stayed {
+        /// Which table that is.
+        stands: Way,
+        /// Which signal was beyond what may be borne; `None` where somebody asked for it.
+        why: Option<String>,
     },
     /// Stopped on request; the same command goes on.
     Interrupted,

@@ -128,8 +128,8 @@ impl Machine {
             }
             Phase::CatchUp => Deed::Apply,
             Phase::Swap => Deed::Swap,
-            Phase::Finish => Deed::Finish,
-            Phase::Done => return None,
+            Phase::Arrive | Phase::Finish => Deed::Finish,
+            Phase::Revertible | Phase::Done => return None,
         };
         self.held(now_ms, deed).or_else(|| {
             if self.phase == Phase::Swap && self.tidying.is_in_flight() {
@@ -148,7 +148,7 @@ impl Machine {
             None | Some(Busy::Planning | Busy::Applying | Busy::Redoing(_)) => false,
             Some(Busy::Repairing(_) | Busy::Rechecking(_)) => false,
             Some(Busy::Preparing | Busy::Settling | Busy::Indexing | Busy::Swapping) => true,
-            Some(Busy::Finishing | Busy::Aborting) => true,
+            Some(Busy::Arriving | Busy::Finishing | Busy::Aborting) => true,
         }
     }
 

@@ -33,6 +33,7 @@ use crate::eta::{Estimate, Eta};
 use crate::key::Frontier;
 use crate::signal::{Gates, Limit, Reading};
 use crate::throttle::{Pause, Throttle};
+use crate::way::Way;
 use holds::Deed;
 use round::RoundState;
 use tidy::Tidying;
@@ -49,6 +50,7 @@ enum Busy {
     Repairing(u32),
     Rechecking(u32),
     Swapping,
+    Arriving,
     Finishing,
     Aborting,
 }
@@ -114,6 +116,10 @@ pub struct Machine {
     tidying: Tidying,
     tidy_tries: u32,
     stopping: Option<Stopping>,
+    /// Which way the run goes.
+    way: Way,
+    /// The way of the last swap that was made.
+    stands: Option<Way>,
     /// An abort has begun, in this program or in one before it; there is no way back from it.
     aborting: bool,
     /// `Started` has come: before it the machine is only told what it must know.
@@ -270,6 +276,7 @@ impl Machine {
             Event::Swapped { stall_ms, drained } => self.swapped(stall_ms, drained),
             Event::LockNotHad { why } => self.lock_not_had(now_ms, why),
             Event::DrainTooSlow { drained } => self.drain_too_slow(now_ms, drained),
+            Event::Arrived => self.arrived(),
             Event::Finished => self.finished(),
         }
     }
@@ -310,6 +317,13 @@ impl Machine {
             Phase::CatchUp => self.decide_catch_up(now_ms, actions),
             Phase::Verify => self.decide_verify(now_ms, actions),
             Phase::Swap => self.decide_swap(now_ms, actions),
+            Phase::Arrive => {
+                if now_ms >= self.lock.next_ms && self.held(now_ms, Deed::Finish).is_none() {
+                    self.save_if_needed(actions);
+                    self.begin(Busy::Arriving, Action::Arrive, actions);
+                }
+            }
+            Phase::Revertible => self.stop(self.revertible(), actions),
             Phase::Finish => {
                 if now_ms >= self.lock.next_ms && self.held(now_ms, Deed::Finish).is_none() {
                     self.save_if_needed(actions);
@@ -378,6 +392,11 @@ impl Machine {
         }
     }
 
+    /// Whether the swap of the way that the run goes is made.
+    fn has_swapped(&self) -> bool {
+        self.phase >= Phase::Arrive
+    }
+
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.unsaved = true;
@@ -407,6 +426,8 @@ impl Machine {
             verified: self.verified.clone(),
             aborting: self.aborting,
             abort_why: self.abort_why.clone(),
+            way: self.way,
+            stands: self.stands,
             counters: self.counters.clone(),
         }
     }

@@ -43,7 +43,7 @@ impl Machine {
     /// Ends the run where a signal is beyond what may be borne: the triggers are load as well. Not after
     /// the swap, where there is nothing to go back to.
     pub(super) fn abort_if_critical(&mut self, now_ms: u64) {
-        if self.stopping.is_some() || self.phase >= Phase::Finish {
+        if self.stopping.is_some() || self.has_swapped() {
             return;
         }
         if let Some(why) = self.throttle.critical(now_ms) {
@@ -56,7 +56,7 @@ impl Machine {
             self.cancel_tidying(actions);
             return;
         }
-        let swapped = self.phase >= Phase::Finish;
+        let swapped = self.has_swapped();
         match self.stopping.clone() {
             None => {}
             Some(Stopping::Fail(failure)) => {
@@ -74,6 +74,7 @@ impl Machine {
             }
             // After the swap there is no way back by abort: the run is ended in the forward direction.
             Some(Stopping::Abort) if swapped => self.stopping = None,
+            Some(Stopping::Abort) if self.stands.is_some() => self.stay(actions),
             Some(Stopping::Abort) if now_ms < self.lock.next_ms => {}
             Some(Stopping::Abort) => {
                 // Durable before anything is removed: cut off half way, the run must not go on without
@@ -85,6 +86,22 @@ impl Machine {
         }
     }
 
+    /// Leaves a turn: nothing is removed, for both tables hold the application's rows by now, and the
+    /// one that is live stays.
+    fn stay(&mut self, actions: &mut Vec<Action>) {
+        let rest = self.checkpoint().at_rest();
+        (self.phase, self.way, self.round) = (rest.phase, rest.way, None);
+        self.unsaved = true;
+        let (stands, why) = (self.way, self.abort_why.clone());
+        self.stop(Ending::Stayed { stands, why }, actions);
+    }
+
+    pub(super) fn arrived(&mut self) {
+        self.expect_busy(Busy::Arriving);
+        self.lock = LockTries::default();
+        self.enter(Phase::Revertible);
+    }
+
     pub(super) fn finished(&mut self) {
         self.lock = LockTries::default();
         match self.busy.take() {
@@ -94,6 +111,14 @@ impl Machine {
                 self.busy = other;
                 self.unexpected("Finished");
             }
+        }
+    }
+
+    pub(super) fn revertible(&self) -> Ending {
+        Ending::Revertible {
+            stands: self.way,
+            counters: self.counters.clone(),
+            stall_ms: self.stall_ms,
         }
     }
 

@@ -20,7 +20,9 @@ impl Machine {
     pub(super) fn may_begin_again(&self) -> bool {
         let goes_on = matches!(self.stopping, None | Some(Stopping::Interrupt | Stopping::Abort));
         self.settings.flow == Flow::Blocks
-            && self.phase < Phase::Finish
+            // Behind a swap nothing is made anew: the tables hold what the application wrote.
+            && self.stands.is_none()
+            && self.phase < Phase::Arrive
             && !self.aborting
             && goes_on
             && self.started_over < STARTED_OVER_MAX

@@ -50,7 +50,7 @@ impl Machine {
         let mut machine = Self::fresh(settings, checkpoint);
         match &observed.swap {
             SwapState::NotSwapped => {
-                if machine.phase >= Phase::Finish {
+                if machine.has_swapped() {
                     machine.fail_ambiguous(
                         "the run's record says that the swap was made, the server shows the source \
                          under its own name",
@@ -61,9 +61,9 @@ impl Machine {
             }
             SwapState::Swapped => {
                 machine.aborting = false;
-                if machine.phase < Phase::Finish {
+                if !machine.has_swapped() {
                     machine.round = None;
-                    machine.enter(Phase::Finish);
+                    machine.made();
                 }
             }
             SwapState::Unclear(why) => machine.fail_ambiguous(why),
@@ -99,7 +99,11 @@ impl Machine {
             Phase::Indexes if settings.flow == Flow::Blocks => Phase::Settle,
             other => other,
         };
-        let tidying = Tidying::begin(settings.flow);
+        // A table that was live has its statistics.
+        let tidying = match checkpoint.stands {
+            None => Tidying::begin(settings.flow),
+            Some(_) => Tidying::Done,
+        };
         Self {
             settings,
             workers_max,
@@ -112,6 +116,8 @@ impl Machine {
             tidying,
             tidy_tries: 0,
             stopping: None,
+            way: checkpoint.way,
+            stands: checkpoint.stands,
             aborting: checkpoint.aborting,
             started: false,
             stopped: false,

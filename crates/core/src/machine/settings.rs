@@ -54,6 +54,8 @@ pub struct Settings {
     pub bytes_per_s: Option<u64>,
     /// Average bytes of a row; 0 where unknown.
     pub row_bytes: u64,
+    /// Whether the run stays revertible after the swap.
+    pub keeps_way_back: bool,
     /// When the swap may be tried.
     pub swap_when: SwapWhen,
     /// Longest time under the swap's lock, in milliseconds.
@@ -87,6 +89,7 @@ impl Default for Settings {
             rows_per_s: None,
             bytes_per_s: None,
             row_bytes: 0,
+            keeps_way_back: false,
             swap_when: SwapWhen::Now,
             swap_budget_ms: 300,
             lock_patience_ms: 30 * 60 * 1000,

@@ -50,13 +50,25 @@ impl Machine {
         self.counters.entries_consumed += drained;
         self.backlog = 0;
         // A stop or abort that came meanwhile came too late: the change is made.
-        self.enter(Phase::Finish);
+        self.made();
+    }
+
+    /// The swap of this way is made.
+    pub(super) fn made(&mut self) {
+        self.stands = Some(self.way);
+        self.enter(if self.settings.keeps_way_back { Phase::Arrive } else { Phase::Finish });
     }
 
     pub(super) fn lock_not_had(&mut self, now_ms: u64, why: String) {
         let busy = self.busy.take();
         match busy {
-            Some(Busy::Preparing | Busy::Swapping | Busy::Finishing | Busy::Aborting) => {}
+            Some(
+                Busy::Preparing
+                | Busy::Swapping
+                | Busy::Arriving
+                | Busy::Finishing
+                | Busy::Aborting,
+            ) => {}
             other => {
                 self.busy = other;
                 self.unexpected("LockNotHad");

@@ -68,7 +68,7 @@ impl Deadline {
 
     /// What is to be asked of the run now; `None` before the deadline, and once the swap is made.
     pub fn due(&self, now_ms: i64, phase: Phase) -> Option<Command> {
-        if now_ms < self.at_ms || phase >= Phase::Finish {
+        if now_ms < self.at_ms || phase >= Phase::Arrive {
             return None;
         }
         Some(match self.then {

@@ -41,6 +41,7 @@ impl<D: Database> Hold<'_, D> {
             }
             Action::BuildIndexes => self.order(Order::BuildIndexes).await,
             Action::TrySwap { budget_ms } => self.order(Order::TrySwap { budget_ms }).await,
+            Action::Arrive => self.order(Order::Arrive).await,
             Action::Finish => {
                 let keep_retired = self.drive.options.keep_retired;
                 self.order(Order::Finish { keep_retired }).await
@@ -84,7 +85,11 @@ impl<D: Database> Hold<'_, D> {
         let (result, why) = match &ending {
             Ending::Done { .. } => (DONE, String::new()),
             Ending::Aborted { why } => (ABORTED, why.clone().unwrap_or_default()),
-            Ending::Interrupted | Ending::Failed(_) => return Held::Ended(Box::new(ending)),
+            // The run stays open.
+            Ending::Revertible { .. }
+            | Ending::Stayed { .. }
+            | Ending::Interrupted
+            | Ending::Failed(_) => return Held::Ended(Box::new(ending)),
         };
         self.drive.closing = Some(ending.clone());
         self.remember(&ending, why);

@@ -307,7 +307,9 @@ fn hear(shared: &Shared, happenings: &mpsc::Sender<Happening>, report: &Report) 
 
 fn kind_of(result: &EngineResult<Outcome>) -> Kind {
     match result {
-        Ok(Outcome::Done(_) | Outcome::Altered { .. }) => Kind::Finished,
+        Ok(Outcome::Done(_) | Outcome::Altered { .. } | Outcome::Revertible { .. }) => {
+            Kind::Finished
+        }
         Ok(_) => Kind::Stopped,
         Err(_) => Kind::Failed,
     }
@@ -324,6 +326,19 @@ fn ending(result: &EngineResult<Outcome>) -> (String, Map<String, Value>) {
                     let summary = serde_json::to_value(summary).unwrap_or_default();
                     details.insert("summary".to_owned(), summary);
                     String::new()
+                }
+                Outcome::Revertible { stands, summary } => {
+                    let summary = serde_json::to_value(summary).unwrap_or_default();
+                    details.insert("summary".to_owned(), summary);
+                    let stands = serde_json::to_value(stands).unwrap_or_default();
+                    details.insert("stands".to_owned(), stands);
+                    String::new()
+                }
+                Outcome::Stayed { why, .. } if why.is_empty() => {
+                    "left on request; the table that was live stays".to_owned()
+                }
+                Outcome::Stayed { why, .. } => {
+                    format!("{why}; the table that was live stays")
                 }
                 Outcome::Interrupted => "interrupted; the same command goes on".to_owned(),
                 Outcome::Aborted { why } if why.is_empty() => {

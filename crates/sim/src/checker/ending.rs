@@ -27,6 +27,7 @@ impl Checker {
                 self.nothing_left(db, Object::Shadow);
                 true
             }
+            Ending::Revertible { .. } | Ending::Stayed { .. } => false,
             Ending::Interrupted => met.commanded.is_some(),
             Ending::Aborted { why } => {
                 self.nothing_left(db, Object::Original);

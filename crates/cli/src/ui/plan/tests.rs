@@ -2,6 +2,7 @@
 
 use underpin_core::mapping::{ColumnPair, KeyColumn, KeyFit, Mapping};
 use underpin_core::plan::{Capture, Flow, Names};
+use underpin_core::way::Way;
 
 use super::*;
 
@@ -19,11 +20,15 @@ fn spec() -> RunSpec {
         fingerprint: "ADD note TEXT".into(),
         flow: Flow::KeyRanges,
         capture: Capture::Row,
+        way: Way::Forward,
+        keeps_way_back: false,
         names: Names {
             shadow: "orders~new".into(),
             log: "orders~log".into(),
             retired: "orders~old".into(),
             triggers: three(),
+            return_log: "orders~rlog".into(),
+            return_triggers: three(),
             fences: three(),
         },
         mapping: Mapping {
