@@ -39,6 +39,7 @@ fn request(db: &TestDb, statement: &str) -> Request {
         replicas: vec!["none".into()],
         indexes: IndexTiming::Auto,
         force_shadow: true,
+        keeps_way_back: false,
         capture: Capture::default(),
     }
 }
