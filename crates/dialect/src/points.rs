@@ -182,24 +182,28 @@ fn bare(sql: &str) -> String {
     out
 }
 
-/// The words up to the first that is not of the attempt alone, joined by dashes.
+/// The plain words of the attempt, joined by dashes: no name of a table, an index or a run.
 #[cfg(debug_assertions)]
 fn slug(attempted: &str) -> String {
-    let own = attempted.split(['(', ':', '`', '"', '\'', '.']).next().unwrap_or_default();
-    let words: Vec<String> = own.split_whitespace().map(str::to_ascii_lowercase).collect();
-    words.join("-")
+    let own = attempted.split(['(', ':', '`', '"', '.']).next().unwrap_or_default();
+    let plain =
+        |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '-' | '\''));
+    let lower = own.to_ascii_lowercase();
+    let words: Vec<&str> = lower.split_whitespace().filter(plain).collect();
+    words.join("-").replace('\'', "")
 }
 
-/// What a statement begins with: `commit`, `drop-trigger`.
+/// What the first statement that changes something begins with: `commit`, `drop-trigger`.
 #[cfg(debug_assertions)]
 fn verb(sql: &str) -> String {
     let bare = bare(sql);
-    let mut words = bare.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    let first = words.next().unwrap_or_default().to_ascii_lowercase();
-    let second = words.next().unwrap_or_default().to_ascii_lowercase();
-    match first.as_str() {
-        "create" | "drop" | "alter" | "set" => format!("{first}-{second}"),
-        _ => first,
+    let first = bare.split(';').find(|statement| changes(statement)).unwrap_or(&bare);
+    let lower = first.to_ascii_lowercase();
+    let mut words = lower.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    match (first, words.next()) {
+        ("create" | "drop" | "alter", Some(second)) => format!("{first}-{second}"),
+        _ => first.to_owned(),
     }
 }
 
@@ -243,6 +247,9 @@ mod tests {
     fn a_name_is_the_attempt_and_the_verb() {
         assert_eq!(slug("making the shadow of"), "making-the-shadow-of");
         assert_eq!(slug("copying (index a b)"), "copying");
+        assert_eq!(slug("building index t_u_key for"), "building-index-for");
+        assert_eq!(slug("taking the session's lock"), "taking-the-sessions-lock");
+        assert_eq!(verb("SET LOCAL lock_timeout = 1; DROP TABLE a"), "drop-table");
         assert_eq!(verb("DROP TRIGGER IF EXISTS `a`"), "drop-trigger");
         assert_eq!(verb("UNLOCK TABLES"), "unlock");
     }
