@@ -116,7 +116,7 @@ fn run_words(ground: &Ground, more: &[&str]) -> Vec<String> {
         "--chunk-time",
         "10ms",
         "--lock-timeout",
-        "500ms",
+        "1s",
     ];
     words.extend(common.map(str::to_owned));
     if !ground.is_postgres() && !more.contains(&"auto") {
