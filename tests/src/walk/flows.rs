@@ -46,7 +46,7 @@ impl Flow {
     pub fn words(self, ground: &Ground) -> Vec<String> {
         let url = ground.url();
         let words: Vec<String> = match self {
-            Self::Abort => vec!["abort".into(), url, "orders".into(), "--yes".into()],
+            Self::Abort => vec!["abort".into(), url, "orders".into()],
             Self::InPlace => run_words(ground, &["--strategy", "auto"]),
             Self::Run | Self::Ordered | Self::Differs => {
                 run_words(ground, &["--strategy", "shadow"])
