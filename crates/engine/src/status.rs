@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use underpin_core::checkpoint::{Checkpoint, Phase};
+use underpin_core::way::Way;
 use underpin_dialect::{Database, Given, Origin, RunSummary, Store};
 
 use crate::error::EngineResult;
@@ -21,6 +22,10 @@ pub enum Standing {
     Silent,
     /// Unfinished, and nobody works on it.
     Unattended,
+    /// The change is made and can be taken back; nothing is being done.
+    Revertible,
+    /// The change was taken back and can be made again; nothing is being done.
+    Reverted,
     /// The change was made.
     Done,
     /// It was removed.
@@ -42,6 +47,8 @@ pub struct RunStatus {
     pub standing: Standing,
     /// Its phase, as "copy"; `None` where the checkpoint cannot be read.
     pub phase: Option<String>,
+    /// Which way it goes or went last: `forward` to the new table, `back` to the old one.
+    pub direction: Way,
     /// Rows copied, up to the begin of the round under way.
     pub rows_copied: u64,
     /// Rows found equal.
@@ -73,8 +80,8 @@ pub struct RunStatus {
 impl RunStatus {
     /// What can be said of a stored run.
     pub fn of(run: &RunSummary) -> Self {
-        let standing = standing_of(run);
         let checkpoint = Checkpoint::decode(&run.checkpoint);
+        let standing = standing_of(run, checkpoint.as_ref().ok());
         let next = match (&checkpoint, standing) {
             (Err(error), Standing::Unattended) => error.to_string(),
             _ => next_for(run, standing, checkpoint.as_ref().ok()),
@@ -88,6 +95,7 @@ impl RunStatus {
             table: run.table.clone(),
             statement: run.statement.clone(),
             standing,
+            direction: checkpoint.as_ref().map(|checkpoint| checkpoint.way).unwrap_or_default(),
             phase: checkpoint.map(|checkpoint| checkpoint.phase.name().to_owned()),
             rows_copied: counters.rows_copied,
             rows_verified: counters.rows_verified,
@@ -106,10 +114,13 @@ impl RunStatus {
     }
 }
 
-fn standing_of(run: &RunSummary) -> Standing {
+fn standing_of(run: &RunSummary, checkpoint: Option<&Checkpoint>) -> Standing {
+    let at_rest = checkpoint.filter(|it| it.phase == Phase::Revertible).map(|it| it.way);
     match run.state.as_str() {
         "open" if run.running && run.silent_s >= SILENT_S_MAX => Standing::Silent,
         "open" if run.running => Standing::Running,
+        "open" if at_rest == Some(Way::Forward) => Standing::Revertible,
+        "open" if at_rest == Some(Way::Back) => Standing::Reverted,
         "open" => Standing::Unattended,
         "done" => Standing::Done,
         "aborted" => Standing::Aborted,
@@ -118,13 +129,25 @@ fn standing_of(run: &RunSummary) -> Standing {
 }
 
 fn next_for(run: &RunSummary, standing: Standing, checkpoint: Option<&Checkpoint>) -> String {
-    let swapped = checkpoint
-        .is_some_and(|checkpoint| checkpoint.stands.is_some() || checkpoint.phase >= Phase::Arrive);
+    let swapped = checkpoint.is_some_and(|checkpoint| checkpoint.phase >= Phase::Arrive);
+    let turns = checkpoint.is_some_and(|checkpoint| checkpoint.stands.is_some());
+    let table = &run.table;
     match standing {
+        Standing::Revertible => format!(
+            "the change is made: `underpin revert URL {table}` takes it back, `underpin finish URL \
+             {table}` ends the run"
+        ),
+        Standing::Reverted => format!(
+            "the old table is live: `underpin resume URL {table} --again` makes the change again, \
+             `underpin finish URL {table}` ends the run"
+        ),
         Standing::Unattended if swapped => {
-            "the change is made; run the same `underpin run` again to remove what is left over"
-                .into()
+            format!("the change is made; `underpin resume URL {table}` does what is left to do")
         }
+        Standing::Unattended if turns => format!(
+            "the tables are being exchanged again: `underpin resume URL {table}` goes on, `underpin \
+             abort URL {table}` leaves the one that is live"
+        ),
         Standing::Unattended => format!(
             "run the same `underpin run` again to go on, or `underpin abort URL {}` to remove it",
             run.table
