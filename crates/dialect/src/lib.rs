@@ -9,6 +9,7 @@
 //! have acted: look first), any other error (it did not happen).
 
 mod error;
+pub mod points;
 mod request;
 
 use std::future::Future;
