@@ -8,6 +8,7 @@ mod connection;
 mod duration;
 mod given;
 mod help;
+mod leftovers;
 mod load;
 mod run;
 mod setting;
@@ -19,6 +20,7 @@ mod when;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub(crate) use leftovers::LeftoversArgs;
 pub(crate) use connection::{ConnectionArgs, SslMode};
 pub(crate) use duration::DurationMs;
 pub(crate) use run::{Capture, Indexes, RunArgs, ShapeArgs, Strategy, Verify};
@@ -110,6 +112,9 @@ pub(crate) enum Command {
     /// End an unfinished run and remove everything of it; the table stays as it is
     #[command(long_about = help::ABORT_ABOUT, after_long_help = help::ABORT_AFTER)]
     Abort(TableArgs),
+    /// Show what of underpin's own stands on a server, and remove what is left over
+    #[command(long_about = leftovers::ABOUT)]
+    Leftovers(LeftoversArgs),
 }
 
 /// Options that every command knows.
