@@ -49,12 +49,15 @@ async fn dump(db: &TestDb) -> Vec<String> {
 async fn made(db: &TestDb) {
     make_table(db, 300).await;
     let mut conn = db.conn().await.unwrap();
-    run(&mut conn, &[
-        "ALTER TABLE t COMMENT = 'the rows', AUTO_INCREMENT = 900",
-        "CREATE TABLE other (id INT PRIMARY KEY) COMMENT = 'somebody''s'",
-        "INSERT INTO other VALUES (1), (2)",
-        "CREATE TRIGGER mine BEFORE INSERT ON other FOR EACH ROW SET NEW.id = NEW.id + 0",
-    ])
+    run(
+        &mut conn,
+        &[
+            "ALTER TABLE t COMMENT = 'the rows', AUTO_INCREMENT = 900",
+            "CREATE TABLE other (id INT PRIMARY KEY) COMMENT = 'somebody''s'",
+            "INSERT INTO other VALUES (1), (2)",
+            "CREATE TRIGGER mine BEFORE INSERT ON other FOR EACH ROW SET NEW.id = NEW.id + 0",
+        ],
+    )
     .await;
     // The state is there: it stays, as the history.
     let wait = start(&db.url(), CHANGE, &["--swap", "wait"]);

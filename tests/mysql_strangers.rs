@@ -24,9 +24,21 @@ const DEEDS: [(&str, &str, &str); 9] = [
     ("ALTER TABLE `t~up_new` MODIFY v VARCHAR(10) NOT NULL", "", "no longer has: `v` varchar(40)"),
     ("TRUNCATE `t~up_new`", "", "truncated, rebuilt or replaced"),
     ("DROP TABLE `t~up_new`", "", "it is gone"),
-    ("CREATE TRIGGER strange BEFORE INSERT ON t FOR EACH ROW SET NEW.v = NEW.v", "DROP TRIGGER strange", "trigger strange on t"),
-    ("CREATE TRIGGER strange BEFORE INSERT ON `t~up_new` FOR EACH ROW SET NEW.v = NEW.v", "DROP TRIGGER strange", "trigger strange on t~up_new"),
-    ("CREATE TABLE child (id INT PRIMARY KEY, t INT NOT NULL, CONSTRAINT strange FOREIGN KEY (t) REFERENCES t (id))", "DROP TABLE child", "strange of"),
+    (
+        "CREATE TRIGGER strange BEFORE INSERT ON t FOR EACH ROW SET NEW.v = NEW.v",
+        "DROP TRIGGER strange",
+        "trigger strange on t",
+    ),
+    (
+        "CREATE TRIGGER strange BEFORE INSERT ON `t~up_new` FOR EACH ROW SET NEW.v = NEW.v",
+        "DROP TRIGGER strange",
+        "trigger strange on t~up_new",
+    ),
+    (
+        "CREATE TABLE child (id INT PRIMARY KEY, t INT NOT NULL, CONSTRAINT strange FOREIGN KEY (t) REFERENCES t (id))",
+        "DROP TABLE child",
+        "strange of",
+    ),
     ("DROP TRIGGER `CAPTURE`", "", "capture triggers were dropped"),
 ];
 
@@ -106,12 +118,11 @@ fn tables_exchanged_by_hand_are_unclear() {
         let as_it_was = "RENAME TABLE t TO `t~up_new`, `t~up_old` TO t";
         let both = "RENAME TABLE t TO x, `t~up_new` TO t, x TO `t~up_new`";
         let state = format!("{}_state", db.name());
-        let mut abort = || {
-            cli::call(&["abort", &db.url(), "t", "--state-schema", &state]).unwrap()
-        };
+        let mut abort = || cli::call(&["abort", &db.url(), "t", "--state-schema", &state]).unwrap();
         for (deed, undo) in [(as_swap, as_it_was), (both, both)] {
             run(&mut conn, &[deed]).await;
-            let phases: &[Phase] = if deed == both { &[Phase::Copy, Phase::Swap] } else { &[Phase::Copy] };
+            let phases: &[Phase] =
+                if deed == both { &[Phase::Copy, Phase::Swap] } else { &[Phase::Copy] };
             for phase in phases {
                 let seen = control.observe(&steps.spec, &at(*phase)).await.unwrap();
                 assert!(matches!(seen.swap, SwapState::Unclear(_)), "{deed}: {:?}", seen.swap);
@@ -143,12 +154,16 @@ fn a_prepared_transaction_is_waited_for() {
         make_table(&db, 20).await;
         let id = db.name().to_owned();
         let mut app = db.conn().await.unwrap();
-        run(&mut app, &[
-            &format!("XA START '{id}'"),
-            "UPDATE t SET v = 'prepared' WHERE id = 3",
-            &format!("XA END '{id}'"),
-            &format!("XA PREPARE '{id}'"),
-        ]).await;
+        run(
+            &mut app,
+            &[
+                &format!("XA START '{id}'"),
+                "UPDATE t SET v = 'prepared' WHERE id = 3",
+                &format!("XA END '{id}'"),
+                &format!("XA PREPARE '{id}'"),
+            ],
+        )
+        .await;
         app.disconnect().await.unwrap();
         let more = ["--lock-patience", "3s"];
         let called = start(&db.url(), CHANGE, &more).wait(LIMIT).unwrap();

@@ -75,7 +75,8 @@ fn what_is_not_on_record_goes_only_on_request_and_never_unproven() {
         open.kill9().unwrap();
         let client = db.client().await.unwrap();
         let id = rows(&db, "SELECT run_id FROM underpin.runs").await.remove(0);
-        run(&client, &["CREATE SCHEMA underpin_mine", "CREATE TABLE underpin_mine.t (id int)"]).await;
+        run(&client, &["CREATE SCHEMA underpin_mine", "CREATE TABLE underpin_mine.t (id int)"])
+            .await;
         run(&client, &[&format!("CREATE TABLE underpin_{id}.somebodys (id int)")]).await;
         // Who may not read the record is refused before anything.
         let user = format!("u_{}", db.name());

@@ -6,7 +6,7 @@ mod postgres_steps;
 
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::machine::SwapState;
-use underpin_dialect::{ErrorKind, Shadow, Swap, SwapOutcome};
+use underpin_dialect::{ErrorKind, Shadow, Store, Swap, SwapOutcome};
 use underpin_tests::cli;
 use underpin_tests::runner::Runner;
 use underpin_tests::servers::Flavor;
@@ -24,8 +24,14 @@ const DEEDS: [(&str, &str); 9] = [
     ("ALTER TABLE SHADOW ADD x int", "not made with: x integer"),
     ("ALTER TABLE SHADOW ALTER v TYPE varchar(10)", "no longer has: v text"),
     ("ALTER TABLE SHADOW ALTER v DROP NOT NULL", "no longer has: v NOT NULL"),
-    ("CREATE TRIGGER strange BEFORE INSERT ON SHADOW FOR EACH ROW EXECUTE FUNCTION nothing()", "strange"),
-    ("CREATE TRIGGER strange BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION nothing()", "altered"),
+    (
+        "CREATE TRIGGER strange BEFORE INSERT ON SHADOW FOR EACH ROW EXECUTE FUNCTION nothing()",
+        "strange",
+    ),
+    (
+        "CREATE TRIGGER strange BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION nothing()",
+        "altered",
+    ),
     ("ALTER TABLE t DISABLE TRIGGER underpin_r1_capture", "disabled"),
     ("GRANT SELECT ON t TO PUBLIC", "altered"),
 ];
@@ -61,7 +67,11 @@ fn what_somebody_does_to_the_tables_stops_the_run_by_name() {
                 assert_eq!(error.kind, ErrorKind::SourceChanged, "{deed}: {error}");
                 assert!(error.to_string().contains(words), "{deed}: {error}");
             }
-            run(&client, &["DROP TRIGGER IF EXISTS strange ON t", "REVOKE SELECT ON t FROM PUBLIC"]).await;
+            run(
+                &client,
+                &["DROP TRIGGER IF EXISTS strange ON t", "REVOKE SELECT ON t FROM PUBLIC"],
+            )
+            .await;
             control.abort(&steps.spec).await.unwrap();
             run(&client, &["DROP SCHEMA underpin CASCADE"]).await;
             assert_eq!(rows(&db, "SELECT count(*)::text FROM t").await, ["20"]);
@@ -78,12 +88,15 @@ fn a_foreign_key_and_a_publication_from_after_the_plan_are_carried() {
         let steps = Steps::begin(&db, CHANGE).await;
         let mut control = steps.control().await;
         ready(&steps).await;
-        run(&client, &[
-            "CREATE TABLE child (t int REFERENCES t (id) ON DELETE CASCADE)",
-            "INSERT INTO child VALUES (3)",
-            "CREATE PUBLICATION late FOR TABLE t",
-            "CREATE VIEW seen AS SELECT id, v FROM t",
-        ])
+        run(
+            &client,
+            &[
+                "CREATE TABLE child (t int REFERENCES t (id) ON DELETE CASCADE)",
+                "INSERT INTO child VALUES (3)",
+                "CREATE PUBLICATION late FOR TABLE t",
+                "CREATE VIEW seen AS SELECT id, v FROM t",
+            ],
+        )
         .await;
         let outcome = control.try_swap(&steps.spec, &steps.grip, 5000).await.unwrap();
         assert!(matches!(outcome, SwapOutcome::Swapped { .. }), "{outcome:?}");
@@ -104,7 +117,18 @@ fn a_run_that_waits_for_its_swap_does_not_swap_what_was_changed() {
     on_each(&SERVERS, async |db| {
         make_table(&db, 200).await;
         let client = db.client().await.unwrap();
-        let words = ["run", &db.url(), CHANGE, "--strategy", "shadow", "--replica", "none", "--yes", "--swap", "wait"];
+        let words = [
+            "run",
+            &db.url(),
+            CHANGE,
+            "--strategy",
+            "shadow",
+            "--replica",
+            "none",
+            "--yes",
+            "--swap",
+            "wait",
+        ];
         let mut waiting = Runner::start(&words).unwrap();
         assert!(waiting.wait_phase("swap", LIMIT).unwrap(), "{}", waiting.story());
         let id = rows(&db, "SELECT run_id FROM underpin.runs").await.remove(0);
@@ -125,11 +149,13 @@ fn tables_exchanged_by_hand_are_unclear() {
     on_each(&SERVERS, async |db| {
         make_table(&db, 20).await;
         let client = db.client().await.unwrap();
-        let steps = Steps::begin(&db, CHANGE).await;
+        let mut steps = Steps::begin(&db, CHANGE).await;
         let mut control = steps.control().await;
         let at = |phase| Checkpoint { phase, ..Checkpoint::begin() };
-        let as_swap = "ALTER TABLE t SET SCHEMA underpin_r1_old; ALTER TABLE underpin_r1.t SET SCHEMA public";
-        let as_it_was = "ALTER TABLE t SET SCHEMA underpin_r1; ALTER TABLE underpin_r1_old.t SET SCHEMA public";
+        let as_swap =
+            "ALTER TABLE t SET SCHEMA underpin_r1_old; ALTER TABLE underpin_r1.t SET SCHEMA public";
+        let as_it_was =
+            "ALTER TABLE t SET SCHEMA underpin_r1; ALTER TABLE underpin_r1_old.t SET SCHEMA public";
         let both = "ALTER TABLE t RENAME TO x; ALTER TABLE underpin_r1.t SET SCHEMA public; ALTER TABLE x SET \
                     SCHEMA underpin_r1; ALTER TABLE underpin_r1.x RENAME TO t";
         for (deed, undo) in [(as_swap, as_it_was), (both, both)] {
@@ -147,6 +173,8 @@ fn tables_exchanged_by_hand_are_unclear() {
             assert_eq!(seen.swap, SwapState::NotSwapped, "{deed}");
         }
         // Our own swap is told by its mark.
+        // Each abort has taken the run over.
+        steps.grip = control.take_over("r1").await.unwrap();
         ready(&steps).await;
         control.try_swap(&steps.spec, &steps.grip, 5000).await.unwrap();
         let seen = control.observe(&steps.spec, &at(Phase::Swap)).await.unwrap();

@@ -87,8 +87,6 @@ pub trait Leftovers {
     ///
     /// # Errors
     /// `LockNotHad` where it stands on a table that is in use; `Refused` where something still needs it.
-    fn remove_leftover(
-        &mut self,
-        leftover: &Leftover,
-    ) -> impl Future<Output = DbResult<()>> + Send;
+    fn remove_leftover(&mut self, leftover: &Leftover)
+    -> impl Future<Output = DbResult<()>> + Send;
 }

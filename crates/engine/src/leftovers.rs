@@ -80,10 +80,10 @@ pub struct LeftoverView {
 
 impl LeftoverView {
     fn of(leftover: &Leftover, sweep: &Sweep) -> Self {
-        let run = leftover.run.clone().unwrap_or_else(|| LeftoverRun {
-            state: "unknown".into(),
-            ..LeftoverRun::default()
-        });
+        let run = leftover
+            .run
+            .clone()
+            .unwrap_or_else(|| LeftoverRun { state: "unknown".into(), ..LeftoverRun::default() });
         Self {
             kind: leftover.kind,
             schema: leftover.schema.clone(),
@@ -142,7 +142,8 @@ fn fate_of(leftover: &Leftover, sweep: &Sweep) -> Fate {
 fn is_meant(leftover: &Leftover, sweep: &Sweep) -> bool {
     let of_run = sweep.run_id.as_ref().is_none_or(|run_id| *run_id == leftover.run_id);
     // What has no age that can be told is not old.
-    let is_old = sweep.older_than_s.is_none_or(|least| leftover.age_s.is_some_and(|age| age >= least));
+    let is_old =
+        sweep.older_than_s.is_none_or(|least| leftover.age_s.is_some_and(|age| age >= least));
     of_run && is_old
 }
 
@@ -152,7 +153,11 @@ fn is_meant(leftover: &Leftover, sweep: &Sweep) -> bool {
 /// The database's.
 pub async fn leftovers<D: Database>(db: &D, sweep: &Sweep) -> EngineResult<Vec<LeftoverView>> {
     let mut control = db.control().await?;
-    Ok(look(&mut control, sweep).await?.iter().map(|found| LeftoverView::of(found, sweep)).collect())
+    Ok(look(&mut control, sweep)
+        .await?
+        .iter()
+        .map(|found| LeftoverView::of(found, sweep))
+        .collect())
 }
 
 async fn look<C: Control>(control: &mut C, sweep: &Sweep) -> EngineResult<Vec<Leftover>> {
@@ -177,9 +182,8 @@ pub async fn remove_leftovers<D: Database>(
     let mut control = db.control().await?;
     let mut groups: BTreeMap<Option<(String, String)>, Vec<Leftover>> = BTreeMap::new();
     for leftover in look(&mut control, sweep).await? {
-        let is_shown = shown.iter().any(|view| {
-            is_same(&leftover, view) && view.fate == Fate::Removable
-        });
+        let is_shown =
+            shown.iter().any(|view| is_same(&leftover, view) && view.fate == Fate::Removable);
         if is_shown {
             groups.entry(leftover.lock.clone()).or_default().push(leftover);
         }

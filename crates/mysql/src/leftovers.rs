@@ -55,8 +55,9 @@ impl Leftovers for Control {
         let (schema, name) = (&leftover.schema, &leftover.name);
         let object = format!("{schema}.{name}");
         if leftover.proof.is_empty() {
-            return Err(DbError::new(ErrorKind::Refused, "removing a left-over", object)
-                .help("Nothing proves that it is underpin's own; look at it, and drop it by hand"));
+            return Err(DbError::new(ErrorKind::Refused, "removing a left-over", object).help(
+                "Nothing proves that it is underpin's own; look at it, and drop it by hand",
+            ));
         }
         match leftover.kind {
             LeftoverKind::Trigger => {
@@ -75,12 +76,10 @@ impl Leftovers for Control {
                 let conn = &mut self.session.conn;
                 run(conn, &sql, "removing rows of", &object).await.map(drop)
             }
-            LeftoverKind::Record => Err(DbError::new(
-                ErrorKind::Refused,
-                "removing a left-over",
-                object,
-            )
-            .help("The run is open: `underpin abort` ends it")),
+            LeftoverKind::Record => {
+                Err(DbError::new(ErrorKind::Refused, "removing a left-over", object)
+                    .help("The run is open: `underpin abort` ends it"))
+            }
             _ => {
                 self.refuse_while_written(schema, name).await?;
                 self.drop_table(schema, name).await
@@ -123,7 +122,9 @@ impl Control {
         }
         let state = quote(&self.state_schema)?;
         let history = match self.has_state_table("history").await? {
-            true => format!("(SELECT h.origin FROM {state}.history AS h WHERE h.run_id = r.run_id)"),
+            true => {
+                format!("(SELECT h.origin FROM {state}.history AS h WHERE h.run_id = r.run_id)")
+            }
             false => "''".to_owned(),
         };
         let sql = format!(
@@ -265,8 +266,7 @@ impl Control {
             if !is_run_id(run_id) {
                 continue;
             }
-            let appends =
-                ["~up_log` (", "~up_rlog` ("].iter().any(|log| body.contains(log));
+            let appends = ["~up_log` (", "~up_rlog` ("].iter().any(|log| body.contains(log));
             let proof = if body.contains("INSERT INTO ") && appends {
                 "its body writes into a change log"
             } else if body.contains("underpin is swapping this table") {

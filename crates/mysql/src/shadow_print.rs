@@ -297,7 +297,10 @@ mod tests {
         let built = print(&MADE.replace("\n) ENGINE", ",\n  KEY `later` (`v`)\n) ENGINE"));
         assert_eq!(built.difference(&kept, &later), None);
         for (other, words) in [
-            (print(&MADE.replace(",\n  UNIQUE KEY `u` (`v`)", "")), "no longer has: UNIQUE KEY `u`"),
+            (
+                print(&MADE.replace(",\n  UNIQUE KEY `u` (`v`)", "")),
+                "no longer has: UNIQUE KEY `u`",
+            ),
             (print(&MADE.replace("`v` text", "`v` text,\n  `w` int")), "not made with: `w` int"),
             (print(&MADE.replace("`v` text", "`v` blob")), "no longer has: `v` text"),
             (Print { ids: ":2:1".into(), ..kept.clone() }, "truncated, rebuilt or replaced"),

@@ -55,8 +55,10 @@ pub(crate) async fn refuse(
     };
     // As InnoDB spells the names, whatever the account may see of the other table.
     let sql = format!(
-        "SELECT ID, FOR_NAME FROM {view} WHERE REF_NAME REGEXP {} LIMIT 1",
-        literal(&format!("(?-i)^({}|{})$", name(&spec.table), name(&names.shadow)))?
+        "SELECT ID, FOR_NAME FROM {view} WHERE REF_NAME REGEXP {} OR REF_NAME IN ({}, {}) LIMIT 1",
+        literal(&format!("(?-i)^({}|{})$", name(&spec.table), name(&names.shadow)))?,
+        literal(&format!("{}/{}", spec.schema, spec.table))?,
+        literal(&format!("{}/{}", spec.schema, names.shadow))?
     );
     let found = rows(conn, &sql, "looking for foreign keys to", &object).await?;
     match found.first() {

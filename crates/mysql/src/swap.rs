@@ -73,8 +73,13 @@ impl Swap for Control {
         worker.set(&format!("innodb_lock_wait_timeout = {seconds}")).await?;
         worker.set("innodb_table_locks = 1").await?;
         worker.set("autocommit = 0").await?;
-        let attempt =
-            Attempt { spec, kept, shadow, budget: Duration::from_millis(budget_ms), begun: Instant::now() };
+        let attempt = Attempt {
+            spec,
+            kept,
+            shadow,
+            budget: Duration::from_millis(budget_ms),
+            begun: Instant::now(),
+        };
         let outcome = if self.session.capabilities.rename_under_lock {
             one_session(&attempt, &mut worker).await
         } else {

@@ -65,7 +65,9 @@ impl Leftovers for Control {
             Err(DbError::new(ErrorKind::Refused, "removing a left-over", object.clone()).help(why))
         };
         if leftover.proof.is_empty() {
-            return refused("Nothing proves that it is underpin's own; look at it, and drop it by hand");
+            return refused(
+                "Nothing proves that it is underpin's own; look at it, and drop it by hand",
+            );
         }
         // Without CASCADE: what somebody else hung on it is named by the server, not taken along.
         let sql = match leftover.kind {
@@ -186,11 +188,16 @@ impl Control {
              t.tgrelid JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace WHERE n.nspname = {name} \
              AND NOT t.tgisinternal LIMIT {SEEN_MAX}"
         );
-        for row in &rows(&self.session, &sql, "looking for triggers of ours in", &room.name).await? {
+        for row in &rows(&self.session, &sql, "looking for triggers of ours in", &room.name).await?
+        {
             let (object, is_trigger) = (text(row, 0), flag(row, 1));
             let kind = if is_trigger { LeftoverKind::Trigger } else { LeftoverKind::Function };
             let ours = object.starts_with(&format!("{}{}_", names::ANY_RUN, room.run_id));
-            let how = if is_trigger { "it calls the run's function" } else { "it stands in the run's schema" };
+            let how = if is_trigger {
+                "it calls the run's function"
+            } else {
+                "it stands in the run's schema"
+            };
             let base = known(kind, &room.name, &object, &room.run_id, runs);
             let (schema, table) = (text(row, 2), text(row, 3));
             let proof = if ours { proof(room, how) } else { String::new() };
@@ -217,7 +224,8 @@ impl Control {
                 "SELECT t.run_id, pg_catalog.count(*) FROM {state}.{name} t WHERE NOT EXISTS (SELECT FROM \
                  {state}.runs r WHERE r.run_id = t.run_id) GROUP BY t.run_id LIMIT {SEEN_MAX}"
             );
-            for row in &rows(&self.session, &sql, "looking for rows without a run in", name).await? {
+            for row in &rows(&self.session, &sql, "looking for rows without a run in", name).await?
+            {
                 let base =
                     known(LeftoverKind::StateRows, &self.state_schema, name, &text(row, 0), runs);
                 found.push(Leftover {
@@ -243,7 +251,8 @@ impl Control {
              t.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = {}",
             literal(schema)?
         );
-        let found = number(&self.session, &sql, "looking for triggers that write into", schema).await?;
+        let found =
+            number(&self.session, &sql, "looking for triggers that write into", schema).await?;
         Ok(found > 0)
     }
 

@@ -219,7 +219,13 @@ impl Control {
     /// The shadow as it was noted; `None` where it was not, by an older version.
     pub(crate) async fn shadow_kept(&self, spec: &RunSpec) -> DbResult<Option<Print>> {
         let kept = self.load_print(&spec.run_id, keys(spec).1).await?;
-        Ok(kept.as_deref().and_then(Print::decode))
+        let kept = kept.as_deref().and_then(Print::decode);
+        // A swap moves what hangs on the tables and spells it for another schema: from then on a table is
+        // known by its OID, and its shape by the fingerprint of who stands in the source's place.
+        match self.load_print(&spec.run_id, STANDS).await? {
+            Some(_) => Ok(kept.map(|kept| Print { parts: Vec::new(), ..kept })),
+            None => Ok(kept),
+        }
     }
 
     /// Checks that the shadow is the table that was noted.

@@ -21,9 +21,9 @@ mod when;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub(crate) use leftovers::LeftoversArgs;
 pub(crate) use connection::{ConnectionArgs, SslMode};
 pub(crate) use duration::DurationMs;
+pub(crate) use leftovers::LeftoversArgs;
 pub(crate) use run::{Capture, Finish, Indexes, RunArgs, ShapeArgs, Strategy, Verify, WorkArgs};
 pub(crate) use setting::{KNOWN, LoadLimit, Rate};
 pub(crate) use statement::{Source, StatementArgs};

@@ -45,7 +45,8 @@ pub(super) async fn leftovers(
     }
     let outcomes = backend.carry_out(Remove { shown: &found, sweep: &sweep }).await?;
     show(&outcomes, printer, "nothing was left to remove");
-    let failed = outcomes.iter().any(|view| !matches!(&*view.outcome, "removed" | "gone by itself"));
+    let failed =
+        outcomes.iter().any(|view| !matches!(&*view.outcome, "removed" | "gone by itself"));
     Ok(if failed { ExitStatus::Failed } else { ExitStatus::Done })
 }
 

@@ -7,7 +7,12 @@ use crate::query::{first, literal, quote, run, text};
 
 impl Control {
     /// Keeps a print of the run, in the place of an earlier one.
-    pub(crate) async fn save_print(&mut self, run_id: &str, what: &str, print: &str) -> DbResult<()> {
+    pub(crate) async fn save_print(
+        &mut self,
+        run_id: &str,
+        what: &str,
+        print: &str,
+    ) -> DbResult<()> {
         let sql = format!(
             "REPLACE INTO {}.prints (run_id, what, print) VALUES ({}, {}, {})",
             quote(&self.state_schema)?,
@@ -19,7 +24,11 @@ impl Control {
     }
 
     /// A print of the run; `None` where none was kept.
-    pub(crate) async fn load_print(&mut self, run_id: &str, what: &str) -> DbResult<Option<String>> {
+    pub(crate) async fn load_print(
+        &mut self,
+        run_id: &str,
+        what: &str,
+    ) -> DbResult<Option<String>> {
         let sql = format!(
             "SELECT print FROM {}.prints WHERE run_id = {} AND what = {}",
             quote(&self.state_schema)?,
