@@ -10,6 +10,7 @@
 
 mod error;
 pub mod points;
+mod leftovers;
 mod request;
 
 use std::future::Future;
@@ -23,6 +24,7 @@ use underpin_core::signal::Reading;
 use underpin_core::statements::StatementStats;
 
 pub use error::{DbError, DbResult, ErrorKind};
+pub use leftovers::{Leftover, LeftoverKind, LeftoverRun, Leftovers};
 pub use request::{
     Given, Grip, IndexTiming, Order, Origin, OwnQuery, Request, RunSummary, StoredRun,
 };
@@ -66,7 +68,7 @@ pub trait Database: Send + Sync + 'static {
 }
 
 /// What the control connection can do.
-pub trait Control: Inspect + Store + Shadow + Swap + Send + 'static {}
+pub trait Control: Inspect + Store + Shadow + Swap + Leftovers + Send + 'static {}
 
 /// What a worker can do.
 pub trait Worker: Copy + ChangeLog + Verify + Send + 'static {

@@ -79,6 +79,7 @@ impl Database for MySql {
 
     async fn control(&self) -> DbResult<Control> {
         Ok(Control {
+            source_seen: None,
             session: self.session().await?,
             state_schema: self.state_schema.clone(),
             server: self.clone(),

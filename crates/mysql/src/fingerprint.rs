@@ -75,7 +75,7 @@ impl Fingerprint {
 }
 
 /// Ids of the table in InnoDB's own catalogue: one line a partition.
-async fn table_ids(
+pub(crate) async fn table_ids(
     conn: &mut Conn,
     capabilities: &Capabilities,
     schema: &str,
@@ -107,7 +107,7 @@ async fn table_ids(
 /// A regular expression for the way InnoDB spells a name: ASCII letters, digits and underscores as they
 /// are, most others as `@` and four hex digits, the letters of some scripts as `@` and two characters
 /// that only the server knows.
-fn file_pattern(name: &str) -> String {
+pub(crate) fn file_pattern(name: &str) -> String {
     let mut pattern = String::new();
     for c in name.chars() {
         let code = u32::from(c);
@@ -126,7 +126,7 @@ fn file_pattern(name: &str) -> String {
 }
 
 /// The table's definition without its counter, which every insert moves.
-async fn definition(conn: &mut Conn, schema: &str, table: &str) -> DbResult<String> {
+pub(crate) async fn definition(conn: &mut Conn, schema: &str, table: &str) -> DbResult<String> {
     let object = format!("{schema}.{table}");
     let sql = format!("SHOW CREATE TABLE {}", quote_table(schema, table)?);
     let row = first(conn, &sql, "reading the definition of", &object).await?;

@@ -13,7 +13,7 @@ use crate::fingerprint::Fingerprint;
 use crate::inspect::{comment_of, read_table, table_exists};
 use crate::query::{define, literal, quote_table, run};
 use crate::shape::Shape;
-use crate::{health, trigger};
+use crate::{health, strangers, trigger, xa};
 
 /// How often installing may wait for a metadata lock: once for the table, once for each trigger.
 const LOCK_WAITS: u32 = 4;
@@ -23,6 +23,7 @@ impl Shadow for Control {
         // Nothing has been copied yet: what a first try left is made anew.
         self.remove(spec, true).await?;
         self.make_shadow(spec).await?;
+        self.note_shadow(spec).await?;
         let shape = self.shape(spec).await?;
         let comment = literal(&our_comment(&spec.run_id, "change log"))?;
         let object = shape.table.clone();
@@ -36,10 +37,13 @@ impl Shadow for Control {
         let kept = self.load_identity(&spec.run_id).await?;
         let capabilities = self.session.capabilities.clone();
         let now = Fingerprint::read(&mut self.session.conn, &capabilities, spec).await?;
-        now.ensure_same(&kept, &object)
+        now.ensure_same(&kept, &object)?;
+        strangers::refuse(&mut self.session.conn, &capabilities, spec).await?;
+        self.check_shadow(spec).await
     }
 
     async fn build_indexes(&mut self, spec: &RunSpec) -> DbResult<()> {
+        self.check_shadow(spec).await?;
         let shadow = read_table(&mut self.session, &spec.schema, &spec.names.shadow).await?;
         let standing: Vec<&str> =
             shadow.indexes.iter().map(|index| index.definition.as_str()).collect();
@@ -50,7 +54,8 @@ impl Shadow for Control {
             .map(|definition| format!("ADD {definition}"))
             .collect();
         if missing.is_empty() {
-            return Ok(());
+            // They may have been built by a runner that died before it had noted that.
+            return self.note_shadow(spec).await;
         }
         let object = format!("{}.{}", spec.schema, spec.names.shadow);
         // One statement: the table is read once and the indexes are sorted side by side.
@@ -59,7 +64,8 @@ impl Shadow for Control {
             quote_table(&spec.schema, &spec.names.shadow)?,
             missing.join(", ")
         );
-        run(&mut self.session.conn, &sql, "building indexes on", &object).await.map(|_| ())
+        run(&mut self.session.conn, &sql, "building indexes on", &object).await?;
+        self.note_shadow(spec).await
     }
 
     async fn alter_natively(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -76,7 +82,8 @@ impl Shadow for Control {
             Some(round) => self.marks(&spec.run_id, round.number).await?,
             None => Vec::new(),
         };
-        Ok(Observed { done, swap: self.swap_state(spec, checkpoint).await? })
+        let by_name = self.swap_state(spec, checkpoint).await?;
+        Ok(Observed { done, swap: self.proven(spec, checkpoint, by_name).await? })
     }
 
     async fn arrive(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -92,6 +99,7 @@ impl Shadow for Control {
             }
         }
         if !keep_retired {
+            self.refuse_to_drop_the_rows(spec, &spec.names.retired, true).await?;
             self.drop_table(&spec.schema, &spec.names.retired).await?;
         }
         self.drop_table(&spec.schema, &spec.names.log).await
@@ -145,10 +153,13 @@ impl Control {
     async fn install_triggers(&mut self, spec: &RunSpec, shape: &Shape) -> DbResult<()> {
         let object = shape.table.clone();
         self.date_triggers_ahead(&object).await?;
+        self.lock_rows_too(&object).await?;
         let installed = self.install_under_lock(spec, shape).await;
+        let settled = self.lock_names_only(&object).await;
         let dated = self.set_clock("DEFAULT", &object).await;
         let identity = installed?;
-        dated?;
+        settled.and(dated)?;
+        self.note_source(spec).await?;
         self.save_identity(&spec.run_id, &identity).await
     }
 
@@ -187,6 +198,7 @@ impl Control {
         }
         let capabilities = self.session.capabilities.clone();
         let print = Fingerprint::read(&mut self.session.conn, &capabilities, spec).await?;
+        self.source_seen = Some(crate::shadow_print::Print::of(&print));
         Ok(print.encode())
     }
 
@@ -221,6 +233,7 @@ impl Control {
                     spec.names.retired
                 )));
         }
+        self.refuse_to_drop_the_rows(spec, &spec.names.shadow, false).await?;
         self.drop_table(&spec.schema, &spec.names.shadow).await?;
         self.drop_table(&spec.schema, &spec.names.log).await
     }
@@ -263,7 +276,8 @@ impl Control {
     async fn lock_not_had(&mut self, object: &str, mut error: DbError) -> DbError {
         let (schema, table) = object.split_once('.').unwrap_or(("", object));
         error.kind = ErrorKind::LockNotHad;
-        error.help = Some(health::holders(&mut self.session, schema, table).await);
+        let holders = health::holders(&mut self.session, schema, table).await;
+        error.help = Some(holders + &xa::prepared(&mut self.session).await);
         error
     }
 

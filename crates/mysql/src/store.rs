@@ -4,6 +4,7 @@
 //! tables. Every time is the server's, in UTC.
 
 pub(crate) mod orders;
+mod prints;
 mod tables;
 
 use underpin_core::checkpoint::Checkpoint;
@@ -339,6 +340,11 @@ impl Control {
             first(&mut self.session.conn, &sql, "reading the identity of run", run_id).await?;
         Ok(row.map(|row| text(&row, 0)).unwrap_or_default())
     }
+}
+
+/// Whether somebody holds the runner's lock of the table, as 1 or 0.
+pub(crate) fn is_runner_alive_sql(schema: &str, table: &str) -> DbResult<String> {
+    Ok(format!("SELECT IS_USED_LOCK({}) IS NOT NULL", literal(&runner_lock(schema, table))?))
 }
 
 /// The name of the server-side lock that makes one runner a table. At most 64 characters, so hashed.

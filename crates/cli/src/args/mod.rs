@@ -8,6 +8,7 @@ mod connection;
 mod duration;
 mod given;
 mod help;
+mod leftovers;
 mod load;
 mod run;
 mod setting;
@@ -22,6 +23,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(crate) use connection::{ConnectionArgs, SslMode};
 pub(crate) use duration::DurationMs;
+pub(crate) use leftovers::LeftoversArgs;
 pub(crate) use run::{Capture, Finish, Indexes, RunArgs, ShapeArgs, Strategy, Verify, WorkArgs};
 pub(crate) use setting::{KNOWN, LoadLimit, Rate};
 pub(crate) use statement::{Source, StatementArgs};
@@ -127,6 +129,9 @@ pub(crate) enum Command {
     /// End an unfinished run and remove everything of it; the table stays as it is
     #[command(long_about = help::ABORT_ABOUT, after_long_help = help::ABORT_AFTER)]
     Abort(TableArgs),
+    /// Show what of underpin's own stands on a server, and remove what is left over
+    #[command(long_about = leftovers::ABOUT)]
+    Leftovers(LeftoversArgs),
 }
 
 /// Options that every command knows.

@@ -5,6 +5,7 @@
 mod abort;
 mod end;
 mod history;
+mod leftovers;
 mod plan;
 mod run;
 mod shell;
@@ -72,6 +73,7 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> anyhow::Result<ExitStatus> {
         Command::Swap(args) => steer::order(args, machine::Command::Swap, global, printer).await,
         Command::Set(args) => steer::set(args, global, printer).await,
         Command::Abort(args) => abort::abort(args, global, printer).await,
+        Command::Leftovers(args) => leftovers::leftovers(args, global, printer).await,
     }
 }
 
