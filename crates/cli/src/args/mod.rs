@@ -13,6 +13,7 @@ mod run;
 mod setting;
 mod statement;
 mod steer;
+mod verify;
 #[cfg(test)]
 mod tests;
 mod when;
@@ -25,6 +26,7 @@ pub(crate) use run::{Capture, Indexes, RunArgs, ShapeArgs, Strategy, Verify};
 pub(crate) use setting::{KNOWN, LoadLimit, Rate};
 pub(crate) use statement::{Source, StatementArgs};
 pub(crate) use steer::{HistoryArgs, ListArgs, SetArgs, StatusArgs, TableArgs};
+pub(crate) use verify::VerifyArgs;
 pub(crate) use when::{AtDeadline, SwapTime};
 
 /// Change a MySQL, MariaDB or PostgreSQL table while it is in use
@@ -104,6 +106,9 @@ pub(crate) enum Command {
     /// Let a run that waits for it make its swap
     #[command(long_about = help::SWAP_ABOUT, after_long_help = help::SWAP_AFTER)]
     Swap(TableArgs),
+    /// Compare the two tables of an unfinished run, at any time and beside it; repairs nothing
+    #[command(long_about = verify::ABOUT, after_long_help = verify::AFTER)]
+    Verify(VerifyArgs),
     /// Change limits of a run while it goes on
     #[command(long_about = help::SET_ABOUT, after_long_help = help::SET_AFTER)]
     Set(SetArgs),

@@ -10,6 +10,7 @@ mod shell;
 mod status;
 mod steer;
 mod stop;
+mod verify;
 
 use std::io;
 
@@ -68,6 +69,7 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> anyhow::Result<ExitStatus> {
             steer::order(args, machine::Command::Resume, global, printer).await
         }
         Command::Swap(args) => steer::order(args, machine::Command::Swap, global, printer).await,
+        Command::Verify(args) => verify::verify(args, global, printer).await,
         Command::Set(args) => steer::set(args, global, printer).await,
         Command::Abort(args) => abort::abort(args, global, printer).await,
     }

@@ -19,7 +19,7 @@ use underpin_engine::{
 
 use super::plan::{ask, tell_plan};
 use super::stop::{Ended, until_stopped};
-use super::{introduce, shell};
+use super::{introduce, shell, verify};
 use crate::args::{GlobalArgs, RunArgs, Verify};
 use crate::backend::Task;
 use crate::exit::{ExitStatus, Problem};
@@ -38,15 +38,14 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitStatus> {
     let order = resolve::run(args, global, printer.can_ask(), input)?;
     introduce(&order.change.backend, global, printer);
-    if args.verify == Verify::Off {
-        printer.warning(
-            "--verify off: nothing will be compared before the swap. A fault in the new table would \
-             be noticed only when the old one is gone",
-        );
+    if let Some(why) = verify::warning(args.verify) {
+        printer.warning(why);
     }
     let hints = Hints::of(&order, global);
     let resolve::Change { backend, request } = order.change;
-    let work = Make { request, options: order.options, yes: order.yes, printer, hints: &hints };
+    let verify = args.verify;
+    let work =
+        Make { request, options: order.options, yes: order.yes, verify, printer, hints: &hints };
     backend.carry_out(work).await
 }
 
@@ -71,6 +70,7 @@ struct Make<'a> {
     request: Request,
     options: RunOptions,
     yes: bool,
+    verify: Verify,
     printer: &'a Printer,
     hints: &'a Hints,
 }
@@ -157,9 +157,12 @@ impl Make<'_> {
     }
 
     /// Shows the plan and asks.
-    fn accept(&self, plan: Plan) -> anyhow::Result<Work> {
+    fn accept(&self, mut plan: Plan) -> anyhow::Result<Work> {
         let (printer, request) = (self.printer, &self.request);
         let native = plan.strategy == Strategy::Native;
+        if !native {
+            plan.findings.extend(verify::finding(self.verify));
+        }
         if printer.is_json() {
             tell_plan(&plan, printer);
         } else {

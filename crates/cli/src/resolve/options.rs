@@ -3,6 +3,7 @@
 //! Whatever is wrong with them together is found here, before anything is contacted.
 
 use underpin_core::machine::Settings;
+use underpin_core::proof::Verification;
 use underpin_core::signal::{Limit, SwapWhen};
 use underpin_core::window::{Deadline, Then, Windows};
 use underpin_dialect::{Origin, OwnQuery};
@@ -38,7 +39,11 @@ pub(super) fn options(args: &RunArgs, workers: u32) -> Result<RunOptions, Proble
         rows_per_s,
         bytes_per_s,
         swap_when: swap_when(args)?,
-        verify: args.verify == Verify::Full,
+        verify: match args.verify {
+            Verify::Full => Verification::Full,
+            Verify::Sample => Verification::Sample,
+            Verify::Off => Verification::Off,
+        },
         swap_budget_ms: args.swap_budget.0,
         lock_patience_ms: args.lock_patience.0,
         ..Settings::default()
