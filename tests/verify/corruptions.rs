@@ -30,18 +30,18 @@ enum Row {
     Gap,
 }
 
-const fn kind(
-    name: &'static str,
-    sql: [&'static str; 2],
-    told: &'static str,
-    row: Row,
-) -> Kind {
+const fn kind(name: &'static str, sql: [&'static str; 2], told: &'static str, row: Row) -> Kind {
     Kind { name, sql, told, row }
 }
 
 const KINDS: [Kind; 14] = [
     kind("a value", ["UPDATE {s} SET n = n + 1 WHERE id = {k}"; 2], "differs in n", Row::Plain),
-    kind("NULL for a value", ["UPDATE {s} SET v = NULL WHERE id = {k}"; 2], "differs in v", Row::Any),
+    kind(
+        "NULL for a value",
+        ["UPDATE {s} SET v = NULL WHERE id = {k}"; 2],
+        "differs in v",
+        Row::Any,
+    ),
     kind("a value for NULL", ["UPDATE {s} SET n = 0 WHERE id = {k}"; 2], "differs in n", Row::Null),
     kind(
         "a trailing space",
@@ -157,7 +157,11 @@ pub fn table(flavor: Flavor, rows: u32) -> Vec<String> {
 
 /// The change: one column is converted, all others go along.
 pub const fn change(flavor: Flavor) -> &'static str {
-    if flavor.is_postgres() { "ALTER TABLE t ALTER n TYPE bigint" } else { "ALTER TABLE t MODIFY n BIGINT" }
+    if flavor.is_postgres() {
+        "ALTER TABLE t ALTER n TYPE bigint"
+    } else {
+        "ALTER TABLE t MODIFY n BIGINT"
+    }
 }
 
 /// Every row as text, byte for byte; a value that is there differs from none.

@@ -100,7 +100,10 @@ impl Ground {
         assert!(runner.wait_for(LIMIT, is_paused).unwrap().is_some(), "{}", runner.story());
         let copied = |event: &&Value| event["rows_copied"].as_u64().is_some();
         let copied = runner.events().iter().rev().find(copied).cloned().unwrap();
-        assert!(copied["rows_copied"].as_u64() < Some(u64::from(ROWS)), "it was too fast: {copied}");
+        assert!(
+            copied["rows_copied"].as_u64() < Some(u64::from(ROWS)),
+            "it was too fast: {copied}"
+        );
         runner
     }
 
@@ -146,7 +149,12 @@ pub fn ten_of_ten(flavor: Flavor, seed: u64) {
     ground.corrupt(&first);
     let looked = ground.call("verify", &["--nice", "100%"]);
     if flavor.is_postgres() {
-        assert_eq!(looked.code(), 3, "by blocks there is nothing to compare: {}", looked.complaint());
+        assert_eq!(
+            looked.code(),
+            3,
+            "by blocks there is nothing to compare: {}",
+            looked.complaint()
+        );
     } else {
         assert_eq!(looked.code(), 5, "{}", looked.complaint());
         let event = looked.event("compared").unwrap();

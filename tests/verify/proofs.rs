@@ -50,7 +50,10 @@ pub fn goes_on_where_it_was(flavor: Flavor) {
     let done = &called.ended.done;
     assert_eq!(done["verified"], "equal");
     assert_eq!(done["rows_verified"], MANY, "{saved} had been compared before the kill: {done}");
-    eprintln!("{}: {saved} of {MANY} rows were compared before the kill, none again", flavor.name());
+    eprintln!(
+        "{}: {saved} of {MANY} rows were compared before the kill, none again",
+        flavor.name()
+    );
 }
 
 fn warned(called: &Called, code: &str) {
@@ -72,16 +75,33 @@ pub fn a_sample_is_told_as_such(flavor: Flavor) {
     assert_eq!(done["verified"], "sampled", "{done}");
     assert!((2_000..u64::from(MANY) / 2).contains(&rows), "{done}");
     let past = run_of(&ground, "history", "past_run");
-    assert_eq!((&past["summary"]["verified"], &past["summary"]["rows_verified"]), (&"sampled".into(), &rows.into()));
+    assert_eq!(
+        (&past["summary"]["verified"], &past["summary"]["rows_verified"]),
+        (&"sampled".into(), &rows.into())
+    );
     assert_eq!(run_of(&ground, "status", "run")["verified"], "sampled");
     let text = cli_text(&["history", &url, "t"]);
     assert!(text.contains("not proven equal"), "{text}");
 
-    let back = if flavor.is_postgres() { "ALTER TABLE t ALTER n TYPE int" } else { "ALTER TABLE t MODIFY n INT" };
+    let back = if flavor.is_postgres() {
+        "ALTER TABLE t ALTER n TYPE int"
+    } else {
+        "ALTER TABLE t MODIFY n INT"
+    };
     let start = |how: &str| {
         let words = [
-            "run", &url, back, "--yes", "--strategy", "shadow", "--replica", "none", "--swap", "wait",
-            "--verify", how,
+            "run",
+            &url,
+            back,
+            "--yes",
+            "--strategy",
+            "shadow",
+            "--replica",
+            "none",
+            "--swap",
+            "wait",
+            "--verify",
+            how,
         ];
         underpin_tests::runner::Runner::start(&words).unwrap()
     };

@@ -129,6 +129,9 @@ pub struct Checkpoint {
     /// the first swap.
     #[serde(default)]
     pub stands: Option<Way>,
+    /// Orders that were given before the last turn: they were for the way before it.
+    #[serde(default)]
+    pub orders_before: usize,
     /// Counters, exact up to the begin of `round`.
     pub counters: Counters,
 }
@@ -148,6 +151,7 @@ impl Checkpoint {
             abort_why: None,
             way: Way::Forward,
             stands: None,
+            orders_before: 0,
             counters: Counters::default(),
         }
     }
@@ -158,9 +162,7 @@ impl Checkpoint {
         let swapped = self.stands.is_some() || self.phase >= Phase::Arrive;
         match (&self.proven, &self.verified) {
             (Some(proven), _) if swapped => Some(*proven),
-            (_, verified) if swapped || *verified == Frontier::End => {
-                Some(self.proof_as_it_is())
-            }
+            (_, verified) if swapped || *verified == Frontier::End => Some(self.proof_as_it_is()),
             _ => None,
         }
     }

@@ -50,9 +50,7 @@ pub use live::Live;
 pub use native::alter_natively;
 pub use options::RunOptions;
 pub use own_signals::{FlagFile, OwnSignals, UrlSignal, signal_name};
-pub use report::{
-    Figures, Percentiles, PlanSummary, Report, SignalView, StoppedAs, Summary, Wait,
-};
+pub use report::{Figures, Percentiles, PlanSummary, Report, SignalView, StoppedAs, Summary, Wait};
 pub use reporter::Reporter;
 pub use run::{OpenRun, Outcome, find_open, resume, start, turn};
 pub use spell::{command_text, limit_text, setting_text};

@@ -124,9 +124,7 @@ impl View {
         }
         let is_early = match checkpoint.phase {
             Phase::Prepare => true,
-            Phase::Copy => {
-                spec.flow == Flow::Blocks || checkpoint.frontier == Frontier::Start
-            }
+            Phase::Copy => spec.flow == Flow::Blocks || checkpoint.frontier == Frontier::Start,
             Phase::Settle | Phase::Indexes => spec.flow == Flow::Blocks,
             Phase::Arrive => return nothing("the swap was made just now; ask again in a moment"),
             Phase::Finish | Phase::Done => {

@@ -246,7 +246,10 @@ fn spoil(ctx: &Ctx) {
     let mut world = ctx.world();
     let saved = world.db.store.checkpoint.as_deref().map(Checkpoint::decode);
     let is_early = matches!(saved, Some(Ok(saved)) if saved.phase < Phase::Verify);
-    if !is_early || world.scenario.settings.verify != Verification::Full || world.db.live() != Some(Object::Original) {
+    if !is_early
+        || world.scenario.settings.verify != Verification::Full
+        || world.db.live() != Some(Object::Original)
+    {
         return;
     }
     let nth = world.dice.below(1000);

@@ -157,7 +157,8 @@ pub(super) fn finding(how: Verify) -> Option<Finding> {
         Verify::Sample => "verify-sample",
         Verify::Off => "verify-off",
     };
-    let remedy = "leave --verify out, unless the time of a full comparison is dearer than its proof";
+    let remedy =
+        "leave --verify out, unless the time of a full comparison is dearer than its proof";
     warning(how).map(|why| Finding::warning(code, why, remedy))
 }
 
@@ -204,9 +205,15 @@ mod tests {
 
     #[test]
     fn differences_are_named_and_the_rest_is_counted() {
-        let text =
-            text(&Compared { differences: 3, samples: vec!["id=7 (differs in v)".into()], ..compared() });
-        assert!(text.contains("  3 DIFFERENT:\n    id=7 (differs in v)\n    and 2 more\n"), "{text}");
+        let text = text(&Compared {
+            differences: 3,
+            samples: vec!["id=7 (differs in v)".into()],
+            ..compared()
+        });
+        assert!(
+            text.contains("  3 DIFFERENT:\n    id=7 (differs in v)\n    and 2 more\n"),
+            "{text}"
+        );
         assert!(!text.contains("equal,"), "{text}");
     }
 

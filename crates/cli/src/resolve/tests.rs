@@ -135,7 +135,11 @@ fn the_defaults_are_the_machines_own() {
     assert_eq!(ours.lag_ms_max, machine.lag_ms_max);
     assert_eq!(ours.swap_budget_ms, machine.swap_budget_ms);
     assert_eq!(ours.lock_patience_ms, machine.lock_patience_ms);
-    assert!(ours.verify == Verification::Full && !order.options.keep_retired && !order.change.request.force_shadow);
+    assert!(
+        ours.verify == Verification::Full
+            && !order.options.keep_retired
+            && !order.change.request.force_shadow
+    );
 }
 
 #[test]

@@ -90,8 +90,8 @@ impl Machine {
         }
         let mut taken = self.sample_ranges;
         round.keep_only(|chunk| {
-            let is_taken = taken < SAMPLE_RANGES_MIN
-                || is_in_sample(self.settings.sample_seed, &chunk.range);
+            let is_taken =
+                taken < SAMPLE_RANGES_MIN || is_in_sample(self.settings.sample_seed, &chunk.range);
             taken += u64::from(is_taken);
             is_taken
         });

@@ -86,7 +86,9 @@ fn behind_a_swap_the_live_table_is_compared_with_the_retired_one() {
     // On the way back the same tables are compared, and it goes on.
     let going = View::of(&at(Phase::CatchUp, Way::Back, Some(Way::Forward))).unwrap();
     assert!(view.stands_in(&going));
-    assert!(!view.stands_in(&View::of(&at(Phase::Revertible, Way::Back, Some(Way::Back))).unwrap()));
+    assert!(
+        !view.stands_in(&View::of(&at(Phase::Revertible, Way::Back, Some(Way::Back))).unwrap())
+    );
     assert!(View::of(&at(Phase::Arrive, Way::Forward, Some(Way::Forward))).is_err());
 }
 
