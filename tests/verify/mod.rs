@@ -83,7 +83,7 @@ impl Ground {
             return "`t~up_new`".to_owned();
         }
         let query = "SELECT format('%I.%I', nspname, relname) FROM pg_class JOIN pg_namespace AS s ON s.oid = \
-                     relnamespace WHERE relkind = 'r' AND nspname LIKE 'underpin\\_%' AND relname LIKE '%new'";
+                     relnamespace WHERE relkind = 'r' AND nspname LIKE 'underpin\\_%' AND relname = 't'";
         let found = self.texts(query);
         assert_eq!(found.len(), 1, "{found:?}");
         found[0].clone()
@@ -118,6 +118,11 @@ impl Ground {
             self.execute(vec![corruption.sql(self.flavor, &shadow)]);
         }
     }
+}
+
+/// Whether the run waits for `underpin swap`.
+fn is_ready(event: &Value) -> bool {
+    event["event"] == "paused" && event["kind"] == "swap-asked"
 }
 
 /// The texts of a list in an event.
@@ -164,7 +169,6 @@ pub fn ten_of_ten(flavor: Flavor, seed: u64) {
         found("`verify` beside the copy", flavor, &first, &texts_of(event, "samples"));
     }
     ground.let_go();
-    let is_ready = |event: &Value| event["event"] == "paused" && event["kind"] == "swap";
     assert!(runner.wait_for(LIMIT, is_ready).unwrap().is_some(), "{}", runner.story());
     let events = runner.events();
     let different = events.iter().filter(|event| event["event"] == "different");

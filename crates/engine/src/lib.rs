@@ -57,5 +57,5 @@ pub use spell::{command_text, limit_text, setting_text};
 pub use status::{RunStatus, Standing, look, status};
 pub use steer::{DeadRun, Taken, order};
 pub use underpin_core::proof::Verdict;
-pub use verify::{Compared, Extent, VerifyOptions, verify};
+pub use verify::{Compared, Counterpart, Extent, VerifyOptions, verify};
 pub use worst::Worst;

@@ -69,6 +69,16 @@ pub enum Extent {
     All,
 }
 
+/// The table that the live one is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counterpart {
+    /// The new table, before the first swap.
+    Shadow,
+    /// The one that was live before the last swap.
+    Retired,
+}
+
 /// What a comparison found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Compared {
@@ -76,8 +86,8 @@ pub struct Compared {
     pub run_id: String,
     /// The table as `schema.table`.
     pub table: String,
-    /// The table that it was compared with, by its name.
-    pub with: String,
+    /// What it was compared with.
+    pub with: Counterpart,
     /// The run's phase when it began.
     pub phase: String,
     /// How much was to be compared.
@@ -193,7 +203,10 @@ pub async fn verify<D: Database>(
     let found = Compared {
         run_id: view.spec.run_id.clone(),
         table: table_of(&view.spec),
-        with: view.spec.names.shadow.clone(),
+        with: match view.stands {
+            None => Counterpart::Shadow,
+            Some(_) => Counterpart::Retired,
+        },
         phase: view.phase.name().to_owned(),
         extent: if view.up_to.is_some() { Extent::Copied } else { Extent::All },
         complete: false,

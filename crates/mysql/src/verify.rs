@@ -259,7 +259,10 @@ fn differing(shape: &Shape, missing: &str) -> DbResult<String> {
         .iter()
         .map(|pair| {
             let name = literal(&unquote(&pair.source))?;
-            Ok(format!("IF({} <=> {}, NULL, {name})", pair.source_form, pair.target_form))
+            // By their texts, as rows are compared: 0 = -0, but that is a difference.
+            let text = |form: &str| format!("CAST(CONCAT({form}) AS BINARY)");
+            let (old, new) = (text(&pair.source_form), text(&pair.target_form));
+            Ok(format!("IF({old} <=> {new}, NULL, {name})"))
         })
         .collect::<DbResult<_>>()?;
     Ok(format!(

@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use underpin_core::finding::Finding;
 use underpin_dialect::Database;
-use underpin_engine::{Compared, EngineError, Extent, RunStatus, Verdict, VerifyOptions};
+use underpin_engine::{
+    Compared, Counterpart, EngineError, Extent, RunStatus, Verdict, VerifyOptions,
+};
 
 use super::{introduce, schema_of, shell};
 use crate::args::{GlobalArgs, Verify, VerifyArgs};
@@ -105,11 +107,15 @@ fn tell(found: &Compared, printer: &Printer) -> ExitStatus {
 }
 
 fn text(found: &Compared) -> String {
-    let Compared { table, with, phase, rows, differences, samples, .. } = found;
+    let Compared { table, phase, rows, differences, samples, .. } = found;
     let extent = match (found.complete, found.extent) {
         (false, _) => "stopped before the end",
         (true, Extent::Copied) => "all that was copied when it began",
         (true, Extent::All) => "all of it",
+    };
+    let with = match found.with {
+        Counterpart::Shadow => "its new table",
+        Counterpart::Retired => "the table that was live before the swap",
     };
     let mut out = format!(
         "{table} compared with {with} (phase {phase}): {} rows in {}, {extent}\n",
@@ -184,7 +190,7 @@ mod tests {
         Compared {
             run_id: "r1".into(),
             table: "shop.orders".into(),
-            with: "orders~up_new".into(),
+            with: Counterpart::Shadow,
             phase: "copy".into(),
             extent: Extent::Copied,
             complete: true,

@@ -115,7 +115,7 @@ fn the_page_tells_every_field() {
     let compared = Compared {
         run_id: "r1".into(),
         table: "shop.orders".into(),
-        with: "orders~up_new".into(),
+        with: Counterpart::Shadow,
         phase: "swap".into(),
         extent: Extent::All,
         complete: true,
