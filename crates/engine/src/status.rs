@@ -3,6 +3,7 @@
 use serde::Serialize;
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::way::Way;
+use underpin_core::proof::Verdict;
 use underpin_dialect::{Database, Given, Origin, RunSummary, Store};
 
 use crate::error::EngineResult;
@@ -53,6 +54,8 @@ pub struct RunStatus {
     pub rows_copied: u64,
     /// Rows found equal.
     pub rows_verified: u64,
+    /// What the comparison has proven: at the last swap, or so far; `None` while it is not done.
+    pub verified: Option<Verdict>,
     /// Begin, as the server wrote it (UTC).
     pub created_at: String,
     /// Last sign of life, as the server wrote it (UTC).
@@ -96,6 +99,7 @@ impl RunStatus {
             statement: run.statement.clone(),
             standing,
             direction: checkpoint.as_ref().map(|checkpoint| checkpoint.way).unwrap_or_default(),
+            verified: checkpoint.as_ref().and_then(proven),
             phase: checkpoint.map(|checkpoint| checkpoint.phase.name().to_owned()),
             rows_copied: counters.rows_copied,
             rows_verified: counters.rows_verified,
@@ -112,6 +116,12 @@ impl RunStatus {
             live: Live::read(&run.live).filter(|_| run.state == "open"),
         }
     }
+}
+
+/// That something was passed over is told before the comparison is done.
+fn proven(checkpoint: &Checkpoint) -> Option<Verdict> {
+    let proof = checkpoint.proof().map(|proof| proof.verdict);
+    proof.or_else(|| checkpoint.sampled.then_some(Verdict::Sampled))
 }
 
 fn standing_of(run: &RunSummary, checkpoint: Option<&Checkpoint>) -> Standing {
@@ -216,6 +226,7 @@ mod tests {
             options: given,
             ended_at: Some("2026-01-01 00:00:09".into()),
             live: Some(live),
+            verified: Some(Verdict::Equal),
             ..RunStatus::of(&run("open", true, 3, Phase::Copy))
         };
         crate::reference::must_tell("run", &serde_json::to_value(status).unwrap());
@@ -251,6 +262,18 @@ mod tests {
         assert_eq!(RunStatus::of(&run("open", true, 3, Phase::Copy)).standing, Standing::Running);
         assert_eq!(RunStatus::of(&run("open", true, 300, Phase::Copy)).standing, Standing::Silent);
         assert_eq!(RunStatus::of(&run("done", false, 3, Phase::Done)).standing, Standing::Done);
+    }
+
+    #[test]
+    fn what_is_not_proven_is_told_before_the_end() {
+        let at = |phase, sampled| {
+            let checkpoint = Checkpoint { phase, sampled, ..Checkpoint::begin() };
+            let checkpoint = checkpoint.encode().unwrap();
+            RunStatus::of(&RunSummary { checkpoint, ..run("open", true, 3, phase) }).verified
+        };
+        assert_eq!(at(Phase::Verify, false), None);
+        assert_eq!(at(Phase::Verify, true), Some(Verdict::Sampled));
+        assert_eq!(at(Phase::Finish, false), Some(Verdict::Skipped));
     }
 
     #[test]

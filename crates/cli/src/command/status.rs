@@ -11,6 +11,7 @@ use underpin_core::way::Way;
 use underpin_dialect::Database;
 use underpin_engine::{Live, RunStatus, SignalView, Standing};
 
+use super::verify::doubt;
 use super::{introduce, shell};
 use crate::args::{GlobalArgs, StatusArgs};
 use crate::backend::{Backend, SessionWishes, Task};
@@ -206,6 +207,9 @@ fn next_steps(run: &RunStatus, global: &GlobalArgs, place_of: PlaceOf<'_>) -> St
     for line in alive.map(|live| now(&Reading::from(&live.figures))).unwrap_or_default() {
         out.push_str(&format!("  {line}\n"));
     }
+    if let Some(doubt) = doubt(run) {
+        out.push_str(&format!("  verified    {doubt}\n"));
+    }
     if run.standing == Standing::Unattended {
         let since = run.updated_at.split('.').next().unwrap_or_default();
         out.push_str(&format!("  no program works on it; last sign of life {since} UTC\n"));
@@ -307,6 +311,7 @@ mod tests {
             direction: Way::Forward,
             rows_copied: 1_234_000,
             rows_verified: 0,
+            verified: None,
             created_at: "2026-11-21 03:00:00.123456".into(),
             updated_at: "2026-11-21 03:05:00.000000".into(),
             silent_s: 720,
