@@ -34,6 +34,7 @@ pub mod tls;
 mod trigger;
 mod types;
 mod verify;
+mod wayback;
 mod worker;
 
 pub use control::Control;
