@@ -24,6 +24,7 @@ pub mod options;
 mod preflight;
 mod privileges;
 mod query;
+mod reversal;
 mod shadow;
 mod shape;
 mod silent;
