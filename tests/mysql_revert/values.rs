@@ -14,7 +14,7 @@ fn columns_of_one_shape_keep_their_values_to_and_fro() {
             &db,
             &[
                 "CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v VARCHAR(20), old INT NOT NULL \
-                 DEFAULT 5, twice INT AS (old * 2) STORED, was INT AS (id + 1) VIRTUAL)",
+                 DEFAULT 5, twice INT AS (old * 2) STORED, was INT AS (LENGTH(v)) VIRTUAL)",
                 "INSERT INTO t (id, v, old) VALUES (1,'a',10),(2,'b',20),(3,'c',30),(4,'d',40)",
             ],
         )

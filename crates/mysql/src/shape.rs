@@ -156,6 +156,10 @@ impl Shape {
                     format!("looking for column {name}"),
                     format!("{}.{}", table.schema, table.name),
                 )
+                .said(match spec.way {
+                    Way::Forward => "somebody altered the table since the run began",
+                    Way::Back => "somebody altered the table since the swap",
+                })
             })
         };
         let mut key = Vec::new();
