@@ -122,6 +122,9 @@ pub struct Checkpoint {
     /// the first swap.
     #[serde(default)]
     pub stands: Option<Way>,
+    /// Orders that were given before the last turn: they were for the way before it.
+    #[serde(default)]
+    pub orders_before: usize,
     /// Counters, exact up to the begin of `round`.
     pub counters: Counters,
 }
@@ -139,6 +142,7 @@ impl Checkpoint {
             abort_why: None,
             way: Way::Forward,
             stands: None,
+            orders_before: 0,
             counters: Counters::default(),
         }
     }

@@ -166,6 +166,10 @@ pub trait Store {
         by: &str,
     ) -> impl Future<Output = DbResult<()>> + Send;
 
+    /// Takes all orders of a run that nobody has taken, so that no later runner meets them. Returns how
+    /// many orders were given to the run in all.
+    fn answer(&mut self, run_id: &str) -> impl Future<Output = DbResult<usize>> + Send;
+
     /// All orders that were given to a run, oldest first.
     fn orders(&mut self, run_id: &str) -> impl Future<Output = DbResult<Vec<Order>>> + Send;
 

@@ -86,8 +86,8 @@ pub enum EngineError {
     },
     /// The swap was made: there is nothing to abort any more.
     #[error(
-        "{table} has been swapped already: the change is made. Run the same `underpin run` again to \
-         remove what is left over"
+        "{table} has been swapped already: the change is made. Where the way back is kept, `underpin \
+         revert` takes it back; `underpin finish` removes what is left over"
     )]
     TooLate {
         /// The table as `schema.table`.

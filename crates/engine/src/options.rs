@@ -77,6 +77,7 @@ impl RunOptions {
         };
         Settings {
             flow: spec.flow,
+            keeps_way_back: spec.keeps_way_back,
             deferred_indexes: !spec.deferred_indexes.is_empty(),
             // The probe always answers, if only with an empty list: silence is a reason to wait.
             replicas_known: true,

@@ -220,6 +220,11 @@ impl Store for Control {
         orders::leave(&mut self.session.conn, &self.state_schema, run_id, command, by).await
     }
 
+    async fn answer(&mut self, run_id: &str) -> DbResult<usize> {
+        orders::take(&mut self.session.conn, &self.state_schema, run_id).await?;
+        self.orders(run_id).await.map(|orders| orders.len())
+    }
+
     async fn orders(&mut self, run_id: &str) -> DbResult<Vec<Order>> {
         match self.find_state().await? {
             Found::All => orders::list(&mut self.session.conn, &self.state_schema, run_id).await,

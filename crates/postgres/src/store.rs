@@ -198,6 +198,12 @@ impl Store for Control {
         run(&self.session, &sql, "leaving an order for run", run_id).await.map(drop)
     }
 
+    async fn answer(&mut self, run_id: &str) -> DbResult<usize> {
+        let sql = orders::take_sql(&quote(&self.state_schema)?, run_id)?;
+        run(&self.session, &sql, "taking the orders for run", run_id).await?;
+        self.orders(run_id).await.map(|orders| orders.len())
+    }
+
     async fn orders(&mut self, run_id: &str) -> DbResult<Vec<Order>> {
         if self.state_shape().await? != Shape::Current {
             return Ok(Vec::new());

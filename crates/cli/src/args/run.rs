@@ -56,6 +56,18 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
 
+    /// How it works, and when it gives way.
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
+
+    /// The options that were given; filled in by [`super::Cli::read`].
+    #[arg(skip)]
+    pub(crate) given: Vec<Given>,
+}
+
+/// How a run works, whichever way it goes.
+#[derive(Debug, Args)]
+pub(crate) struct WorkArgs {
     /// How hard it works, and when it gives way.
     #[command(flatten)]
     pub(crate) load: LoadArgs,
@@ -67,10 +79,6 @@ pub(crate) struct RunArgs {
     /// Who is told, and what is put on record.
     #[command(flatten)]
     pub(crate) record: RecordArgs,
-
-    /// The options that were given; filled in by [`super::Cli::read`].
-    #[arg(skip)]
-    pub(crate) given: Vec<Given>,
 
     /// Longest wait for the table's lock in one try
     ///
@@ -116,6 +124,11 @@ pub(crate) struct ShapeArgs {
     #[arg(long, value_name = "HOW", default_value = "row", help_heading = "Method")]
     pub(crate) capture: Capture,
 
+    /// Whether the change can be taken back after the swap: `keep` leaves the old table and captures what
+    /// is written to the new one, until `underpin finish`; `now` removes the old one at once
+    #[arg(long, value_name = "WHEN", default_value = "now", help_heading = "Swap")]
+    pub(crate) finish: Finish,
+
     /// A replica to watch, as a URL; may be given several times; `none` watches none
     ///
     /// Without this the replicas that the server lists are watched. What the URL leaves out (user,
@@ -142,6 +155,15 @@ pub(crate) enum Indexes {
     During,
     /// In one sorted build after the copy
     After,
+}
+
+/// When the way back is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Finish {
+    /// Right after the swap: the old table is dropped, there is no way back
+    Now,
+    /// With `underpin finish`: until then `underpin revert` takes the change back and loses nothing
+    Keep,
 }
 
 /// How changes get into the log.

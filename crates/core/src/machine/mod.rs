@@ -120,6 +120,8 @@ pub struct Machine {
     way: Way,
     /// The way of the last swap that was made.
     stands: Option<Way>,
+    /// Orders from before the last turn.
+    orders_before: usize,
     /// An abort has begun, in this program or in one before it; there is no way back from it.
     aborting: bool,
     /// `Started` has come: before it the machine is only told what it must know.
@@ -428,6 +430,7 @@ impl Machine {
             abort_why: self.abort_why.clone(),
             way: self.way,
             stands: self.stands,
+            orders_before: self.orders_before,
             counters: self.counters.clone(),
         }
     }

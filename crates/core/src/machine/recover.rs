@@ -118,6 +118,7 @@ impl Machine {
             stopping: None,
             way: checkpoint.way,
             stands: checkpoint.stands,
+            orders_before: checkpoint.orders_before,
             aborting: checkpoint.aborting,
             started: false,
             stopped: false,

@@ -136,6 +136,7 @@ fn samples() -> Vec<Report> {
         Report::LockTry { at_ms: 12, attempt: 1, why: text("session 7 reads it") },
         Report::Swap { at_ms: 13, stall_ms: 14, drained: 3, attempts: 1 },
         Report::Done { at_ms: 14, summary: summary() },
+        Report::Revertible { at_ms: 15, stands: Way::Forward, summary: summary() },
         Report::Altered { at_ms: 15, table: table(), tries: 1, took_ms: 20 },
         Report::Stopped {
             at_ms: 16,
@@ -165,12 +166,13 @@ fn samples() -> Vec<Report> {
             | Report::LockTry { .. }
             | Report::Swap { .. }
             | Report::Done { .. }
+            | Report::Revertible { .. }
             | Report::Altered { .. }
             | Report::Stopped { .. }
             | Report::Error { .. } => {}
         }
     }
-    assert_eq!(samples.len(), 18, "one of each");
+    assert_eq!(samples.len(), 19, "one of each");
     samples
 }
 
