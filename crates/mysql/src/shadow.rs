@@ -37,13 +37,9 @@ impl Shadow for Control {
         let kept = self.load_identity(&spec.run_id, spec.way).await?;
         let capabilities = self.session.capabilities.clone();
         let now = Fingerprint::read(&mut self.session.conn, &capabilities, spec).await?;
-<<<<<<< HEAD
-        now.ensure_same(&kept, &object)?;
+        now.ensure_same(&kept, spec.way, &object)?;
         strangers::refuse(&mut self.session.conn, &capabilities, spec).await?;
         self.check_shadow(spec).await
-=======
-        now.ensure_same(&kept, spec.way, &object)
->>>>>>> mysqlback
     }
 
     async fn build_indexes(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -170,14 +166,9 @@ impl Control {
         let settled = self.lock_names_only(&object).await;
         let dated = self.set_clock("DEFAULT", &object).await;
         let identity = installed?;
-<<<<<<< HEAD
         settled.and(dated)?;
         self.note_source(spec).await?;
-        self.save_identity(&spec.run_id, &identity).await
-=======
-        dated?;
         self.save_identity(&spec.run_id, spec.way, &identity).await
->>>>>>> mysqlback
     }
 
     async fn install_under_lock(&mut self, spec: &RunSpec, shape: &Shape) -> DbResult<String> {
@@ -251,11 +242,8 @@ impl Control {
                     spec.names.retired
                 )));
         }
-<<<<<<< HEAD
         self.refuse_to_drop_the_rows(spec, &spec.names.shadow, false).await?;
-=======
         // Its capture triggers, where it has any, go with it.
->>>>>>> mysqlback
         self.drop_table(&spec.schema, &spec.names.shadow).await?;
         self.drop_logs(spec).await
     }

@@ -59,15 +59,11 @@ impl Swap for Control {
         self.refuse_old_holders(spec).await?;
         self.analyze(spec).await?;
         counter::carry(&mut self.session, spec).await?;
-<<<<<<< HEAD
-        let kept = self.load_identity(&spec.run_id).await?;
+        self.prepare_way_back(spec).await?;
+        let kept = self.load_identity(&spec.run_id, spec.way).await?;
         // Nobody is to wait for us where it cannot be.
         self.check_shadow(spec).await?;
         let shadow = self.shadow_kept(spec).await?;
-=======
-        self.prepare_way_back(spec).await?;
-        let kept = self.load_identity(&spec.run_id, spec.way).await?;
->>>>>>> mysqlback
         let mut worker = self.server.worker(spec, grip).await?;
         worker.make_stage().await?;
         worker.set(&format!("wait_timeout = {LOCKED_SILENCE_S}")).await?;
@@ -207,16 +203,12 @@ async fn prepare_under_lock(
     }
     let capabilities = worker.session.capabilities.clone();
     let print = Fingerprint::read(&mut worker.session.conn, &capabilities, attempt.spec).await?;
-<<<<<<< HEAD
-    print.ensure_same(&attempt.kept, &object)?;
+    print.ensure_same(&attempt.kept, attempt.spec.way, &object)?;
     strangers::refuse(&mut worker.session.conn, &capabilities, attempt.spec).await?;
     if let Some(kept) = &attempt.shadow {
         let now = Print::read_shadow(&mut worker.session.conn, &capabilities, attempt.spec).await?;
         now.ensure_same(kept, attempt.spec)?;
     }
-=======
-    print.ensure_same(&attempt.kept, attempt.spec.way, &object)?;
->>>>>>> mysqlback
     counter::carry(&mut worker.session, attempt.spec).await?;
     if locked.elapsed() >= attempt.budget {
         return Ok(Err(SwapOutcome::DrainTooSlow { drained }));
