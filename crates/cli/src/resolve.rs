@@ -3,7 +3,7 @@
 //! Everything that can be wrong without asking a server is found here, as a usage error: nothing has
 //! been contacted then. Reads files and standard input, opens no connection.
 
-mod options;
+pub(crate) mod options;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -17,7 +17,8 @@ use underpin_dialect::{IndexTiming, Request};
 use underpin_engine::RunOptions;
 
 use crate::args::{
-    Capture, GlobalArgs, Indexes, PlanArgs, RunArgs, ShapeArgs, Source, StatementArgs, Strategy,
+    Capture, Finish, GlobalArgs, Indexes, PlanArgs, RunArgs, ShapeArgs, Source, StatementArgs,
+    Strategy,
 };
 use crate::backend::{Backend, SessionWishes, syntax_of};
 use crate::exit::Problem;
@@ -75,9 +76,9 @@ pub(crate) fn run(
         )
         .into());
     }
-    let wishes = SessionWishes { lock_timeout_ms: Some(args.lock_timeout.0) };
+    let wishes = SessionWishes { lock_timeout_ms: Some(args.work.lock_timeout.0) };
     let change = change(&args.url, &args.statement, &args.shape, wishes, global, input)?;
-    let options = options::options(args, change.backend.workers())?;
+    let options = options::options(&args.work, &args.given, change.backend.workers())?;
     Ok(RunOrder { change, options, yes: args.yes })
 }
 
@@ -104,7 +105,7 @@ fn change(
             Indexes::After => IndexTiming::After,
         },
         force_shadow: shape.strategy == Strategy::Shadow,
-        keeps_way_back: false,
+        keeps_way_back: shape.finish == Finish::Keep,
         capture: capture(shape.capture, &backend)?,
     };
     Ok(Change { backend, request })

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use underpin_core::checkpoint::Checkpoint;
+use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::machine::{Command, SwapState};
 use underpin_core::plan::RunSpec;
+use underpin_core::way::Way;
 use underpin_dialect::{Database, DbResult, ErrorKind, Shadow, Store};
 
 use crate::enter::table_of;
@@ -51,6 +52,8 @@ pub enum AbortedBy {
     Runner,
     /// We did; no runner was alive.
     Us,
+    /// Nobody removed anything: a turn was left, and the table that is live stays.
+    Stayed(Way),
 }
 
 /// Ends the unfinished run of a table and removes everything of it. The source stays as it is.
@@ -95,6 +98,7 @@ async fn try_abort<D: Database>(
     let mut control = db.control().await?;
     let Some(stored) = control.open_run(schema, table).await? else { return Ok(None) };
     let spec = read_spec(&stored, &format!("{schema}.{table}"))?;
+    let first_seen = Checkpoint::decode(&stored.checkpoint).ok();
     // Asked before we try for the lock, which may take seconds: a runner near its swap should hear of
     // it. Without a runner nobody takes the request, and it goes with the run.
     control.request(&spec.run_id, &Command::Abort, &options.by).await?;
@@ -103,7 +107,12 @@ async fn try_abort<D: Database>(
     {
         return Ok(Some(AbortedBy::Runner));
     }
-    remove(&mut control, &spec, options, reporter).await.map(Some)
+    let ended = remove(&mut control, &spec, first_seen.as_ref(), options, reporter).await;
+    if matches!(ended, Ok(AbortedBy::Stayed(_)) | Err(EngineError::TooLate { .. })) {
+        // The run stays open: whoever goes on with it is not to meet this abort.
+        control.answer(&spec.run_id).await?;
+    }
+    ended.map(Some)
 }
 
 /// Whether a lock was had; `Fenced` means that another runner holds it.
@@ -147,21 +156,49 @@ async fn closed_as<C: Store>(control: &mut C, spec: &RunSpec) -> EngineResult<()
 async fn remove<C: Store + Shadow>(
     control: &mut C,
     spec: &RunSpec,
+    first_seen: Option<&Checkpoint>,
     options: &AbortOptions,
     reporter: &Reporter,
 ) -> EngineResult<AbortedBy> {
-    control.take_over(&spec.run_id).await?;
+    let grip = control.take_over(&spec.run_id).await?;
     // Read after the take-over: until then an older hold could still save, or its runner end the run.
     let Some(stored) = control.open_run(&spec.schema, &spec.table).await? else {
         return closed_as(control, spec).await.map(|()| AbortedBy::Runner);
     };
     // A damaged checkpoint must not stand in the way of removing the run it belongs to: what an abort
     // must know is which table bears the source's name, and that is seen on the server.
-    let checkpoint = Checkpoint::decode(&stored.checkpoint).unwrap_or_else(|_| Checkpoint::begin());
-    match control.observe(spec, &checkpoint).await?.swap {
-        SwapState::NotSwapped => {}
-        SwapState::Swapped => return Err(EngineError::TooLate { table: table_of(spec) }),
-        SwapState::Unclear(why) => return Err(EngineError::Unclear { why }),
+    let checkpoint = match Checkpoint::decode(&stored.checkpoint) {
+        Ok(checkpoint) => checkpoint,
+        // Where both tables may hold what the application wrote, that is not enough.
+        Err(error) if spec.keeps_way_back => return Err(error.into()),
+        Err(_) => Checkpoint::begin(),
+    };
+    // Its runner heard of the abort, left the turn and is gone.
+    if let (Some(stands), Some(before)) = (checkpoint.stands, first_seen)
+        && before.stands == Some(stands)
+        && before.phase < Phase::Arrive
+        && checkpoint.phase == Phase::Revertible
+    {
+        return Ok(AbortedBy::Stayed(stands));
+    }
+    let on_way = spec.on_way(checkpoint.way);
+    match (control.observe(&on_way, &checkpoint).await?.swap, checkpoint.stands) {
+        (SwapState::NotSwapped, None) => {}
+        // Both tables hold what the application wrote by now: nothing is removed.
+        (SwapState::NotSwapped, Some(stands)) if checkpoint.phase < Phase::Arrive => {
+            control.save(&grip, &checkpoint.at_rest()).await?;
+            return Ok(AbortedBy::Stayed(stands));
+        }
+        (SwapState::Swapped, _) => return Err(EngineError::TooLate { table: table_of(spec) }),
+        (SwapState::NotSwapped, Some(_)) => {
+            let why = format!(
+                "the run's record says that the swap was made, the server shows the table from before \
+                 it under the name {}",
+                table_of(spec)
+            );
+            return Err(EngineError::Unclear { why });
+        }
+        (SwapState::Unclear(why), _) => return Err(EngineError::Unclear { why }),
     }
     let since = Instant::now();
     let mut attempt: u32 = 0;

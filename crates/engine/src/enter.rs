@@ -141,7 +141,7 @@ async fn enter_by<C: Inspect + Store + Shadow>(
     };
     let spec = spec.on_way(checkpoint.way);
     let observed = control.observe(&spec, &checkpoint).await?;
-    let past = past(control, &spec).await?;
+    let past = past(control, &spec, checkpoint.orders_before).await?;
     Ok(Some(Found { spec: Arc::new(spec), grip, checkpoint, observed, is_new, past }))
 }
 
@@ -158,6 +158,11 @@ async fn turned<C: Store + Shadow>(
     let turned = checkpoint
         .turned(turn)
         .map_err(|why| EngineError::CannotTurn { table: table_of(spec), why })?;
+    if turned == checkpoint {
+        return Ok(turned);
+    }
+    // What was asked of the run on its way before does not count for this one.
+    let turned = Checkpoint { orders_before: control.answer(&spec.run_id).await?, ..turned };
     control.save(grip, &turned).await?;
     Ok(turned)
 }
@@ -195,14 +200,15 @@ async fn arrived<C: Shadow>(
     })
 }
 
-async fn past<C: Store>(control: &mut C, spec: &RunSpec) -> DbResult<Past> {
+async fn past<C: Store>(control: &mut C, spec: &RunSpec, orders_before: usize) -> DbResult<Past> {
     let runs = control.runs(Some((&spec.schema, &spec.table))).await?;
     let Some(run) = runs.into_iter().find(|run| run.run_id == spec.run_id) else {
         return Ok(Past::default());
     };
     // An origin that cannot be read is statistics lost, and no reason to leave the run where it is.
     let origin = serde_json::from_str(&run.origin).unwrap_or_default();
-    Ok(Past { origin, live: run.live, orders: control.orders(&spec.run_id).await? })
+    let orders = control.orders(&spec.run_id).await?.into_iter().skip(orders_before).collect();
+    Ok(Past { origin, live: run.live, orders })
 }
 
 /// The table's definition as a hash; `None` where it cannot be told, which stops nothing.

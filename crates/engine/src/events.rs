@@ -143,7 +143,7 @@ pub(crate) fn failed(step: Step, kind: FailureKind, error: &DbError) -> Event {
 mod tests {
     use super::*;
 
-    const STEPS: [Step; 17] = [
+    const STEPS: [Step; 18] = [
         Step::Save,
         Step::Beat,
         Step::Close,

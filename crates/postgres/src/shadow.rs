@@ -6,6 +6,7 @@
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::machine::{Observed, SwapState};
 use underpin_core::plan::RunSpec;
+use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Shadow};
 
 use crate::connect::{Session, users_meanings};
@@ -19,7 +20,7 @@ use crate::query::{holds, literal, number, quote, quote_table, rows, run, text, 
 use crate::shape::Shape;
 use crate::steps::{self, Stage};
 use crate::swap::LOCKED_SILENCE_MS;
-use crate::{build, diagnose, trigger, twin};
+use crate::{build, diagnose, trigger, turned, twin};
 
 /// What the server makes of itself may take so long: it was judged on an empty table, and while it goes on
 /// nobody else gets at the table.
@@ -36,12 +37,14 @@ impl Shadow for Control {
         // Nothing has been copied yet: what a first try left is made anew.
         self.remove(spec).await?;
         self.make_shadow(spec).await?;
+        self.note_shadow(spec, false).await?;
         self.install_capture(spec).await
     }
 
     async fn check_source(&mut self, spec: &RunSpec) -> DbResult<()> {
         let kept = self.load_identity(&spec.run_id).await?;
-        ensure_same(&self.session, spec, &kept).await
+        ensure_same(&self.session, spec, &kept).await?;
+        self.check_shadow(spec).await
     }
 
     async fn build_indexes(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -50,7 +53,8 @@ impl Shadow for Control {
                 let shape = Shape::read(&self.session, spec).await?;
                 Err(diagnose::duplicate(&self.session, &shape, error).await)
             }
-            built => built,
+            Ok(()) => self.note_shadow(spec, true).await,
+            failed => failed,
         }
     }
 
@@ -81,7 +85,16 @@ impl Shadow for Control {
             Some(round) => self.marks(&spec.run_id, round.number).await?,
             None => Vec::new(),
         };
-        Ok(Observed { done, swap: self.swap_state(spec, checkpoint).await? })
+        let by_name = self.swap_state(spec, checkpoint).await?;
+        let swap = self.proven(spec, checkpoint, by_name).await?;
+        let is_turning = checkpoint.stands.is_some_and(|stands| stands != spec.way);
+        if is_turning && checkpoint.phase < Phase::Arrive && swap == SwapState::NotSwapped {
+            // Before anything of the new way is begun.
+            let kept = self.load_identity(&spec.run_id).await?;
+            ensure_same(&self.session, spec, &kept).await?;
+            turned::refuse(&self.session, spec).await?;
+        }
+        Ok(Observed { done, swap })
     }
 
     async fn arrive(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -90,9 +103,12 @@ impl Shadow for Control {
 
     async fn finish(&mut self, spec: &RunSpec, keep_retired: bool) -> DbResult<()> {
         self.validate(spec).await?;
-        let retired = names::retired_schema(&spec.run_id);
-        if !keep_retired {
-            self.drop_schema(&retired, spec).await?;
+        // Of a way back that was kept.
+        self.drop_triggers(spec).await?;
+        if keep_retired {
+            self.keep_retired(spec).await?;
+        } else {
+            self.drop_schema(&names::retired_schema(&spec.run_id), spec).await?;
         }
         self.drop_schema(&names::private_schema(&spec.run_id), spec).await
     }
@@ -176,7 +192,8 @@ impl Control {
         let owner = format!("SET LOCAL ROLE {}", shape.owner);
         self.begin_on_live(&shape.places.source, &object, spec).await?;
         let mut statements = vec![silence, owner];
-        statements.extend(trigger::log_sql(&shape, &spec.run_id)?);
+        statements.extend(trigger::log_sql(&shape, spec)?);
+        statements.extend(trigger::functions_sql(&shape, spec)?);
         statements.extend(trigger::capture_sql(&shape, spec)?);
         statements.push("SET LOCAL ROLE NONE".to_owned());
         let installed = self.install_in_transaction(spec, &statements, &object).await;
@@ -192,6 +209,7 @@ impl Control {
         let what = "installing the capture triggers on";
         run(&self.session, &statements.join("; "), what, object).await?;
         let print = Fingerprint::read(&self.session, spec).await?;
+        self.note_source(spec).await?;
         self.save_identity(&spec.run_id, &print.encode()).await?;
         run(&self.session, "COMMIT", what, object).await.map(drop)
     }
@@ -229,6 +247,7 @@ impl Control {
 
     /// Removes everything of a run that has not been swapped.
     async fn remove(&self, spec: &RunSpec) -> DbResult<()> {
+        self.refuse_to_drop_the_rows(spec).await?;
         self.drop_triggers(spec).await?;
         self.drop_schema(&names::private_schema(&spec.run_id), spec).await?;
         self.drop_schema(&names::retired_schema(&spec.run_id), spec).await
@@ -308,6 +327,23 @@ impl Control {
         Ok(())
     }
 
+    /// The table that is not live stands in the schema of retired tables, whichever it is.
+    async fn keep_retired(&self, spec: &RunSpec) -> DbResult<()> {
+        let private = names::private_schema(&spec.run_id);
+        if spec.way == Way::Forward || !self.exists(&private, &spec.table).await? {
+            return Ok(());
+        }
+        let object = format!("{}.{}", spec.schema, spec.table);
+        let sql = format!(
+            "SET LOCAL lock_timeout = {}; ALTER TABLE {} SET SCHEMA {}",
+            eviction_ms(&self.session, &object).await?,
+            quote_table(&private, &spec.table)?,
+            quote(&names::retired_schema(&spec.run_id))?
+        );
+        let done = run(&self.session, &sql, "putting aside the other table of", &object).await;
+        self.on_live(done.map(drop), spec).await
+    }
+
     async fn exists(&self, schema: &str, name: &str) -> DbResult<bool> {
         let sql = format!(
             "SELECT pg_catalog.to_regclass({}) IS NOT NULL",
@@ -320,9 +356,8 @@ impl Control {
     async fn swap_state(&self, spec: &RunSpec, checkpoint: &Checkpoint) -> DbResult<SwapState> {
         let phase = checkpoint.phase;
         let source = self.exists(&spec.schema, &spec.table).await?;
-        let shadow = self.exists(&names::private_schema(&spec.run_id), &spec.names.shadow).await?;
-        let retired =
-            self.exists(&names::retired_schema(&spec.run_id), &spec.names.retired).await?;
+        let shadow = self.exists(&names::shadow_schema(spec), &spec.names.shadow).await?;
+        let retired = self.exists(&names::away_schema(spec), &spec.names.retired).await?;
         Ok(match (source, shadow, retired) {
             (true, true, false) => SwapState::NotSwapped,
             // The retired table is dropped only after the swap was recorded.

@@ -7,6 +7,7 @@
 //! `tables`', what is asked of runs `orders`'.
 
 mod orders;
+mod prints;
 mod tables;
 
 use std::collections::HashSet;
@@ -22,6 +23,7 @@ use crate::control::Control;
 use crate::error::{LOCK_NOT_AVAILABLE, has_state};
 use crate::query::{cell, first, literal, number, optional_text, quote, rows, run, text, undo};
 pub(crate) use orders::{order, take_sql};
+pub(crate) use prints::print_sql;
 use tables::Shape;
 
 /// Tries to bump a fence that an older runner's transaction still holds; one `lock_timeout` each.
@@ -57,6 +59,16 @@ pub(crate) fn mark_sql(
         "INSERT INTO {}.marks (run_id, round, chunk, row_count) VALUES ({}, {round}, {index}, {copied})",
         quote(state_schema)?,
         literal(&grip.run_id)?
+    ))
+}
+
+/// The statement that keeps the identity of the table that is live.
+pub(crate) fn identity_sql(state_schema: &str, run_id: &str, identity: &str) -> DbResult<String> {
+    Ok(format!(
+        "UPDATE {}.runs SET identity = {} WHERE run_id = {}",
+        quote(state_schema)?,
+        literal(identity)?,
+        literal(run_id)?
     ))
 }
 
@@ -188,6 +200,12 @@ impl Store for Control {
         run(&self.session, &sql, "leaving an order for run", run_id).await.map(drop)
     }
 
+    async fn answer(&mut self, run_id: &str) -> DbResult<usize> {
+        let sql = orders::take_sql(&quote(&self.state_schema)?, run_id)?;
+        run(&self.session, &sql, "taking the orders for run", run_id).await?;
+        self.orders(run_id).await.map(|orders| orders.len())
+    }
+
     async fn orders(&mut self, run_id: &str) -> DbResult<Vec<Order>> {
         if self.state_shape().await? != Shape::Current {
             return Ok(Vec::new());
@@ -303,12 +321,7 @@ impl Control {
 
     /// Keeps the source's identity as it was when the triggers were installed.
     pub(crate) async fn save_identity(&self, run_id: &str, identity: &str) -> DbResult<()> {
-        let sql = format!(
-            "UPDATE {}.runs SET identity = {} WHERE run_id = {}",
-            quote(&self.state_schema)?,
-            literal(identity)?,
-            literal(run_id)?
-        );
+        let sql = identity_sql(&self.state_schema, run_id, identity)?;
         run(&self.session, &sql, "noting the identity of run", run_id).await.map(drop)
     }
 
@@ -342,6 +355,11 @@ fn holders_sql() -> String {
      ON d.oid = l.database WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted \
      AND d.datname = pg_catalog.current_database()"
         .to_owned()
+}
+
+/// Whether somebody holds the runner's lock of the table.
+pub(crate) fn is_runner_alive_sql(schema: &str, table: &str) -> String {
+    format!("SELECT EXISTS ({} AND {})", holders_sql(), is_key(runner_lock(schema, table)))
 }
 
 /// The condition for one key in [`holders_sql`].

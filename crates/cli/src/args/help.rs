@@ -29,6 +29,7 @@ Examples:
     underpin pause mysql://admin@db1/shop orders
     underpin set mysql://admin@db1/shop orders max-lag=5s nice=50%
     underpin resume mysql://admin@db1/shop orders
+    underpin verify mysql://admin@db1/shop orders
     underpin abort mysql://admin@db1/shop orders
     underpin abort postgres://admin@db2/shop sales.orders
 
@@ -45,7 +46,7 @@ Exit codes:
     3  refused before anything was created: by preflight, by the server (log-in, rights, statement),
        by an unfinished run in the way, or by the answer to the question
     4  unclear what the server did: a person must look; the message says at what
-    5  verification found a difference; nothing was swapped
+    5  verification found a difference; nothing was swapped for it
     6  the table's lock was not had in the time allowed; nothing was swapped
   130  interrupted; the same command goes on";
 
@@ -169,15 +170,46 @@ Example:
 
 /// About `resume`.
 pub(super) const RESUME_ABOUT: &str = "\
-Let a paused run go on; where its program is dead, show the command that goes on.
+Let a paused run go on; where its program is dead, go on with it here.
 
-Takes effect within a second. Where no program works on the run, this says so and since when (exit code \
-3), and shows the `underpin run` that goes on with it; that one will not be paused any more.";
+Where a program works on the run, it takes the order within a second. Where none does, this command goes \
+on with the run itself, with the options that it began with; those given here count before them. It \
+will not be paused any more. A run that was reverted is only made again with --again.";
 
 /// Examples of `resume`.
 pub(super) const RESUME_AFTER: &str = "\
+Examples:
+  underpin resume mysql://admin@db1/shop orders
+  underpin resume mysql://admin@db1/shop orders --again   after a revert";
+
+/// About `revert`.
+pub(super) const REVERT_ABOUT: &str = "\
+Take a made change back: the old table returns, with everything that was written since.
+
+For runs with --finish keep, until `underpin finish`. What was written to the new table since the swap is \
+applied to the old one while the application goes on, both are compared, and they are exchanged with \
+the same short lock as in the swap. Columns that only the old table has keep the values they had. A value \
+that the old table cannot hold stops this before its swap: the new table stays, nothing is lost. \
+Interrupted, the same command goes on; `underpin abort` leaves the new table where it is.";
+
+/// Examples of `revert`.
+pub(super) const REVERT_AFTER: &str = "\
+Examples:
+  underpin revert mysql://admin@db1/shop orders
+  underpin resume mysql://admin@db1/shop orders --again   makes the change again
+  underpin finish mysql://admin@db1/shop orders           keeps the old table for good";
+
+/// About `finish`.
+pub(super) const FINISH_ABOUT: &str = "\
+End a run whose swap is made: remove the way back and the table that is not live.
+
+After this there is no way back. With --keep-retired the table that is not live stays under its other \
+name, without triggers.";
+
+/// Examples of `finish`.
+pub(super) const FINISH_AFTER: &str = "\
 Example:
-  underpin resume mysql://admin@db1/shop orders";
+  underpin finish mysql://admin@db1/shop orders";
 
 /// About `swap`.
 pub(super) const SWAP_ABOUT: &str = "\

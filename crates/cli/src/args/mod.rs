@@ -8,6 +8,7 @@ mod connection;
 mod duration;
 mod given;
 mod help;
+mod leftovers;
 mod load;
 mod run;
 mod setting;
@@ -15,16 +16,21 @@ mod statement;
 mod steer;
 #[cfg(test)]
 mod tests;
+mod turn;
+mod verify;
 mod when;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(crate) use connection::{ConnectionArgs, SslMode};
 pub(crate) use duration::DurationMs;
-pub(crate) use run::{Capture, Indexes, RunArgs, ShapeArgs, Strategy, Verify};
+pub(crate) use leftovers::LeftoversArgs;
+pub(crate) use run::{Capture, Finish, Indexes, RunArgs, ShapeArgs, Strategy, Verify, WorkArgs};
 pub(crate) use setting::{KNOWN, LoadLimit, Rate};
 pub(crate) use statement::{Source, StatementArgs};
 pub(crate) use steer::{HistoryArgs, ListArgs, SetArgs, StatusArgs, TableArgs};
+pub(crate) use turn::{ResumeArgs, TurnArgs, inherited};
+pub(crate) use verify::VerifyArgs;
 pub(crate) use when::{AtDeadline, SwapTime};
 
 /// Change a MySQL, MariaDB or PostgreSQL table while it is in use
@@ -56,7 +62,11 @@ impl Cli {
         Self::read_from(std::env::args_os())
     }
 
-    fn read_from(
+    /// Reads a command line of words.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn read_from(
         line: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
         let mut definition = <Self as CommandFactory>::command();
@@ -67,11 +77,16 @@ impl Cli {
         if cli.global.json {
             cli.global.output = Output::Json;
         }
-        if let (Command::Run(run), Some(("run", matches))) =
-            (&mut cli.command, matches.subcommand())
-            && let Some(definition) = definition.find_subcommand("run")
+        if let Some((name, matches)) = matches.subcommand()
+            && let Some(definition) = definition.find_subcommand(name)
         {
-            run.given = given::given(definition, matches);
+            let given = || given::given(definition, matches);
+            match &mut cli.command {
+                Command::Run(run) => run.given = given(),
+                Command::Resume(resume) => resume.of.given = given(),
+                Command::Revert(turn) | Command::Finish(turn) => turn.given = given(),
+                _ => {}
+            }
         }
         Ok(cli)
     }
@@ -98,18 +113,30 @@ pub(crate) enum Command {
     /// Have a run begin nothing new until it is resumed
     #[command(long_about = help::PAUSE_ABOUT, after_long_help = help::PAUSE_AFTER)]
     Pause(TableArgs),
-    /// Let a paused run go on; where its program is dead, show the command that goes on
+    /// Let a paused run go on; where its program is dead, go on with it here
     #[command(long_about = help::RESUME_ABOUT, after_long_help = help::RESUME_AFTER)]
-    Resume(TableArgs),
+    Resume(Box<ResumeArgs>),
     /// Let a run that waits for it make its swap
     #[command(long_about = help::SWAP_ABOUT, after_long_help = help::SWAP_AFTER)]
     Swap(TableArgs),
+    /// Compare the two tables of an unfinished run, at any time and beside it; repairs nothing
+    #[command(long_about = verify::ABOUT, after_long_help = verify::AFTER)]
+    Verify(VerifyArgs),
     /// Change limits of a run while it goes on
     #[command(long_about = help::SET_ABOUT, after_long_help = help::SET_AFTER)]
     Set(SetArgs),
+    /// Take a made change back: the old table returns, with everything that was written since
+    #[command(long_about = help::REVERT_ABOUT, after_long_help = help::REVERT_AFTER)]
+    Revert(Box<TurnArgs>),
+    /// End a run whose swap is made: remove the way back and the table that is not live
+    #[command(long_about = help::FINISH_ABOUT, after_long_help = help::FINISH_AFTER)]
+    Finish(Box<TurnArgs>),
     /// End an unfinished run and remove everything of it; the table stays as it is
     #[command(long_about = help::ABORT_ABOUT, after_long_help = help::ABORT_AFTER)]
     Abort(TableArgs),
+    /// Show what of underpin's own stands on a server, and remove what is left over
+    #[command(long_about = leftovers::ABOUT)]
+    Leftovers(LeftoversArgs),
 }
 
 /// Options that every command knows.

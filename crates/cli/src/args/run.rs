@@ -56,6 +56,18 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
 
+    /// How it works, and when it gives way.
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
+
+    /// The options that were given; filled in by [`super::Cli::read`].
+    #[arg(skip)]
+    pub(crate) given: Vec<Given>,
+}
+
+/// How a run works, whichever way it goes.
+#[derive(Debug, Args)]
+pub(crate) struct WorkArgs {
     /// How hard it works, and when it gives way.
     #[command(flatten)]
     pub(crate) load: LoadArgs,
@@ -67,10 +79,6 @@ pub(crate) struct RunArgs {
     /// Who is told, and what is put on record.
     #[command(flatten)]
     pub(crate) record: RecordArgs,
-
-    /// The options that were given; filled in by [`super::Cli::read`].
-    #[arg(skip)]
-    pub(crate) given: Vec<Given>,
 
     /// Longest wait for the table's lock in one try
     ///
@@ -90,7 +98,7 @@ pub(crate) struct RunArgs {
     #[arg(value_parser = lock_patience)]
     pub(crate) lock_patience: DurationMs,
 
-    /// Compare old and new table before the swap; off swaps without proof
+    /// Compare old and new table before the swap; sample and off swap without proof
     #[arg(long, value_name = "HOW", default_value = "full", help_heading = "Swap")]
     pub(crate) verify: Verify,
 
@@ -115,6 +123,11 @@ pub(crate) struct ShapeArgs {
     /// A run that is resumed goes on with what it began with.
     #[arg(long, value_name = "HOW", default_value = "row", help_heading = "Method")]
     pub(crate) capture: Capture,
+
+    /// Whether the change can be taken back after the swap: `keep` leaves the old table and captures what
+    /// is written to the new one, until `underpin finish`; `now` removes the old one at once
+    #[arg(long, value_name = "WHEN", default_value = "now", help_heading = "Swap")]
+    pub(crate) finish: Finish,
 
     /// A replica to watch, as a URL; may be given several times; `none` watches none
     ///
@@ -144,6 +157,15 @@ pub(crate) enum Indexes {
     After,
 }
 
+/// When the way back is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Finish {
+    /// Right after the swap: the old table is dropped, there is no way back
+    Now,
+    /// With `underpin finish`: until then `underpin revert` takes the change back and loses nothing
+    Keep,
+}
+
 /// How changes get into the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Capture {
@@ -158,6 +180,8 @@ pub(crate) enum Capture {
 pub(crate) enum Verify {
     /// Compare every row
     Full,
+    /// Compare about one range in ten, the first and the last among them: the rest is not proven
+    Sample,
     /// Compare nothing: a fault would be noticed only after the swap
     Off,
 }

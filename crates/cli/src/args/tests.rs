@@ -79,16 +79,16 @@ fn global_options_stand_before_or_after_the_command() {
 #[test]
 fn defaults_are_as_documented() {
     let Command::Run(run) = parse(&["run", "mysql://", ALTER]).unwrap().command else { panic!() };
-    let load = &run.load;
+    let load = &run.work.load;
     assert_eq!((load.workers, load.chunk_time.0, load.max_lag.0), (None, 400, 2_000));
     assert!(load.max_load.is_empty() && load.nice.is_none() && load.rate.is_none());
-    assert!(run.when.swap.is_none() && run.when.deadline.is_none());
-    assert_eq!((run.record.hook_timeout.0, run.record.compare_after.0), (10_000, 5_000));
-    assert_eq!((run.lock_timeout.0, run.swap_budget.0), (1_000, 300));
-    assert_eq!(run.lock_patience.0, 1_800_000);
-    assert_eq!((run.verify, run.shape.indexes), (Verify::Full, Indexes::Auto));
+    assert!(run.work.when.swap.is_none() && run.work.when.deadline.is_none());
+    assert_eq!((run.work.record.hook_timeout.0, run.work.record.compare_after.0), (10_000, 5_000));
+    assert_eq!((run.work.lock_timeout.0, run.work.swap_budget.0), (1_000, 300));
+    assert_eq!(run.work.lock_patience.0, 1_800_000);
+    assert_eq!((run.work.verify, run.shape.indexes), (Verify::Full, Indexes::Auto));
     assert_eq!((run.shape.strategy, run.shape.capture), (Strategy::Auto, Capture::Row));
-    assert!(!run.yes && !run.keep_retired && run.shape.replicas.is_empty());
+    assert!(!run.yes && !run.work.keep_retired && run.shape.replicas.is_empty());
 }
 
 #[test]

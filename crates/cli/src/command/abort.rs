@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use underpin_core::way::Way;
 use underpin_dialect::Database;
 use underpin_engine::{AbortOptions, AbortedBy};
 
@@ -32,6 +33,18 @@ pub(super) async fn abort(
             let how = match ended? {
                 AbortedBy::Runner => "its runner removed everything of it",
                 AbortedBy::Us => "everything of it was removed",
+                AbortedBy::Stayed(stands) => {
+                    let live = match stands {
+                        Way::Forward => "new",
+                        Way::Back => "old",
+                    };
+                    printer.talk(&format!(
+                        "the exchange of {schema}.{} is given up: the {live} table stays live, nothing \
+                         was removed",
+                        table.name
+                    ));
+                    return Ok(ExitStatus::Done);
+                }
             };
             printer.talk(&format!("the run of {schema}.{} is ended: {how}", table.name));
             Ok(ExitStatus::Done)

@@ -3,13 +3,17 @@
 //! Owns the frame around them: printer, run time, the one place where an error is printed.
 
 mod abort;
+mod end;
 mod history;
+mod leftovers;
 mod plan;
 mod run;
 mod shell;
 mod status;
 mod steer;
 mod stop;
+mod turn;
+mod verify;
 
 use std::io;
 
@@ -64,12 +68,14 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> anyhow::Result<ExitStatus> {
         Command::List(args) => history::list(args, global, printer).await,
         Command::History(args) => history::history(args, global, printer).await,
         Command::Pause(args) => steer::order(args, machine::Command::Pause, global, printer).await,
-        Command::Resume(args) => {
-            steer::order(args, machine::Command::Resume, global, printer).await
-        }
+        Command::Resume(args) => turn::resume(args, global, printer).await,
+        Command::Revert(args) => turn::revert(args, global, printer).await,
+        Command::Finish(args) => turn::finish(args, global, printer).await,
         Command::Swap(args) => steer::order(args, machine::Command::Swap, global, printer).await,
+        Command::Verify(args) => verify::verify(args, global, printer).await,
         Command::Set(args) => steer::set(args, global, printer).await,
         Command::Abort(args) => abort::abort(args, global, printer).await,
+        Command::Leftovers(args) => leftovers::leftovers(args, global, printer).await,
     }
 }
 

@@ -12,19 +12,21 @@ use tokio::sync::mpsc;
 use underpin_core::finding::is_refused;
 use underpin_core::plan::{Plan, RunSpec, Strategy};
 use underpin_core::signal::SwapWhen;
+use underpin_core::way::Way;
 use underpin_dialect::{Database, Request};
 use underpin_engine::{
-    EngineResult, OpenRun, Outcome, Report, RunOptions, alter_natively, find_open, resume, start,
+    EngineResult, OpenRun, Outcome, RunOptions, alter_natively, find_open, resume, start,
 };
 
+use super::end::{Hints, tell_end};
 use super::plan::{ask, tell_plan};
 use super::stop::{Ended, until_stopped};
-use super::{introduce, shell};
+use super::{introduce, verify};
 use crate::args::{GlobalArgs, RunArgs, Verify};
 use crate::backend::Task;
 use crate::exit::{ExitStatus, Problem};
 use crate::resolve;
-use crate::ui::{Printer, plan_text, summary_text};
+use crate::ui::{Printer, plan_text};
 
 /// Commands that may wait for the engine: more keys than anybody presses.
 const COMMANDS_MAX: usize = 16;
@@ -38,39 +40,23 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitStatus> {
     let order = resolve::run(args, global, printer.can_ask(), input)?;
     introduce(&order.change.backend, global, printer);
-    if args.verify == Verify::Off {
-        printer.warning(
-            "--verify off: nothing will be compared before the swap. A fault in the new table would \
-             be noticed only when the old one is gone",
-        );
+    if let Some(why) = verify::warning(args.work.verify) {
+        printer.warning(why);
     }
-    let hints = Hints::of(&order, global);
+    let table = order.change.request.alter.table.to_string();
+    let hints = Hints::of(&order.change.backend, &table, global);
     let resolve::Change { backend, request } = order.change;
-    let work = Make { request, options: order.options, yes: order.yes, printer, hints: &hints };
+    let verify = args.work.verify;
+    let work =
+        Make { request, options: order.options, yes: order.yes, verify, printer, hints: &hints };
     backend.carry_out(work).await
-}
-
-/// Commands to show, made while the URL is at hand.
-struct Hints {
-    status: String,
-    abort: String,
-}
-
-impl Hints {
-    fn of(order: &resolve::RunOrder, global: &GlobalArgs) -> Self {
-        let (backend, table) = (&order.change.backend, &order.change.request.alter.table);
-        let table = table.to_string();
-        Self {
-            status: shell::underpin("status", &[backend.url(), &table], global),
-            abort: shell::underpin("abort", &[backend.url(), &table], global),
-        }
-    }
 }
 
 struct Make<'a> {
     request: Request,
     options: RunOptions,
     yes: bool,
+    verify: Verify,
     printer: &'a Printer,
     hints: &'a Hints,
 }
@@ -107,7 +93,7 @@ impl Task for Make<'_> {
                 self.work(resume(db, *run, options, heard, reporter), &commands).await
             }
         };
-        self.tell_end(ended?)
+        tell_end(ended?, self.hints, self.printer)
     }
 }
 
@@ -123,6 +109,7 @@ impl Make<'_> {
                 .with_context(|| format!("looking for an unfinished run of {table}"))?;
             if let Some(open) = open {
                 self.must_be_ours(&open)?;
+                self.must_go_forward(&open)?;
                 self.printer.talk(&format!(
                     "an unfinished run of {table} with this statement was found; it goes on"
                 ));
@@ -156,10 +143,34 @@ impl Make<'_> {
         .into())
     }
 
+    /// A run that goes back, or went back, is no matter of making its change.
+    fn must_go_forward(&self, open: &OpenRun) -> anyhow::Result<()> {
+        if open.checkpoint.way == Way::Forward {
+            return Ok(());
+        }
+        let spec = &open.spec;
+        let done = match open.checkpoint.stands {
+            Some(Way::Back) => "was taken back",
+            _ => "is being taken back",
+        };
+        Err(Problem {
+            status: ExitStatus::Refused,
+            message: format!(
+                "the change of {}.{} {done} (run {})",
+                spec.schema, spec.table, spec.run_id
+            ),
+            next: self.hints.after_revert(open.checkpoint.stands),
+        }
+        .into())
+    }
+
     /// Shows the plan and asks.
-    fn accept(&self, plan: Plan) -> anyhow::Result<Work> {
+    fn accept(&self, mut plan: Plan) -> anyhow::Result<Work> {
         let (printer, request) = (self.printer, &self.request);
         let native = plan.strategy == Strategy::Native;
+        if !native {
+            plan.findings.extend(verify::finding(self.verify));
+        }
         if printer.is_json() {
             tell_plan(&plan, printer);
         } else {
@@ -194,64 +205,6 @@ impl Make<'_> {
         self.printer.close();
         ended
     }
-
-    fn tell_end(&self, ended: Ended) -> anyhow::Result<ExitStatus> {
-        let (printer, hints) = (self.printer, self.hints);
-        match ended {
-            Ended::Here(Outcome::Done(summary)) => {
-                if !printer.is_json() {
-                    printer.data(&summary_text(&summary));
-                }
-                Ok(ExitStatus::Done)
-            }
-            Ended::Here(Outcome::Altered { tries, took_ms }) => {
-                let table = self.request.alter.table.to_string();
-                if printer.is_json() {
-                    printer.tell(|at_ms| Report::Altered { at_ms, table, tries, took_ms });
-                } else {
-                    printer.data(&format!(
-                        "{table} is changed, by the server itself in {took_ms} ms (try {tries})\n"
-                    ));
-                }
-                Ok(ExitStatus::Done)
-            }
-            Ended::Here(Outcome::Aborted { why }) => Err(aborted(&why).into()),
-            Ended::Here(Outcome::Revertible { summary, .. }) => {
-                if !printer.is_json() {
-                    printer.data(&summary_text(&summary));
-                }
-                Ok(ExitStatus::Done)
-            }
-            Ended::Here(Outcome::Stayed { why, .. }) => Err(aborted(&why).into()),
-            Ended::Here(Outcome::Interrupted) => {
-                printer.talk(&format!(
-                    "interrupted; the same command goes on where the run is\n  see it:  {}\n  end it:  {}",
-                    hints.status, hints.abort
-                ));
-                Ok(ExitStatus::Interrupted)
-            }
-            Ended::LeftBehind => {
-                printer.talk(&format!(
-                    "not waiting any longer. What the server still does ends by itself, and the same \
-                     command finds out and goes on exactly\n  see it:  {}\n  end it:  {}",
-                    hints.status, hints.abort
-                ));
-                Ok(ExitStatus::Interrupted)
-            }
-        }
-    }
-}
-
-/// The run was ended from elsewhere, or by its own limits.
-fn aborted(why: &str) -> Problem {
-    let (message, next) = match why {
-        "" => ("the run was ended on request; the table is as it was".into(), ""),
-        why => (
-            format!("the run was ended: {why}; the table is as it was"),
-            "run it again when the server has room, perhaps with --nice or --rate",
-        ),
-    };
-    Problem { status: ExitStatus::Failed, message, next: next.into() }
 }
 
 /// The server makes the change by itself and at once: there is no run that `underpin swap` could find.

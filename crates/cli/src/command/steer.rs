@@ -24,6 +24,21 @@ pub(super) async fn order(
     orders(args, vec![command], global, printer).await
 }
 
+/// Lets a paused run go on; `None` where nobody works on it, who goes on next is not paused then.
+pub(super) async fn resume(
+    url: &str,
+    table: &str,
+    global: &GlobalArgs,
+    printer: &Printer,
+) -> anyhow::Result<Option<ExitStatus>> {
+    let args = TableArgs { url: url.to_owned(), table: table.to_owned() };
+    match give(&args, vec![Command::Resume], global, printer).await?.0 {
+        Ok(()) => Ok(Some(ExitStatus::Done)),
+        Err(EngineError::NoRunner(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Changes settings.
 pub(super) async fn set(
     args: &SetArgs,
@@ -40,21 +55,32 @@ async fn orders(
     global: &GlobalArgs,
     printer: &Printer,
 ) -> anyhow::Result<ExitStatus> {
+    match give(args, commands, global, printer).await? {
+        (Ok(()), _) => Ok(ExitStatus::Done),
+        (Err(EngineError::NoRunner(dead)), backend) => {
+            Err(no_runner(&dead, &backend, global).into())
+        }
+        (Err(error), _) => Err(error.into()),
+    }
+}
+
+async fn give(
+    args: &TableArgs,
+    commands: Vec<Command>,
+    global: &GlobalArgs,
+    printer: &Printer,
+) -> anyhow::Result<(EngineResult<()>, Backend)> {
     let table = TableArg::parse(&args.table)?;
     let backend = Backend::resolve(&args.url, global, SessionWishes::default(), &[])?;
     let schema = schema_of(&table, &backend)?;
     introduce(&backend, global, printer);
     let what: Vec<String> = commands.iter().map(command_text).collect();
     let give = Give { schema: &schema, table: &table.name, commands: &commands };
-    match backend.carry_out(give).await? {
-        Ok(taken) => {
-            let said = format!("{schema}.{}: {}", table.name, what.join(", "));
-            printer.talk(&format!("{said} (taken after {} ms)", taken.took_ms));
-            Ok(ExitStatus::Done)
-        }
-        Err(EngineError::NoRunner(dead)) => Err(no_runner(&dead, &backend, global).into()),
-        Err(error) => Err(error.into()),
-    }
+    let given = backend.carry_out(give).await?.map(|taken| {
+        let said = format!("{schema}.{}: {}", table.name, what.join(", "));
+        printer.talk(&format!("{said} (taken after {} ms)", taken.took_ms));
+    });
+    Ok((given, backend))
 }
 
 struct Give<'a> {

@@ -3,14 +3,15 @@
 //! Whatever is wrong with them together is found here, before anything is contacted.
 
 use underpin_core::machine::Settings;
+use underpin_core::proof::Verification;
 use underpin_core::signal::{Limit, SwapWhen};
 use underpin_core::window::{Deadline, Then, Windows};
-use underpin_dialect::{Origin, OwnQuery};
+use underpin_dialect::{Given, Origin, OwnQuery};
 use underpin_engine::{
     Calendar, FlagFile, HookOptions, OwnSignals, RunOptions, UrlSignal, signal_name, wall_ms,
 };
 
-use crate::args::{AtDeadline, DurationMs, KNOWN, LoadLimit, Rate, RunArgs, SwapTime, Verify};
+use crate::args::{AtDeadline, DurationMs, KNOWN, LoadLimit, Rate, SwapTime, Verify, WorkArgs};
 use crate::exit::Problem;
 use crate::person;
 
@@ -18,7 +19,11 @@ use crate::person;
 ///
 /// # Errors
 /// A usage error.
-pub(super) fn options(args: &RunArgs, workers: u32) -> Result<RunOptions, Problem> {
+pub(crate) fn options(
+    args: &WorkArgs,
+    given: &[Given],
+    workers: u32,
+) -> Result<RunOptions, Problem> {
     let mut limits = limits(&args.load.max_load, &args.load.critical_load);
     let own_queries = own_queries(&args.load.signal_query)?;
     let own_signals = own_signals(args, &limits)?;
@@ -38,7 +43,11 @@ pub(super) fn options(args: &RunArgs, workers: u32) -> Result<RunOptions, Proble
         rows_per_s,
         bytes_per_s,
         swap_when: swap_when(args)?,
-        verify: args.verify == Verify::Full,
+        verify: match args.verify {
+            Verify::Full => Verification::Full,
+            Verify::Sample => Verification::Sample,
+            Verify::Off => Verification::Off,
+        },
         swap_budget_ms: args.swap_budget.0,
         lock_patience_ms: args.lock_patience.0,
         ..Settings::default()
@@ -56,7 +65,7 @@ pub(super) fn options(args: &RunArgs, workers: u32) -> Result<RunOptions, Proble
         reason: said(&record.reason),
         ticket: said(&record.ticket),
         approved_by: said(&record.approved_by),
-        options: args.given.clone(),
+        options: given.to_vec(),
         ..Origin::default()
     };
     Ok(RunOptions {
@@ -111,7 +120,7 @@ fn own_queries(texts: &[String]) -> Result<Vec<OwnQuery>, Problem> {
     Ok(queries)
 }
 
-fn own_signals(args: &RunArgs, limits: &[Limit]) -> Result<OwnSignals, Problem> {
+fn own_signals(args: &WorkArgs, limits: &[Limit]) -> Result<OwnSignals, Problem> {
     let urls = args.load.signal_url.iter().map(|text| {
         UrlSignal::read(text, limits)
             // Not the text itself: it may hold a password.
@@ -124,7 +133,7 @@ fn own_signals(args: &RunArgs, limits: &[Limit]) -> Result<OwnSignals, Problem> 
 }
 
 /// A limit on a signal that nobody reads would pause the run for ever.
-fn must_be_known(limits: &[Limit], queries: &[OwnQuery], args: &RunArgs) -> Result<(), Problem> {
+fn must_be_known(limits: &[Limit], queries: &[OwnQuery], args: &WorkArgs) -> Result<(), Problem> {
     let own: Vec<&str> = queries
         .iter()
         .map(|query| query.name.as_str())
@@ -152,7 +161,7 @@ fn must_be_known(limits: &[Limit], queries: &[OwnQuery], args: &RunArgs) -> Resu
     }
 }
 
-fn swap_when(args: &RunArgs) -> Result<SwapWhen, Problem> {
+fn swap_when(args: &WorkArgs) -> Result<SwapWhen, Problem> {
     match (args.when.swap, args.when.swap_window.is_empty()) {
         (None, true) | (Some(SwapTime::Now), true) => Ok(SwapWhen::Now),
         (Some(SwapTime::Wait), true) => Ok(SwapWhen::Asked),
@@ -168,7 +177,7 @@ fn swap_when(args: &RunArgs) -> Result<SwapWhen, Problem> {
     }
 }
 
-fn calendar(args: &RunArgs) -> Result<Calendar, Problem> {
+fn calendar(args: &WorkArgs) -> Result<Calendar, Problem> {
     let windows = |name: &str, texts: &[String]| match texts {
         [] => Ok(None),
         texts => Windows::read(texts)
