@@ -20,5 +20,6 @@ pub mod servers;
 pub mod soak;
 pub mod stage;
 pub mod swaps;
+pub mod walk;
 pub mod workload;
 pub mod writers_alone;

@@ -16,7 +16,7 @@ use underpin_tests::demo::{self, Script};
 use underpin_tests::product::Product;
 use underpin_tests::servers::{self, Flavor, Pair, ServerSpec};
 use underpin_tests::workload::Layout;
-use underpin_tests::{memory, pressure, soak, swaps, writers_alone};
+use underpin_tests::{memory, pressure, soak, swaps, walk, writers_alone};
 
 use crate::options::Options;
 
@@ -41,6 +41,9 @@ const USAGE: &str = "usage:
                                               against other tools, on a table of 2,000,000 rows
   underpin-lab pressure [DB] [--rows N] [--writers N] [--rounds N] [--seconds N] [-- OPTION...]
                                               writers that never pause, alone and beside a run
+  underpin-lab walk [--db DB] [--flow FLOW]... [--lanes N] [--only PART] [--brief]
+                                              struck at every fail point of every flow (run, abort,
+                                              in-place, ordered, differs), by kill and by cut
   underpin-lab check-clean                    fail if a server was left behind
 DB is mysql, mariadb, mariadb118, postgres (the distribution's), postgres14, postgres16, postgres17
 or postgres18";
@@ -66,6 +69,7 @@ fn run() -> Result<ExitCode> {
         "demo" | "soak" => return demo_or_soak(command, rest),
         "bench" => bench(rest)?,
         "pressure" => pressed(rest)?,
+        "walk" => walk_points(rest)?,
         "check-clean" => check_clean()?,
         other => bail!("{other:?} is not known\n{USAGE}"),
     }
@@ -174,6 +178,26 @@ fn soak_swaps(words: &[String]) -> Result<()> {
     };
     let flavor = options.flavor(Flavor::MariaDbDistro)?;
     block_on(swaps::soak(flavor, plan, &Product::find()?))
+}
+
+fn walk_points(words: &[String]) -> Result<()> {
+    let options = Options::read(words, &["--db", "--flow", "--lanes", "--only"], &["--brief"])?;
+    let named = options.all("--flow");
+    let flows = walk::Flow::ALL.into_iter();
+    let plan = walk::Plan {
+        flavor: options.flavor(Flavor::MariaDbDistro)?,
+        flows: flows.filter(|flow| named.is_empty() || named.contains(&flow.name())).collect(),
+        lanes: options.value("--lanes", 3)?,
+        brief: options.has("--brief"),
+        only: options.value("--only", String::new())?,
+        talk: true,
+    };
+    ensure!(!plan.flows.is_empty(), "no such flow: {named:?}");
+    let tally = walk::walk(&plan)?.context("there is no such server")?;
+    println!("{}: {tally}", plan.flavor.name());
+    ensure!(tally.findings.is_empty(), "{}", tally.findings.join("\n"));
+    ensure!(tally.is_complete(&plan), "not every point was struck both ways");
+    Ok(())
 }
 
 fn soak_memory(words: &[String]) -> Result<()> {

@@ -9,6 +9,7 @@
 //! have acted: look first), any other error (it did not happen).
 
 mod error;
+pub mod points;
 mod leftovers;
 mod request;
 
@@ -16,7 +17,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use underpin_core::checkpoint::Checkpoint;
-use underpin_core::key::{Chunk, Frontier, Key};
+use underpin_core::key::{Chunk, Frontier, Key, KeyRange};
 use underpin_core::machine::{Applied, Command, Observed};
 use underpin_core::plan::{Plan, RunSpec};
 use underpin_core::signal::Reading;
@@ -321,6 +322,20 @@ pub trait Verify {
     fn plan_ranges(
         &mut self,
         after: Option<&Key>,
+        range_rows: u64,
+        ranges_max: u32,
+    ) -> impl Future<Output = DbResult<(Vec<Chunk>, bool)>> + Send
+    where
+        Self: Send,
+    {
+        let within = KeyRange { after: after.cloned(), up_to: None };
+        async move { self.plan_ranges_within(&within, range_rows, ranges_max).await }
+    }
+
+    /// The same for a part of the table, to its end.
+    fn plan_ranges_within(
+        &mut self,
+        within: &KeyRange,
         range_rows: u64,
         ranges_max: u32,
     ) -> impl Future<Output = DbResult<(Vec<Chunk>, bool)>> + Send;

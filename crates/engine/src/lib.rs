@@ -37,6 +37,7 @@ mod seat;
 mod spell;
 mod status;
 mod steer;
+mod verify;
 mod watch;
 mod work;
 mod worst;
@@ -51,12 +52,12 @@ pub use live::Live;
 pub use native::alter_natively;
 pub use options::RunOptions;
 pub use own_signals::{FlagFile, OwnSignals, UrlSignal, signal_name};
-pub use report::{
-    Figures, Percentiles, PlanSummary, Report, SignalView, StoppedAs, Summary, Verdict, Wait,
-};
+pub use report::{Figures, Percentiles, PlanSummary, Report, SignalView, StoppedAs, Summary, Wait};
 pub use reporter::Reporter;
 pub use run::{OpenRun, Outcome, find_open, resume, start, turn};
 pub use spell::{command_text, limit_text, setting_text};
 pub use status::{RunStatus, Standing, look, status};
 pub use steer::{DeadRun, Taken, order};
+pub use underpin_core::proof::Verdict;
+pub use verify::{Compared, Counterpart, Extent, VerifyOptions, verify};
 pub use worst::Worst;

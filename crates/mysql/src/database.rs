@@ -13,6 +13,7 @@ use crate::health::Probe;
 use crate::inspect::read_table;
 use crate::options::ConnectOptions;
 use crate::shape::Shape;
+use crate::wayback::mark_own;
 use crate::worker::Worker;
 
 /// See the module's head.
@@ -91,6 +92,7 @@ impl Database for MySql {
         let source = read_table(&mut session, &spec.schema, &spec.table).await?;
         let shadow = read_table(&mut session, &spec.schema, &spec.names.shadow).await?;
         let shape = Shape::new(spec, &source, &shadow)?;
+        mark_own(&mut session, spec).await?;
         Ok(Worker {
             session,
             spec: Arc::clone(spec),

@@ -25,6 +25,7 @@ pub mod options;
 mod preflight;
 mod privileges;
 mod query;
+mod reversal;
 mod shadow;
 mod shadow_print;
 mod shape;
@@ -37,6 +38,7 @@ pub mod tls;
 mod trigger;
 mod types;
 mod verify;
+mod wayback;
 mod worker;
 mod xa;
 

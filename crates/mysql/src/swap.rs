@@ -18,7 +18,6 @@ use underpin_dialect::{Database, DbError, DbResult, ErrorKind, Grip, Swap, SwapO
 use crate::connect::Session;
 use crate::control::Control;
 use crate::fingerprint::Fingerprint;
-use crate::inspect::comment_of;
 use crate::query::{define, first, literal, number, quote, quote_table, rows, run, text};
 use crate::shadow::our_comment;
 use crate::shadow_print::Print;
@@ -60,7 +59,8 @@ impl Swap for Control {
         self.refuse_old_holders(spec).await?;
         self.analyze(spec).await?;
         counter::carry(&mut self.session, spec).await?;
-        let kept = self.load_identity(&spec.run_id).await?;
+        self.prepare_way_back(spec).await?;
+        let kept = self.load_identity(&spec.run_id, spec.way).await?;
         // Nobody is to wait for us where it cannot be.
         self.check_shadow(spec).await?;
         let shadow = self.shadow_kept(spec).await?;
@@ -203,7 +203,7 @@ async fn prepare_under_lock(
     }
     let capabilities = worker.session.capabilities.clone();
     let print = Fingerprint::read(&mut worker.session.conn, &capabilities, attempt.spec).await?;
-    print.ensure_same(&attempt.kept, &object)?;
+    print.ensure_same(&attempt.kept, attempt.spec.way, &object)?;
     strangers::refuse(&mut worker.session.conn, &capabilities, attempt.spec).await?;
     if let Some(kept) = &attempt.shadow {
         let now = Print::read_shadow(&mut worker.session.conn, &capabilities, attempt.spec).await?;
@@ -361,8 +361,7 @@ impl Control {
 
     /// Drops the sentry if the table under the retired name is one.
     async fn drop_sentry(&mut self, spec: &RunSpec) -> DbResult<()> {
-        let comment = comment_of(&mut self.session, &spec.schema, &spec.names.retired).await?;
-        if comment.as_deref() == Some(our_comment(&spec.run_id, "sentry").as_str()) {
+        if self.is_sentry(spec, &spec.names.retired).await? {
             self.drop_table(&spec.schema, &spec.names.retired).await?;
         }
         Ok(())

@@ -20,9 +20,9 @@ use underpin_dialect::{ChangeLog, DbError, DbResult, ErrorKind};
 
 use crate::connect::{Session, our_meanings, users_meanings};
 use crate::query::{cell, first, literal, number, run};
-use crate::shape::{self, Shape};
+use crate::shape::Shape;
 use crate::worker::Worker;
-use crate::{diagnose, names};
+use crate::{diagnose, kept, names};
 
 /// Blocks of the shadow that the first transaction of settling reads, and the fewest.
 const SETTLE_BLOCKS_START: u64 = 8192;
@@ -212,7 +212,7 @@ async fn write(
     }
     let mut applied = Applied { entries: pending.entries, ..Applied::default() };
     if pending.to_do == 0 && pending.keys <= keys_max {
-        run(session, &insert_sql(shape, &pending_keys(shape), ""), attempted, object).await?;
+        run(session, &insert_sql(shape, &pending_keys(shape)), attempted, object).await?;
         applied.keys = pending.keys;
     } else {
         if pending.entries > 0 {
@@ -300,7 +300,7 @@ async fn drain_all(session: &Session, shape: &Shape) -> DbResult<Option<u64>> {
 /// A name that no identifier can have.
 pub(crate) fn backlog_sql(spec: &RunSpec, at_most: u64) -> DbResult<String> {
     let log = names::places(spec)?.log;
-    let (todo, state) = (shape::todo_place(&spec.run_id)?, shape::state_place(&spec.run_id)?);
+    let (todo, state) = (names::own_place(spec, "todo")?, names::own_place(spec, "state")?);
     let entries = entries_sql(&log, &state, at_most);
     Ok(format!(
         "SET LOCAL enable_seqscan = off; SELECT ({entries}) + (SELECT count(*) FROM (SELECT 1 FROM {todo} \
@@ -318,6 +318,10 @@ pub(crate) fn entries_sql(log: &str, state: &str, at_most: u64) -> String {
     )
 }
 
+/// What is left where the other table cannot be made equal to the one that is live.
+pub(crate) const NOT_TO_BE_FOLLOWED: &str = "The other table cannot follow any more: the one that is live \
+    stays. `underpin finish` ends the run and removes the other one";
+
 /// Counts the markers of a `TRUNCATE` in the log.
 pub(crate) fn markers_sql(shape: &Shape) -> String {
     format!("SELECT count(*) FROM {} AS l WHERE l.k0 IS NOT DISTINCT FROM NULL", shape.places.log)
@@ -325,9 +329,14 @@ pub(crate) fn markers_sql(shape: &Shape) -> String {
 
 /// The error of a run whose source was emptied.
 pub(crate) fn truncated(shape: &Shape) -> DbError {
+    let help = match shape.kept {
+        None => "Abort the run and start it again: the table is small now",
+        // Both tables were live: there is nothing to begin again.
+        Some(_) => NOT_TO_BE_FOLLOWED,
+    };
     DbError::new(ErrorKind::Truncated, "following the changes of", shape.table.clone())
         .said("the table was emptied by TRUNCATE")
-        .help("Abort the run and start it again: the table is small now")
+        .help(help)
 }
 
 /// Whether the entry `l` is not among those that have been taken.
@@ -362,17 +371,25 @@ pub(crate) fn delete_sql(shape: &Shape) -> String {
 /// The same for any keys.
 pub(crate) fn delete_keys_sql(shape: &Shape, keys: &str) -> String {
     let shadow = &shape.places.shadow;
-    format!(
+    let delete = format!(
         "DELETE FROM {shadow} WHERE ctid = ANY (ARRAY(SELECT underpin_n.ctid FROM {keys} AS underpin_p \
          CROSS JOIN LATERAL (SELECT underpin_n.ctid FROM {shadow} AS underpin_n WHERE {} LIMIT 1) \
          AS underpin_n))",
         shape.shadow_meets()
-    )
+    );
+    kept::taken_out(shape, &delete)
 }
 
 /// Writes the source's rows of these keys, where they are present. The limit makes it one look-up by
 /// the key's index for each.
-pub(crate) fn insert_sql(shape: &Shape, keys: &str, with: &str) -> String {
+fn insert_sql(shape: &Shape, keys: &str) -> String {
+    if let Some(kept) = &shape.kept {
+        return kept::write_sql(shape, kept, &format!("SELECT * FROM {keys} AS underpin_p"));
+    }
+    plain_insert_sql(shape, keys, "")
+}
+
+fn plain_insert_sql(shape: &Shape, keys: &str, with: &str) -> String {
     format!(
         "{with}INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT underpin_v.* FROM {keys} AS \
          underpin_p CROSS JOIN LATERAL (SELECT {} FROM ONLY {} WHERE {} LIMIT 1) AS underpin_v",
@@ -408,13 +425,18 @@ pub(crate) fn to_do_keys_sql(shape: &Shape, keys: &str) -> String {
 
 /// Writes the rows of some keys that are to do.
 fn write_part_sql(shape: &Shape, keys_max: u64) -> String {
-    let with = format!(
-        "WITH taken AS MATERIALIZED (DELETE FROM {todo} WHERE ctid = ANY (ARRAY(SELECT ctid FROM \
-         {todo} LIMIT {keys_max})) RETURNING {}) ",
+    let taken = format!(
+        "DELETE FROM {todo} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {todo} LIMIT {keys_max})) \
+         RETURNING {}",
         shape.log_key(""),
         todo = shape.todo
     );
-    insert_sql(shape, "taken", &with)
+    match &shape.kept {
+        Some(kept) => kept::write_sql(shape, kept, &taken),
+        None => {
+            plain_insert_sql(shape, "taken", &format!("WITH taken AS MATERIALIZED ({taken}) "))
+        }
+    }
 }
 
 /// What this transaction has seen is taken from now on.

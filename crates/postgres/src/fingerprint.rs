@@ -144,9 +144,11 @@ fn definition_sql(ours: &str) -> DbResult<String> {
          WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum)), ';' ORDER BY a.attnum) FROM \
          pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"
             .to_owned(),
-        "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', k.conname, k.convalidated, \
-         pg_catalog.pg_get_constraintdef(k.oid)), ';' ORDER BY k.conname) FROM \
-         pg_catalog.pg_constraint k WHERE k.conrelid = c.oid)"
+        // Whether a foreign key was validated is told by the swap as it is then.
+        "(SELECT pg_catalog.string_agg(CASE k.contype WHEN 'f' THEN pg_catalog.concat_ws(' ', k.conname, \
+         pg_catalog.regexp_replace(pg_catalog.pg_get_constraintdef(k.oid), ' NOT VALID$', '')) ELSE \
+         pg_catalog.concat_ws(' ', k.conname, k.convalidated, pg_catalog.pg_get_constraintdef(k.oid)) \
+         END, ';' ORDER BY k.conname) FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid)"
             .to_owned(),
         "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', i.indexrelid, i.indisvalid, \
          i.indisreplident, i.indisclustered, pg_catalog.pg_get_indexdef(i.indexrelid)), ';' ORDER BY \

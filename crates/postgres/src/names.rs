@@ -6,6 +6,7 @@
 //! the swap's transaction both stand outside the source's schema.
 
 use underpin_core::plan::{Names, RunSpec};
+use underpin_core::way::Way;
 
 /// The change log's name in the private schema.
 const LOG: &str = "underpin_log";
@@ -20,6 +21,31 @@ pub(crate) const ANY_RUN: &str = "underpin_";
 /// fits into 63 bytes and needs no shortening.
 pub(crate) fn private_schema(run_id: &str) -> String {
     format!("{ANY_RUN}{run_id}")
+}
+
+/// Where the shadow stands: on the way back that is the retired table.
+pub(crate) fn shadow_schema(spec: &RunSpec) -> String {
+    match spec.way {
+        Way::Forward => private_schema(&spec.run_id),
+        Way::Back => retired_schema(&spec.run_id),
+    }
+}
+
+/// Where the swap takes the source to.
+pub(crate) fn away_schema(spec: &RunSpec) -> String {
+    match spec.way {
+        Way::Forward => retired_schema(&spec.run_id),
+        Way::Back => private_schema(&spec.run_id),
+    }
+}
+
+/// A table that each way has for itself: it stands in the private schema under this name, quoted.
+pub(crate) fn own_place(spec: &RunSpec, what: &str) -> underpin_dialect::DbResult<String> {
+    let name = match spec.way {
+        Way::Forward => format!("{ANY_RUN}{what}"),
+        Way::Back => format!("{ANY_RUN}return_{what}"),
+    };
+    crate::query::quote_table(&private_schema(&spec.run_id), &name)
 }
 
 /// The schema of the old table, from the swap on.
@@ -43,13 +69,20 @@ pub(crate) fn names(run_id: &str, table: &str) -> Names {
 }
 
 /// The row-level capture trigger and its function, which lives in the private schema.
-pub(crate) fn capture_trigger(run_id: &str) -> String {
-    format!("underpin_{run_id}_capture")
+pub(crate) fn capture_trigger(run_id: &str, way: Way) -> String {
+    format!("underpin_{run_id}_{}capture", of_way(way))
 }
 
 /// The trigger that marks a TRUNCATE in the log, and its function.
-pub(crate) fn truncate_trigger(run_id: &str) -> String {
-    format!("underpin_{run_id}_truncate")
+pub(crate) fn truncate_trigger(run_id: &str, way: Way) -> String {
+    format!("underpin_{run_id}_{}truncate", of_way(way))
+}
+
+fn of_way(way: Way) -> &'static str {
+    match way {
+        Way::Forward => "",
+        Way::Back => "back_",
+    }
 }
 
 /// The comment that every object of ours bears, so that left-overs can be told from other people's.
@@ -62,11 +95,11 @@ pub(crate) fn comment(run_id: &str) -> String {
 pub(crate) struct Places {
     /// `"shop"."orders"`.
     pub(crate) source: String,
-    /// The new table before the swap.
+    /// The table that the swap brings, before it.
     pub(crate) shadow: String,
-    /// The change log.
+    /// The change log of this way.
     pub(crate) log: String,
-    /// The old table after the swap.
+    /// The table that the swap takes away, after it.
     pub(crate) retired: String,
 }
 
@@ -78,9 +111,9 @@ pub(crate) fn places(spec: &RunSpec) -> underpin_dialect::DbResult<Places> {
     let private = private_schema(&spec.run_id);
     Ok(Places {
         source: crate::query::quote_table(&spec.schema, &spec.table)?,
-        shadow: crate::query::quote_table(&private, &spec.names.shadow)?,
+        shadow: crate::query::quote_table(&shadow_schema(spec), &spec.names.shadow)?,
         log: crate::query::quote_table(&private, &spec.names.log)?,
-        retired: crate::query::quote_table(&retired_schema(&spec.run_id), &spec.names.retired)?,
+        retired: crate::query::quote_table(&away_schema(spec), &spec.names.retired)?,
     })
 }
 
@@ -98,9 +131,10 @@ mod tests {
         let ours = [
             private_schema(&run_id),
             retired_schema(&run_id),
-            capture_trigger(&run_id),
-            truncate_trigger(&run_id),
+            capture_trigger(&run_id, Way::Back),
+            truncate_trigger(&run_id, Way::Back),
             names.triggers[0].clone(),
+            names.return_triggers[0].clone(),
         ];
         for name in ours {
             assert!(name.len() <= 63, "{name}");

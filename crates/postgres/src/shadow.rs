@@ -6,6 +6,7 @@
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::machine::{Observed, SwapState};
 use underpin_core::plan::RunSpec;
+use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Shadow};
 
 use crate::connect::{Session, users_meanings};
@@ -19,7 +20,7 @@ use crate::query::{holds, literal, number, quote, quote_table, rows, run, text, 
 use crate::shape::Shape;
 use crate::steps::{self, Stage};
 use crate::swap::LOCKED_SILENCE_MS;
-use crate::{build, diagnose, trigger, twin};
+use crate::{build, diagnose, trigger, turned, twin};
 
 /// What the server makes of itself may take so long: it was judged on an empty table, and while it goes on
 /// nobody else gets at the table.
@@ -85,7 +86,15 @@ impl Shadow for Control {
             None => Vec::new(),
         };
         let by_name = self.swap_state(spec, checkpoint).await?;
-        Ok(Observed { done, swap: self.proven(spec, checkpoint, by_name).await? })
+        let swap = self.proven(spec, checkpoint, by_name).await?;
+        let is_turning = checkpoint.stands.is_some_and(|stands| stands != spec.way);
+        if is_turning && checkpoint.phase < Phase::Arrive && swap == SwapState::NotSwapped {
+            // Before anything of the new way is begun.
+            let kept = self.load_identity(&spec.run_id).await?;
+            ensure_same(&self.session, spec, &kept).await?;
+            turned::refuse(&self.session, spec).await?;
+        }
+        Ok(Observed { done, swap })
     }
 
     async fn arrive(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -94,9 +103,12 @@ impl Shadow for Control {
 
     async fn finish(&mut self, spec: &RunSpec, keep_retired: bool) -> DbResult<()> {
         self.validate(spec).await?;
-        let retired = names::retired_schema(&spec.run_id);
-        if !keep_retired {
-            self.drop_schema(&retired, spec).await?;
+        // Of a way back that was kept.
+        self.drop_triggers(spec).await?;
+        if keep_retired {
+            self.keep_retired(spec).await?;
+        } else {
+            self.drop_schema(&names::retired_schema(&spec.run_id), spec).await?;
         }
         self.drop_schema(&names::private_schema(&spec.run_id), spec).await
     }
@@ -180,7 +192,8 @@ impl Control {
         let owner = format!("SET LOCAL ROLE {}", shape.owner);
         self.begin_on_live(&shape.places.source, &object, spec).await?;
         let mut statements = vec![silence, owner];
-        statements.extend(trigger::log_sql(&shape, &spec.run_id)?);
+        statements.extend(trigger::log_sql(&shape, spec)?);
+        statements.extend(trigger::functions_sql(&shape, spec)?);
         statements.extend(trigger::capture_sql(&shape, spec)?);
         statements.push("SET LOCAL ROLE NONE".to_owned());
         let installed = self.install_in_transaction(spec, &statements, &object).await;
@@ -314,6 +327,23 @@ impl Control {
         Ok(())
     }
 
+    /// The table that is not live stands in the schema of retired tables, whichever it is.
+    async fn keep_retired(&self, spec: &RunSpec) -> DbResult<()> {
+        let private = names::private_schema(&spec.run_id);
+        if spec.way == Way::Forward || !self.exists(&private, &spec.table).await? {
+            return Ok(());
+        }
+        let object = format!("{}.{}", spec.schema, spec.table);
+        let sql = format!(
+            "SET LOCAL lock_timeout = {}; ALTER TABLE {} SET SCHEMA {}",
+            eviction_ms(&self.session, &object).await?,
+            quote_table(&private, &spec.table)?,
+            quote(&names::retired_schema(&spec.run_id))?
+        );
+        let done = run(&self.session, &sql, "putting aside the other table of", &object).await;
+        self.on_live(done.map(drop), spec).await
+    }
+
     async fn exists(&self, schema: &str, name: &str) -> DbResult<bool> {
         let sql = format!(
             "SELECT pg_catalog.to_regclass({}) IS NOT NULL",
@@ -326,9 +356,8 @@ impl Control {
     async fn swap_state(&self, spec: &RunSpec, checkpoint: &Checkpoint) -> DbResult<SwapState> {
         let phase = checkpoint.phase;
         let source = self.exists(&spec.schema, &spec.table).await?;
-        let shadow = self.exists(&names::private_schema(&spec.run_id), &spec.names.shadow).await?;
-        let retired =
-            self.exists(&names::retired_schema(&spec.run_id), &spec.names.retired).await?;
+        let shadow = self.exists(&names::shadow_schema(spec), &spec.names.shadow).await?;
+        let retired = self.exists(&names::away_schema(spec), &spec.names.retired).await?;
         Ok(match (source, shadow, retired) {
             (true, true, false) => SwapState::NotSwapped,
             // The retired table is dropped only after the swap was recorded.

@@ -8,11 +8,13 @@
 use underpin_core::key::{Key, KeyRange};
 use underpin_core::mapping::KeyFit;
 use underpin_core::plan::RunSpec;
+use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::connect::Session;
 use crate::names::{self, Places};
-use crate::query::{first, literal, quote, quote_table, text};
+use crate::kept::Kept;
+use crate::query::{first, literal, quote, quote_table, rows, text};
 use crate::steps;
 use crate::types::{self, ColumnType};
 
@@ -34,7 +36,9 @@ pub(crate) struct KeyPart {
     pub(crate) log_type: String,
     /// The source's type alone, for literals.
     pub(crate) bound_type: String,
-    /// The shadow's type, collation included, as a cast: `::bigint`.
+    /// The shadow's type, collation included.
+    pub(crate) target_type: String,
+    /// What follows a key of the source that is looked for in the shadow, collation included: `::bigint`.
     pub(crate) target_cast: String,
     /// The operator by which the source's key tells its values apart.
     pub(crate) equal: String,
@@ -53,8 +57,15 @@ pub(crate) struct Pair {
     pub(crate) target: String,
     /// Expression over the source's columns.
     pub(crate) value: String,
+    /// The source's type.
+    pub(crate) source_type: ColumnType,
     /// The shadow's type.
     pub(crate) target_type: ColumnType,
+    /// Whether it can be written: the server computes the others.
+    pub(crate) is_written: bool,
+    /// On the way back, where the two may hold different values that count as the same: what the change
+    /// makes of the shadow's value, over the shadow's columns by their table's bare name.
+    pub(crate) made_of: Option<String>,
 }
 
 /// See the module's head.
@@ -71,6 +82,11 @@ pub(crate) struct Shape {
     pub(crate) state: String,
     /// Definitions that are still to be made, or have been.
     pub(crate) steps: String,
+    /// Rows that were taken out of the shadow and have what the source cannot give; `None` on a way that is
+    /// gone for the first time.
+    pub(crate) kept: Option<Kept>,
+    /// What a USING expression calls the table in the old shape.
+    pub(crate) bare: String,
     pub(crate) key: Vec<KeyPart>,
     pub(crate) pairs: Vec<Pair>,
     /// Whether a stretch of keys covers the same rows in both tables.
@@ -86,10 +102,11 @@ impl Shape {
     /// `SourceChanged` where a column of the run's facts is not there.
     pub(crate) async fn read(session: &Session, spec: &RunSpec) -> DbResult<Self> {
         let table = format!("{}.{}", spec.schema, spec.table);
-        let private = names::private_schema(&spec.run_id);
         let places = names::places(spec)?;
         let source = types::columns(session, &spec.schema, &spec.table).await?;
-        let shadow = types::columns(session, &private, &spec.names.shadow).await?;
+        let shadow_schema = names::shadow_schema(spec);
+        let shadow = types::columns(session, &shadow_schema, &spec.names.shadow).await?;
+        let generated = generated_columns(session, &places.shadow).await?;
         let operators = key_operators(session, spec).await?;
         let mut key = Vec::new();
         for (position, column) in spec.key.columns.iter().enumerate() {
@@ -101,7 +118,11 @@ impl Shape {
                 target: quote(&column.target)?,
                 log: format!("k{position}"),
                 log_type: format!("{}{}", old.base, old.collate()),
-                target_cast: format!("::{}{}", new.base, new.collate()),
+                target_type: format!("{}{}", new.base, new.collate()),
+                target_cast: match spec.way {
+                    Way::Forward => format!("::{}{}", new.base, new.collate()),
+                    Way::Back => cast_back(&old, &new),
+                },
                 recollated: column.fit == KeyFit::Recollated,
                 equal: match (column.fit, operators.get(position)) {
                     (KeyFit::Same, Some((_, operator))) => operator.clone(),
@@ -114,32 +135,52 @@ impl Shape {
                 bound_type: old.base,
             });
         }
-        let conversions = types::conversions(session, spec).await?;
+        let old_shape = match spec.way {
+            Way::Forward => &places.source,
+            Way::Back => &places.shadow,
+        };
+        let conversions = types::conversions(session, spec, old_shape).await?;
         let (mut pairs, mut keeps_values) = (Vec::new(), conversions.is_empty());
+        let bare = quote(&spec.names.shadow)?;
         for pair in &spec.mapping.pairs {
             let old = find(&source, &pair.source, "the table", &table)?;
             let new = find(&shadow, &pair.target, "the shadow", &table)?;
             keeps_values &= old.full == new.full;
-            let written = conversions.iter().find(|(column, _)| *column == pair.source);
+            let place = format!("{}.{}", places.source, quote(&pair.source)?);
+            let target = quote(&pair.target)?;
+            let converted = |name: &str| {
+                let found = conversions.iter().find(|(column, _)| column == name);
+                found.map(|(_, expression)| format!("({expression})"))
+            };
+            let (value, made_of) = match spec.way {
+                Way::Forward => (converted(&pair.source).unwrap_or(place), None),
+                Way::Back => {
+                    let plain = (old.full != new.full).then(|| format!("{bare}.{target}"));
+                    (place, converted(&pair.target).or(plain))
+                }
+            };
             pairs.push(Pair {
                 name: pair.source.clone(),
-                target: quote(&pair.target)?,
-                value: match written {
-                    Some((_, expression)) => format!("({expression})"),
-                    None => format!("{}.{}", places.source, quote(&pair.source)?),
-                },
+                is_written: !generated.contains(&pair.target),
+                target,
+                value,
+                made_of: made_of.map(|value| format!("({value})::{}", old.full)),
+                source_type: old,
                 target_type: new,
             });
         }
+        let kept = Kept::read(session, spec, &generated).await?;
         let owner = "SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c \
                      WHERE c.oid = ";
         let owner = format!("{owner}{}::pg_catalog.regclass", literal(&places.source)?);
         let owner = first(session, &owner, "reading the owner of", &table).await?;
         Ok(Self {
             owner: quote(&owner.map(|row| text(&row, 0)).unwrap_or_default())?,
-            todo: todo_place(&spec.run_id)?,
-            state: state_place(&spec.run_id)?,
+            todo: names::own_place(spec, "todo")?,
+            state: names::own_place(spec, "state")?,
             steps: steps::table(spec)?,
+            kept,
+            bare,
             table,
             places,
             key,
@@ -149,6 +190,35 @@ impl Shape {
         })
     }
 
+    /// What the capture of the other way needs to know, whose source is the shadow of this one, and stands in
+    /// the source's place by then.
+    ///
+    /// # Errors
+    /// A name that no identifier can have.
+    pub(crate) fn of_capture(&self, other: &RunSpec) -> DbResult<Self> {
+        let turned = |part: &KeyPart| KeyPart {
+            name: part.target.clone(),
+            source: part.target.clone(),
+            target: part.source.clone(),
+            log_type: part.target_type.clone(),
+            ..part.clone()
+        };
+        Ok(Self {
+            places: names::places(other)?,
+            todo: names::own_place(other, "todo")?,
+            state: names::own_place(other, "state")?,
+            key: self.key.iter().map(turned).collect(),
+            pairs: Vec::new(),
+            kept: None,
+            ..self.clone()
+        })
+    }
+
+    /// The pairs that a statement writes.
+    pub(crate) fn written(&self) -> Vec<&Pair> {
+        self.pairs.iter().filter(|pair| pair.is_written).collect()
+    }
+
     /// `a, b, c` over a list.
     pub(crate) fn list<T>(items: &[T], name: impl Fn(&T) -> String) -> String {
         items.iter().map(name).collect::<Vec<_>>().join(", ")
@@ -156,12 +226,12 @@ impl Shape {
 
     /// Columns that an INSERT into the shadow names.
     pub(crate) fn targets(&self) -> String {
-        Self::list(&self.pairs, |pair| pair.target.clone())
+        Self::list(&self.written(), |pair| pair.target.clone())
     }
 
     /// What they take, over the source's columns.
     pub(crate) fn values(&self) -> String {
-        Self::list(&self.pairs, |pair| pair.value.clone())
+        Self::list(&self.written(), |pair| pair.value.clone())
     }
 
     /// The source's key columns. Qualified: in an ORDER BY a bare name means what the SELECT makes of it,
@@ -193,20 +263,25 @@ impl Shape {
     /// Whether the shadow's row `underpin_n` bears the key of `underpin_p`, in the shadow's own types, so that its index
     /// serves.
     pub(crate) fn shadow_meets(&self) -> String {
-        self.meets(|part| format!("underpin_p.{}", part.log))
+        self.shadow_meets_as("underpin_n")
+    }
+
+    /// The same for a row of the shadow's shape by another name.
+    pub(crate) fn shadow_meets_as(&self, row: &str) -> String {
+        self.meets(row, |part| format!("underpin_p.{}", part.log))
     }
 
     /// Whether the shadow's row `underpin_n` and the source's row bear the same key.
     pub(crate) fn shadow_meets_source(&self) -> String {
-        self.meets(|part| format!("{}.{}", self.places.source, part.source))
+        self.meets("underpin_n", |part| format!("{}.{}", self.places.source, part.source))
     }
 
-    fn meets(&self, other: impl Fn(&KeyPart) -> String) -> String {
+    fn meets(&self, row: &str, other: impl Fn(&KeyPart) -> String) -> String {
         let parts: Vec<String> = self
             .key
             .iter()
             .map(|part| {
-                let (new, old) = (format!("underpin_n.{}", part.target), other(part));
+                let (new, old) = (format!("{row}.{}", part.target), other(part));
                 let cast = &part.target_cast;
                 let meets = format!("{new} {} {old}{cast}", part.equal);
                 if part.recollated {
@@ -317,14 +392,33 @@ fn find(
     })
 }
 
-/// The table of keys that are to do, quoted.
-pub(crate) fn todo_place(run_id: &str) -> DbResult<String> {
-    quote_table(&names::private_schema(run_id), "underpin_todo")
+/// What follows a key of the new shape that is looked for in the old one. It must not be cut or rounded on
+/// the way: it would find the row of another key, or fail for one that no row of the old shape can have.
+/// Whole numbers of two widths are compared by one family of operators, texts as what they are below
+/// their length.
+fn cast_back(new: &ColumnType, old: &ColumnType) -> String {
+    if new.full == old.full {
+        format!("::{}{}", old.base, old.collate())
+    } else if old.is_one_of(&["int2", "int4", "int8"]) {
+        String::new()
+    } else if old.is_one_of(&["bpchar"]) {
+        format!("::pg_catalog.bpchar{}", old.collate())
+    } else if old.is_one_of(&["numeric"]) {
+        "::pg_catalog.numeric".to_owned()
+    } else {
+        format!("::pg_catalog.text{}", old.collate())
+    }
 }
 
-/// The table of the run's own marks, quoted.
-pub(crate) fn state_place(run_id: &str) -> DbResult<String> {
-    quote_table(&names::private_schema(run_id), "underpin_state")
+/// The columns of a table that the server computes.
+async fn generated_columns(session: &Session, table: &str) -> DbResult<Vec<String>> {
+    let sql = format!(
+        "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = {}::pg_catalog.regclass AND \
+         attgenerated <> '' AND NOT attisdropped",
+        literal(table)?
+    );
+    let found = rows(session, &sql, "reading the generated columns of", table).await?;
+    Ok(found.iter().map(|row| text(row, 0)).collect())
 }
 
 /// The equality of each column of the source's key, by the operator family of its index, and its schema.
@@ -370,6 +464,7 @@ mod tests {
             log: name.into(),
             log_type: "t".into(),
             bound_type: "t".into(),
+            target_type: "t".into(),
             target_cast: "::t".into(),
             equal: "=".into(),
             recollated: false,
@@ -390,6 +485,8 @@ mod tests {
             todo: String::new(),
             state: String::new(),
             steps: String::new(),
+            kept: None,
+            bare: String::new(),
             key,
             pairs: vec![],
             same_order: true,

@@ -2,6 +2,7 @@
 //! validations after it. Kept in the private schema, so that a crash finds them again.
 
 use underpin_core::plan::RunSpec;
+use underpin_core::way::Way;
 use underpin_dialect::DbResult;
 
 use crate::connect::Session;
@@ -20,11 +21,14 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Index => "index",
-            Self::Swap => "swap",
-            Self::After => "after",
+    /// As it is kept. A step belongs to one way.
+    fn name(self, way: Way) -> &'static str {
+        match (self, way) {
+            (Self::Index, _) => "index",
+            (Self::Swap, Way::Forward) => "swap",
+            (Self::Swap, Way::Back) => "swap-back",
+            (Self::After, Way::Forward) => "after",
+            (Self::After, Way::Back) => "after-back",
         }
     }
 }
@@ -38,7 +42,8 @@ pub(crate) struct Step {
     pub(crate) name: String,
     /// What it runs.
     pub(crate) sql: String,
-    /// What follows when all steps of the stage have run, one by one; may be empty.
+    /// What follows when all steps of the stage have run, one by one, after a swap as a step of its own; may
+    /// be empty.
     pub(crate) then: String,
 }
 
@@ -72,7 +77,7 @@ pub(crate) fn record_sql(
     steps: &[(String, String, String)],
 ) -> DbResult<String> {
     let table = table(spec)?;
-    let stage = literal(stage.name())?;
+    let stage = literal(stage.name(spec.way))?;
     let mut sql = format!("DELETE FROM {table} WHERE stage = {stage}");
     for (position, (name, statement, then)) in steps.iter().enumerate() {
         sql.push_str(&format!(
@@ -101,7 +106,7 @@ pub(crate) async fn pending(
         "SELECT position, name, sql, afterwards FROM {} WHERE stage = {} AND NOT done ORDER BY \
          position",
         table(spec)?,
-        literal(stage.name())?
+        literal(stage.name(spec.way))?
     );
     let found = rows(session, &sql, attempted, &object).await?;
     found
@@ -125,7 +130,7 @@ pub(crate) fn done_sql(spec: &RunSpec, stage: Stage, position: u64) -> DbResult<
     Ok(format!(
         "UPDATE {} SET done = true WHERE stage = {} AND position = {position}",
         table(spec)?,
-        literal(stage.name())?
+        literal(stage.name(spec.way))?
     ))
 }
 

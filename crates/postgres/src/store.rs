@@ -62,6 +62,16 @@ pub(crate) fn mark_sql(
     ))
 }
 
+/// The statement that keeps the identity of the table that is live.
+pub(crate) fn identity_sql(state_schema: &str, run_id: &str, identity: &str) -> DbResult<String> {
+    Ok(format!(
+        "UPDATE {}.runs SET identity = {} WHERE run_id = {}",
+        quote(state_schema)?,
+        literal(identity)?,
+        literal(run_id)?
+    ))
+}
+
 /// The error of a runner whose grip is stale.
 pub(crate) fn fenced(object: &str) -> DbError {
     DbError::new(ErrorKind::Fenced, "going on with the run", object).help(
@@ -311,12 +321,7 @@ impl Control {
 
     /// Keeps the source's identity as it was when the triggers were installed.
     pub(crate) async fn save_identity(&self, run_id: &str, identity: &str) -> DbResult<()> {
-        let sql = format!(
-            "UPDATE {}.runs SET identity = {} WHERE run_id = {}",
-            quote(&self.state_schema)?,
-            literal(identity)?,
-            literal(run_id)?
-        );
+        let sql = identity_sql(&self.state_schema, run_id, identity)?;
         run(&self.session, &sql, "noting the identity of run", run_id).await.map(drop)
     }
 

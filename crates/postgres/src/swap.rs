@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use underpin_core::key::Frontier;
 use underpin_core::plan::RunSpec;
+use underpin_core::way::Way;
 use underpin_dialect::{ChangeLog, DbError, DbResult, ErrorKind, Grip, Swap, SwapOutcome};
 
 use crate::connect::Session;
@@ -20,6 +21,7 @@ use crate::dependents::{
     Subject, foreign_keys, functions, policies, publications, rules, sequences, statistics,
     triggers, views,
 };
+use crate::fingerprint::Fingerprint;
 use crate::health::Wish;
 use crate::inspect::alter_of;
 use crate::names::{self, places};
@@ -28,6 +30,7 @@ use crate::shadow::{begin_on_live, ensure_same, eviction_ms, source_of};
 use crate::shadow_print::{Print, stands_sql};
 use crate::shape::Shape;
 use crate::steps::{self, Stage};
+use crate::turned::Behind;
 use crate::worker::Worker;
 use crate::{changelog, health, store, trigger, twin};
 
@@ -61,6 +64,7 @@ impl Swap for Control {
             stands: stands_sql(&self.state_schema, spec)?,
             fence: store::fence_sql(&self.state_schema, &grip.run_id)?,
             epoch: grip.epoch,
+            state_schema: self.state_schema.clone(),
             lock_timeout_ms,
             budget: Duration::from_millis(budget_ms),
             session,
@@ -141,6 +145,7 @@ struct Attempt<'a> {
     stands: String,
     fence: String,
     epoch: u64,
+    state_schema: String,
     lock_timeout_ms: u32,
     budget: Duration,
     session: Session,
@@ -155,6 +160,8 @@ struct Script {
     moves: String,
     /// The query for a sum over the old table's rights, wherever it stands.
     rights: String,
+    /// What keeps the way back, where it is kept.
+    behind: Option<Behind>,
 }
 
 impl Attempt<'_> {
@@ -171,6 +178,9 @@ impl Attempt<'_> {
         }
         self.ensure_same().await?;
         let script = self.script().await?;
+        if let Some(behind) = &script.behind {
+            run(&self.session, &behind.before, "making the return log of", object).await?;
+        }
         self.evict_vacuum(&script.tables).await?;
         let rights = first(&self.session, &script.rights, "reading the rights on", object).await?;
         let rights = rights.map(|row| text(&row, 0)).unwrap_or_default();
@@ -193,12 +203,29 @@ impl Attempt<'_> {
             return Err(DbError::new(ErrorKind::Retryable, "swapping", object)
                 .said("somebody changed the rights on the table meanwhile"));
         }
+        if !self.keep_way_back(&script).await? {
+            return Ok(SwapOutcome::DrainTooSlow { drained });
+        }
         if locked.elapsed() >= self.budget {
             return Ok(SwapOutcome::DrainTooSlow { drained });
         }
         run(&self.session, "COMMIT", "committing the swap of", object).await?;
         let stall_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(SwapOutcome::Swapped { stall_ms, drained })
+    }
+
+    /// From the commit on each change of the table that is live then is captured, and its identity is known.
+    /// False where it took longer than the budget.
+    async fn keep_way_back(&self, script: &Script) -> DbResult<bool> {
+        let Some(behind) = &script.behind else { return Ok(true) };
+        let (object, spec) = (&self.shape.table, self.spec);
+        match run(&self.session, &behind.after, "keeping the way back of", object).await {
+            Err(error) if error.kind == ErrorKind::Cancelled => return Ok(false),
+            done => done?,
+        };
+        let identity = Fingerprint::read(&self.session, spec).await?.encode();
+        let sql = store::identity_sql(&self.state_schema, &spec.run_id, &identity)?;
+        run(&self.session, &sql, "noting the identity of", object).await.map(|_| true)
     }
 
     async fn ensure_same(&self) -> DbResult<()> {
@@ -248,19 +275,40 @@ impl Attempt<'_> {
         let session = &self.session;
         let spec = self.spec;
         let source = source_of(session, spec).await?;
-        let private = names::private_schema(&spec.run_id);
-        let shadow = Subject::read(session, &private, &spec.names.shadow).await?;
-        let dropped = twin::dropped_constraints(&alter_of(&spec.statement)?);
+        let shadow =
+            Subject::read(session, &names::shadow_schema(spec), &spec.names.shadow).await?;
+        let dropped = match spec.way {
+            Way::Forward => twin::dropped_constraints(&alter_of(&spec.statement)?),
+            Way::Back => Vec::new(),
+        };
         let keys = foreign_keys::in_swap(session, &source, &spec.mapping, &dropped).await?;
         let (sequences_before, sequences_behind) =
             sequences::in_swap(session, &source, &shadow, &spec.mapping).await?;
-        let (statistics_before, statistics_behind) =
+        let (mut statistics_before, mut statistics_behind) =
             statistics::in_swap(session, &source, &shadow).await?;
         let (publications_before, publications_behind) =
             publications::in_swap(session, &source, &spec.mapping).await?;
         let (triggers_before, triggers_behind) =
             triggers::elsewhere_in_swap(session, &source).await?;
         let set_aside = steps::pending(session, spec, Stage::Swap).await?;
+        let mut tables = keys.tables;
+        for step in &set_aside {
+            // The other table of a foreign key.
+            if !step.name.is_empty() && !tables.contains(&step.name) {
+                tables.push(step.name.clone());
+            }
+        }
+        let mut behind = None;
+        if spec.keeps_way_back {
+            let away = names::away_schema(spec);
+            let (aside, again) = statistics::aside_sql(session, &source, &away).await?;
+            statistics_before = aside;
+            if self.shape.kept.is_some() {
+                // They go where they were, by a step.
+                statistics_behind = Vec::new();
+            }
+            behind = Some(Behind::read(session, spec, &self.shape, &source, &keys.lost, again).await?);
+        }
         let mut moves = vec![format!(
             "SET LOCAL statement_timeout = {}",
             std::cmp::max(self.budget.as_millis(), 1)
@@ -271,10 +319,13 @@ impl Attempt<'_> {
         moves.extend(statistics_before);
         moves.extend(publications_before);
         moves.extend(trigger::drop_sql(&self.shape.places.source, spec)?);
+        if spec.keeps_way_back {
+            moves.extend(rules::drops(session, &source).await?);
+        }
         moves.push(self.exchange_sql()?);
         moves.extend(statistics_behind);
         moves.extend(sequences_behind);
-        moves.extend(set_aside.into_iter().map(|step| step.sql));
+        moves.extend(set_aside.iter().map(|step| step.sql.clone()));
         moves.extend(rules::in_swap(session, &source).await?);
         moves.extend(keys.adds);
         moves.extend(triggers_behind);
@@ -282,8 +333,13 @@ impl Attempt<'_> {
         moves.extend(policies::elsewhere_in_swap(session, &source).await?);
         moves.extend(functions::in_swap(session, &source).await?);
         moves.extend(publications_behind);
-        let after: Vec<_> =
-            keys.validations.into_iter().map(|sql| (String::new(), sql, String::new())).collect();
+        let again = set_aside.into_iter().map(|step| step.then).filter(|sql| !sql.is_empty());
+        let after: Vec<_> = keys
+            .validations
+            .into_iter()
+            .chain(again)
+            .map(|sql| (String::new(), sql, String::new()))
+            .collect();
         moves.push(steps::record_sql(spec, Stage::After, &after)?);
         moves.push(self.stands.clone());
         let rights = format!(
@@ -293,7 +349,7 @@ impl Attempt<'_> {
              pg_catalog.pg_class c WHERE c.oid = {}",
             source.oid
         );
-        Ok(Script { tables: keys.tables, moves: moves.join(";\n"), rights })
+        Ok(Script { tables, moves: moves.join(";\n"), rights, behind })
     }
 
     /// Indexes, constraints, sequences and types move with their tables.
@@ -303,7 +359,7 @@ impl Attempt<'_> {
         Ok(format!(
             "ALTER TABLE {} SET SCHEMA {};\nALTER TABLE {} SET SCHEMA {}",
             places.source,
-            quote(&names::retired_schema(&spec.run_id))?,
+            quote(&names::away_schema(spec))?,
             places.shadow,
             quote(&spec.schema)?
         ))

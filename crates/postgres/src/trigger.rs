@@ -22,19 +22,23 @@ use crate::shape::Shape;
 ///
 /// # Errors
 /// A name that no identifier can have.
-pub(crate) fn log_sql(shape: &Shape, run_id: &str) -> DbResult<Vec<String>> {
+pub(crate) fn log_sql(shape: &Shape, spec: &RunSpec) -> DbResult<Vec<String>> {
     let columns = Shape::list(&shape.key, |part| format!("{} {}", part.log, part.log_type));
     let (log, todo, state) = (&shape.places.log, &shape.todo, &shape.state);
-    let comment = literal(&names::comment(run_id))?;
+    let comment = literal(&names::comment(&spec.run_id))?;
     Ok(vec![
         format!(
             "CREATE TABLE {log} (xid pg_catalog.xid8 NOT NULL DEFAULT \
              pg_catalog.pg_current_xact_id(), {columns})"
         ),
-        format!("CREATE INDEX underpin_log_xid ON {log} (xid)"),
+        format!("CREATE INDEX {} ON {log} (xid)", quote(&format!("{}_xid", spec.names.log))?),
         format!("CREATE TABLE {todo} ({columns})"),
         // Whether a key is noted already is asked for each of a stretch of the log.
-        format!("CREATE INDEX underpin_todo_key ON {todo} ({})", shape.log_key("")),
+        format!(
+            "CREATE INDEX {} ON {todo} ({})",
+            quote(&format!("{}_todo_key", spec.names.log))?,
+            shape.log_key("")
+        ),
         format!(
             "CREATE TABLE {state} (applied pg_catalog.pg_snapshot NOT NULL DEFAULT '1:1:', \
              blocks bigint, filenode pg_catalog.oid)"
@@ -44,7 +48,56 @@ pub(crate) fn log_sql(shape: &Shape, run_id: &str) -> DbResult<Vec<String>> {
     ])
 }
 
-/// Functions and triggers, to be made under the source's lock after [`log_sql`] in one transaction.
+/// What keeps rows that are taken out of the shadow, for a way that was gone before: until they are written
+/// again, it alone has what the source cannot give. Made of the table that stands as the source until the
+/// swap, and is the shadow of `shape` behind it.
+///
+/// # Errors
+/// A name that no identifier can have.
+pub(crate) fn kept_sql(shape: &Shape, spec: &RunSpec) -> DbResult<Vec<String>> {
+    let kept = names::own_place(spec, "kept")?;
+    let key = Shape::list(&shape.key, |part| part.target.clone());
+    Ok(vec![
+        format!("CREATE TABLE {kept} (LIKE {})", shape.places.source),
+        format!(
+            "CREATE INDEX {} ON {kept} ({key})",
+            quote(&format!("{}_kept_key", spec.names.log))?
+        ),
+    ])
+}
+
+/// Removes what [`log_sql`] and [`kept_sql`] made when this way was gone before.
+///
+/// # Errors
+/// A name that no identifier can have.
+pub(crate) fn forget_sql(shape: &Shape, spec: &RunSpec) -> DbResult<String> {
+    let (log, todo, state) = (&shape.places.log, &shape.todo, &shape.state);
+    Ok(format!("DROP TABLE IF EXISTS {log}, {todo}, {state}, {}", names::own_place(spec, "kept")?))
+}
+
+/// The functions of the triggers.
+///
+/// # Errors
+/// A name that no identifier can have.
+pub(crate) fn functions_sql(shape: &Shape, spec: &RunSpec) -> DbResult<Vec<String>> {
+    let mut statements = Vec::new();
+    for trigger in triggers(shape, spec) {
+        let function = quote_table(&names::private_schema(&spec.run_id), &trigger.name)?;
+        statements.extend([
+            format!(
+                "CREATE OR REPLACE FUNCTION {function}() RETURNS pg_catalog.trigger LANGUAGE plpgsql \
+                 SECURITY DEFINER AS {}",
+                literal(&format!("BEGIN {} RETURN NULL; END", trigger.body))?
+            ),
+            // Nobody else may hang it on a table of his own and write into the log by it.
+            format!("REVOKE ALL ON FUNCTION {function}() FROM PUBLIC"),
+        ]);
+    }
+    Ok(statements)
+}
+
+/// The triggers, to be made under the source's lock after [`log_sql`] and [`functions_sql`] in one
+/// transaction.
 ///
 /// They are `ENABLE ALWAYS`: writes of a session whose `session_replication_role` is `replica` are
 /// changes like all others.
@@ -58,13 +111,6 @@ pub(crate) fn capture_sql(shape: &Shape, spec: &RunSpec) -> DbResult<Vec<String>
         let name = quote(&trigger.name)?;
         let source = &shape.places.source;
         statements.extend([
-            format!(
-                "CREATE FUNCTION {function}() RETURNS pg_catalog.trigger LANGUAGE plpgsql \
-                 SECURITY DEFINER AS {}",
-                literal(&format!("BEGIN {} RETURN NULL; END", trigger.body))?
-            ),
-            // Nobody else may hang it on a table of his own and write into the log by it.
-            format!("REVOKE ALL ON FUNCTION {function}() FROM PUBLIC"),
             format!(
                 "CREATE TRIGGER {name} {} ON {source} {} EXECUTE FUNCTION {function}()",
                 trigger.when, trigger.each
@@ -90,8 +136,8 @@ pub(crate) fn drop_sql(table: &str, spec: &RunSpec) -> DbResult<Vec<String>> {
 /// The names of both kinds.
 fn all_names(spec: &RunSpec) -> Vec<String> {
     let mut names = spec.names.triggers.to_vec();
-    names.push(names::capture_trigger(&spec.run_id));
-    names.push(names::truncate_trigger(&spec.run_id));
+    names.push(names::capture_trigger(&spec.run_id, spec.way));
+    names.push(names::truncate_trigger(&spec.run_id, spec.way));
     names
 }
 
@@ -107,7 +153,7 @@ fn triggers(shape: &Shape, spec: &RunSpec) -> Vec<Trigger> {
     let key = shape.log_key("");
     let of = |row: &str| Shape::list(&shape.key, |part| format!("{row}.{}", part.source));
     let mut list = vec![Trigger {
-        name: names::truncate_trigger(&spec.run_id),
+        name: names::truncate_trigger(&spec.run_id, spec.way),
         // Before, so that the marker stands even where the same transaction writes rows again.
         when: "BEFORE TRUNCATE",
         each: "FOR EACH STATEMENT",
@@ -115,7 +161,7 @@ fn triggers(shape: &Shape, spec: &RunSpec) -> Vec<Trigger> {
     }];
     if spec.capture == Capture::Row {
         list.push(Trigger {
-            name: names::capture_trigger(&spec.run_id),
+            name: names::capture_trigger(&spec.run_id, spec.way),
             when: "AFTER INSERT OR UPDATE OR DELETE",
             each: "FOR EACH ROW",
             body: row_body(shape, &of),

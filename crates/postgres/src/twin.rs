@@ -306,20 +306,36 @@ pub(crate) async fn set_aside(
     shadow: &Subject,
     place: &str,
 ) -> DbResult<(Vec<indexes::IndexScript>, Vec<String>)> {
+    let (mut now, later) = aside_sql(session, shadow, place, &shadow.schema).await?;
+    let indexes = indexes::read(session, shadow, &shadow.schema).await?;
+    now.extend(indexes.iter().map(|index| index.drop.clone()));
+    dependents::run_all(session, &now, "setting aside for the copy", &shadow.object()).await?;
+    Ok((indexes, later))
+}
+
+/// What application must not meet in a table whose indexes stand: statements that take it away, and those
+/// that the swap runs when the table stands as `place`. Triggers whose names begin with `ours` are our
+/// own.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn aside_sql(
+    session: &Session,
+    shadow: &Subject,
+    place: &str,
+    ours: &str,
+) -> DbResult<(Vec<String>, Vec<String>)> {
     let mut later = Vec::new();
     let mut now = Vec::new();
     for (first, then) in [
         sequences::set_aside(session, shadow, place).await?,
         policies::set_aside(session, shadow, place).await?,
-        triggers::set_aside(session, shadow, place).await?,
+        triggers::set_aside(session, shadow, place, ours).await?,
         grants::set_aside(session, shadow, place).await?,
         constraints::set_aside(session, shadow, place).await?,
     ] {
         now.extend(first);
         later.extend(then);
     }
-    let indexes = indexes::read(session, shadow, &shadow.schema).await?;
-    now.extend(indexes.iter().map(|index| index.drop.clone()));
-    dependents::run_all(session, &now, "setting aside for the copy", &shadow.object()).await?;
-    Ok((indexes, later))
+    Ok((now, later))
 }

@@ -36,6 +36,34 @@ impl ColumnType {
         self.collation.as_ref().map_or_else(String::new, |name| format!(" COLLATE {name}"))
     }
 
+    /// A value of another type in this one, as an assignment makes it: a text that is too long is refused,
+    /// where an explicit cast cuts it.
+    pub(crate) fn assigned(&self, value: &str) -> String {
+        let length = || -> Option<u32> {
+            let (_, rest) = self.base.split_once('(')?;
+            rest.split_once(')')?.0.parse().ok()
+        };
+        let (Some(name), true, Some(length)) = (self.builtin.as_deref(), self.limited, length())
+        else {
+            return format!("({value})::{}", self.full);
+        };
+        // The modifier of a text counts its head too.
+        let modifier = match name {
+            "varchar" | "bpchar" => length.saturating_add(4),
+            "bit" | "varbit" => length,
+            _ => return format!("({value})::{}", self.full),
+        };
+        format!(
+            "pg_catalog.\"{name}\"(({value})::pg_catalog.\"{name}\", {modifier}, false)::{}",
+            self.full
+        )
+    }
+
+    /// Whether it is one of the server's own of these names.
+    pub(crate) fn is_one_of(&self, names: &[&str]) -> bool {
+        self.builtin.as_deref().is_some_and(|name| names.contains(&name))
+    }
+
     /// The form of a value of this type in which it is compared: equal exactly where the values are the
     /// same to a byte. Types of which two spellings are equal, or that cannot be compared, go by their
     /// text.
@@ -107,14 +135,15 @@ pub(crate) async fn columns(
         .collect())
 }
 
-/// The conversions that the user wrote: source column and expression over the source's columns, with
-/// every name in it qualified as the user's search path finds it.
+/// The conversions that the user wrote: column and expression over the columns of `old`, the table in the
+/// old shape, with every name in it qualified as the user's search path finds it.
 ///
 /// # Errors
 /// The server's, where it cannot read an expression.
 pub(crate) async fn conversions(
     session: &Session,
     spec: &RunSpec,
+    old: &str,
 ) -> DbResult<Vec<(String, String)>> {
     let object = format!("{}.{}", spec.schema, spec.table);
     let alter = Alter::parse(&spec.statement, Syntax::postgres()).map_err(|error| {
@@ -126,7 +155,7 @@ pub(crate) async fn conversions(
         if let ClauseKind::ModifyColumn { name } = &clause.kind
             && let Some(expression) = using_expression(&clause.text)
         {
-            found.push((name.clone(), qualified(session, spec, &expression).await?));
+            found.push((name.clone(), qualified(session, spec, old, &expression).await?));
         }
     }
     Ok(found)
@@ -151,14 +180,18 @@ fn using_expression(clause: &str) -> Option<String> {
 
 /// The expression as the server prints it with nothing on the search path: by way of a view that is
 /// rolled back. It reads from two tables, so that every column is printed with its table's name.
-async fn qualified(session: &Session, spec: &RunSpec, expression: &str) -> DbResult<String> {
+async fn qualified(
+    session: &Session,
+    spec: &RunSpec,
+    old: &str,
+    expression: &str,
+) -> DbResult<String> {
     let attempted = "reading a USING expression for";
     let object = format!("{}.{}", spec.schema, spec.table);
     let view = quote_table(&names::private_schema(&spec.run_id), VIEW)?;
-    let source = quote_table(&spec.schema, &spec.table)?;
     let sql = format!(
         "BEGIN; SET LOCAL search_path TO DEFAULT; {}; \
-         CREATE VIEW {view} AS SELECT ({expression}\n) AS {VIEW} FROM {source}, \
+         CREATE VIEW {view} AS SELECT ({expression}\n) AS {VIEW} FROM {old}, \
          (VALUES (1)) AS underpin_one (underpin_one); \
          SET LOCAL search_path = pg_catalog; {}; \
          SELECT pg_catalog.pg_get_viewdef({}::pg_catalog.regclass); ROLLBACK",

@@ -10,29 +10,28 @@ use underpin_dialect::{DbResult, RangeReport, Verify};
 use crate::changelog::{backlog_sql, is_pending, truncated};
 use crate::connect::our_meanings;
 use crate::query::{cell, first, literal, number, optional_text, rows, run, text};
-use crate::shape::Shape;
+use crate::shape::{Pair, Shape};
 use crate::worker::Worker;
 
 /// Differing rows that are named, of each kind.
-const SAMPLES_MAX: u32 = 5;
+const SAMPLES_MAX: u32 = 20;
 
 impl Verify for Worker {
-    async fn plan_ranges(
+    async fn plan_ranges_within(
         &mut self,
-        after: Option<&Key>,
+        within: &KeyRange,
         range_rows: u64,
         ranges_max: u32,
     ) -> DbResult<(Vec<Chunk>, bool)> {
         let mut ranges = Vec::new();
-        let mut after = after.cloned();
+        let mut rest = within.clone();
         for index in 0..ranges_max {
-            let up_to = self.bound(after.as_ref(), range_rows).await?;
-            let last = up_to.is_none();
-            ranges.push(Chunk { index, range: KeyRange { after, up_to: up_to.clone() } });
-            if last {
+            let Some(up_to) = self.bound(&rest, range_rows).await? else {
+                ranges.push(Chunk { index, range: rest });
                 return Ok((ranges, true));
-            }
-            after = up_to;
+            };
+            let after = std::mem::replace(&mut rest.after, Some(up_to.clone()));
+            ranges.push(Chunk { index, range: KeyRange { after, up_to: Some(up_to) } });
         }
         Ok((ranges, false))
     }
@@ -88,18 +87,17 @@ impl Worker {
         run(&self.session, &sql, "setting up for", &self.shape.table).await.map(drop)
     }
 
-    /// The key of the row `rows` places behind `after`; `None` where the table ends before.
-    async fn bound(&mut self, after: Option<&Key>, range_rows: u64) -> DbResult<Option<Key>> {
+    /// The key of the row `rows` places from the beginning of the range; `None` where it ends before.
+    async fn bound(&mut self, range: &KeyRange, range_rows: u64) -> DbResult<Option<Key>> {
         let shape = &self.shape;
         let source = &shape.places.source;
-        let range = KeyRange { after: after.cloned(), up_to: None };
         let sql = format!(
             "BEGIN; {}; SET LOCAL enable_seqscan = off; \
              SELECT {} FROM (SELECT {key} FROM ONLY {source} WHERE {} ORDER BY {key} LIMIT 1 OFFSET {}) AS \
              bound; COMMIT",
             self.as_owner(),
             shape.key_texts("bound"),
-            shape.range(&range, |part| format!("{source}.{}", part.source))?,
+            shape.range(range, |part| format!("{source}.{}", part.source))?,
             std::cmp::max(range_rows, 1) - 1,
             key = shape.source_key(),
         );
@@ -289,16 +287,15 @@ fn counting_sql(shape: &Shape, range: &Chunk) -> DbResult<String> {
 
 /// `FROM` and `WHERE` of each source row of a range with its like in the shadow, if it has one.
 fn joined(shape: &Shape, range: &Chunk) -> DbResult<String> {
-    let (source, shadow) = (&shape.places.source, &shape.places.shadow);
+    let (source, (shadow, all)) = (&shape.places.source, shadow_rows(shape));
     let meets = shape.shadow_meets_source();
     let like = if shape.same_order {
         // It follows from the other range, but the server cannot know.
         let beside = shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?;
-        format!("{shadow} AS underpin_n ON {meets} AND {beside}")
+        format!("{shadow} ON {meets} AND {beside}")
     } else {
         format!(
-            "LATERAL (SELECT underpin_n.ctid, underpin_n.* FROM {shadow} AS underpin_n WHERE {meets} \
-             LIMIT 1) AS underpin_n ON true"
+            "LATERAL (SELECT {all} FROM {shadow} WHERE {meets} LIMIT 1) AS underpin_n ON true"
         )
     };
     Ok(format!(
@@ -307,16 +304,45 @@ fn joined(shape: &Shape, range: &Chunk) -> DbResult<String> {
     ))
 }
 
+/// The shadow's rows as `underpin_n` for FROM, and the list of all their columns. On the way back they bear
+/// what the change makes of them, computed where the table's bare name is theirs.
+fn shadow_rows(shape: &Shape) -> (String, &'static str) {
+    let shadow = &shape.places.shadow;
+    let made: Vec<String> = (0..)
+        .zip(&shape.pairs)
+        .filter_map(|(position, pair): (usize, _)| {
+            pair.made_of.as_ref().map(|value| format!(", {value} AS underpin_f{position}"))
+        })
+        .collect();
+    if made.is_empty() {
+        return (format!("{shadow} AS underpin_n"), "underpin_n.ctid, underpin_n.*");
+    }
+    let (bare, made) = (&shape.bare, made.concat());
+    let rows = format!("(SELECT {bare}.ctid, {bare}.*{made} FROM {shadow} AS {bare}) AS underpin_n");
+    (rows, "underpin_n.*")
+}
+
+/// The value of a pair in the source and that of the shadow's row `underpin_n`, in the shape that the change
+/// makes, in the form in which they are compared.
+fn compared(pair: &Pair, position: usize) -> (String, String) {
+    if pair.made_of.is_some() {
+        let kind = &pair.source_type;
+        return (kind.exact(&pair.value), kind.exact(&format!("underpin_n.underpin_f{position}")));
+    }
+    let kind = &pair.target_type;
+    let value = kind.exact(&format!("({})::{}", pair.value, kind.full));
+    (value, kind.exact(&format!("underpin_n.{}", pair.target)))
+}
+
 /// Whether the shadow lacks the row of the source, or has it otherwise.
 fn differs(shape: &Shape) -> String {
     let same: Vec<String> = shape
         .pairs
         .iter()
-        .map(|pair| {
-            let old =
-                pair.target_type.exact(&format!("({})::{}", pair.value, pair.target_type.full));
-            let new = pair.target_type.exact(&format!("underpin_n.{}", pair.target));
-            format!("{old} IS NOT DISTINCT FROM {new}")
+        .enumerate()
+        .map(|(position, pair)| {
+            let (one, other) = compared(pair, position);
+            format!("{one} IS NOT DISTINCT FROM {other}")
         })
         .collect();
     let same = if same.is_empty() { "true".to_owned() } else { same.join(" AND ") };
@@ -411,12 +437,11 @@ fn differing(shape: &Shape) -> DbResult<String> {
     let names: Vec<String> = shape
         .pairs
         .iter()
-        .map(|pair| {
+        .enumerate()
+        .map(|(position, pair)| {
             let name = literal(&pair.name)?;
-            let old =
-                pair.target_type.exact(&format!("({})::{}", pair.value, pair.target_type.full));
-            let new = pair.target_type.exact(&format!("underpin_n.{}", pair.target));
-            Ok(format!("CASE WHEN ({old}) IS DISTINCT FROM ({new}) THEN {name} END"))
+            let (one, other) = compared(pair, position);
+            Ok(format!("CASE WHEN ({one}) IS DISTINCT FROM ({other}) THEN {name} END"))
         })
         .collect::<DbResult<_>>()?;
     Ok(format!(

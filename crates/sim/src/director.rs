@@ -3,6 +3,7 @@
 
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::machine::{Command, Ending, FailureKind};
+use underpin_core::proof::Verification;
 
 use crate::checker::{Change, Circumstances};
 use crate::clockwork::{Ctx, Owner};
@@ -245,7 +246,10 @@ fn spoil(ctx: &Ctx) {
     let mut world = ctx.world();
     let saved = world.db.store.checkpoint.as_deref().map(Checkpoint::decode);
     let is_early = matches!(saved, Some(Ok(saved)) if saved.phase < Phase::Verify);
-    if !is_early || !world.scenario.settings.verify || world.db.live() != Some(Object::Original) {
+    if !is_early
+        || world.scenario.settings.verify != Verification::Full
+        || world.db.live() != Some(Object::Original)
+    {
         return;
     }
     let nth = world.dice.below(1000);

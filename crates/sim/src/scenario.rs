@@ -4,6 +4,7 @@
 
 use underpin_core::machine::{Command, Settings};
 use underpin_core::plan::Flow;
+use underpin_core::proof::Verification;
 
 use crate::db::{AppRow, Row, Rows, Rules};
 use crate::dice::Dice;
@@ -194,7 +195,12 @@ fn settings(dice: &mut Dice) -> Settings {
         apply_keys_max: dice.between(1, 20),
         near_empty_entries: dice.between(0, 5),
         deferred_indexes: dice.percent(30),
-        verify: dice.percent(60),
+        verify: match dice.below(100) {
+            0..60 => Verification::Full,
+            60..75 => Verification::Sample,
+            _ => Verification::Off,
+        },
+        sample_seed: 0,
         verify_rows_max: dice.between(1, 30),
         lag_ms_max: 2000,
         replicas_known: dice.percent(40),

@@ -22,6 +22,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   soak --db DB --runs N          the demo N times over, as a table
   soak --db DB --swaps N         N swaps in a row of a small table with sixteen writers
   soak --db DB --memory          peak memory at 100,000 and at 5,000,000 rows
+  walk --db DB [--flow FLOW] [--brief]
+                                 struck at every fail point of every flow, by kill and by cut
   bench DB                       against other tools, paired runs
   sim --seed N | --seeds N       replay one seed with its log, or run the first N
   lab up --db DB                 a primary and a replica to play with
@@ -51,6 +53,7 @@ fn run() -> Result<ExitCode> {
         // what `test` calls once the servers are up
         "test-programs" => Ok(test_programs::run(rest)),
         "demo" | "soak" | "bench" => programs::lab_with_product(&words),
+        "walk" => programs::walk(&words),
         "sim" => programs::sim(rest),
         "lab" => programs::lab(rest),
         "help" | "--help" | "-h" => {

@@ -38,6 +38,17 @@ pub(crate) fn lab_with_product(words: &[String]) -> Result<ExitCode> {
     Ok(code(lab.status().context("starting underpin-lab")?))
 }
 
+/// `underpin-lab WORDS` with the product as tests have it: a release has no fail points.
+pub(crate) fn walk(words: &[String]) -> Result<ExitCode> {
+    let mut build = cargo();
+    build.args(["build", "--quiet", "-p", "underpin", "-p", "underpin-tests", "--bins"]);
+    let status = build.status().context("starting cargo build")?;
+    ensure!(status.success(), "building the programs ended with {status}");
+    let mut lab = Command::new(built("underpin-lab"));
+    lab.args(words).env("UNDERPIN_BIN", built("underpin"));
+    Ok(code(lab.status().context("starting underpin-lab")?))
+}
+
 /// `underpin-sim WORDS`; a single seed is replayed with its log.
 pub(crate) fn sim(words: &[String]) -> Result<ExitCode> {
     let mut words = words.to_vec();

@@ -17,6 +17,7 @@ mod steer;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod verify;
 mod when;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -29,6 +30,7 @@ pub(crate) use setting::{KNOWN, LoadLimit, Rate};
 pub(crate) use statement::{Source, StatementArgs};
 pub(crate) use steer::{HistoryArgs, ListArgs, SetArgs, StatusArgs, TableArgs};
 pub(crate) use turn::{ResumeArgs, TurnArgs, inherited};
+pub(crate) use verify::VerifyArgs;
 pub(crate) use when::{AtDeadline, SwapTime};
 
 /// Change a MySQL, MariaDB or PostgreSQL table while it is in use
@@ -117,6 +119,9 @@ pub(crate) enum Command {
     /// Let a run that waits for it make its swap
     #[command(long_about = help::SWAP_ABOUT, after_long_help = help::SWAP_AFTER)]
     Swap(TableArgs),
+    /// Compare the two tables of an unfinished run, at any time and beside it; repairs nothing
+    #[command(long_about = verify::ABOUT, after_long_help = verify::AFTER)]
+    Verify(VerifyArgs),
     /// Change limits of a run while it goes on
     #[command(long_about = help::SET_ABOUT, after_long_help = help::SET_AFTER)]
     Set(SetArgs),

@@ -58,6 +58,7 @@ impl Machine {
                 } else if machine.aborting {
                     machine.stopping = Some(Stopping::Abort);
                 }
+                machine.compare_what_was_passed_over();
             }
             SwapState::Swapped => {
                 machine.aborting = false;
@@ -110,6 +111,9 @@ impl Machine {
             phase,
             frontier: checkpoint.frontier,
             verified: checkpoint.verified,
+            sampled: checkpoint.sampled,
+            sample_ranges: 0,
+            proven: checkpoint.proven,
             round: checkpoint.round.map(RoundState::new),
             round_next: checkpoint.round_next,
             busy: None,

@@ -19,6 +19,19 @@ pub(crate) struct ForeignKeys {
     pub(crate) validations: Vec<String>,
     /// The other tables, quoted, in the order of their OIDs: locked before anything is dropped.
     pub(crate) tables: Vec<String>,
+    /// Those that the change takes along, for the way back.
+    pub(crate) lost: Vec<Lost>,
+}
+
+/// A foreign key that the new shape does not have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// The other table, quoted.
+    pub(crate) other: String,
+    /// What makes it again on the old shape.
+    pub(crate) add: String,
+    /// What validates it; empty where it was not valid.
+    pub(crate) validation: String,
 }
 
 /// Reads the foreign keys of the source. Those whose columns the change drops go with them; those in
@@ -39,6 +52,8 @@ pub(crate) async fn in_swap(
         let own = text(row, 4) == "t";
         keys.drops.push(text(row, 0));
         if text(row, 3) == "t" || own && dropped.contains(&text(row, 5)) {
+            let (other, add) = (text(row, 10), text(row, 11));
+            keys.lost.push(Lost { other, add, validation: text(row, 2) });
             continue;
         }
         keys.adds.push(text(row, 1));
@@ -105,7 +120,8 @@ pub(crate) async fn trials(
 
 /// Drop, add, validation (NULL where it is not to be made), whether a column of ours in it is dropped,
 /// whether it goes out of the table, its name, whether it stays within the table, its columns on both
-/// sides, and those of the other table with their types.
+/// sides, those of the other table with their types, the table that it points at, and what would make it
+/// again as it is.
 fn query(source: &Subject, mapping: &Mapping) -> DbResult<String> {
     let mapping = mapping_sql(source, mapping)?;
     let oid = source.oid;
@@ -159,7 +175,12 @@ fn query(source: &Subject, mapping: &Mapping) -> DbResult<String> {
          u(num) JOIN pg_catalog.pg_attribute a ON a.attrelid = {oid} AND a.attnum = u.num WHERE \
          a.attname NOT IN (SELECT m.source FROM {mapping})), k.conrelid = \
          {oid}, k.conname, k.conrelid = k.confrelid, x.from_new, x.to_new, CASE WHEN k.conrelid = {oid} \
-         THEN {to_typed} ELSE {from_typed} END FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = \
+         THEN {to_typed} ELSE {from_typed} END, pg_catalog.format('%I.%I', pn.nspname, p.relname), \
+         pg_catalog.format('ALTER TABLE %s ADD CONSTRAINT %I %s%s', {child}, k.conname, \
+         pg_catalog.pg_get_constraintdef(k.oid), CASE WHEN {valid} THEN ' NOT VALID' ELSE '' END) || \
+         coalesce(pg_catalog.format('; COMMENT ON CONSTRAINT %I ON %s IS ', k.conname, {child}) || \
+         pg_catalog.quote_literal(pg_catalog.obj_description(k.oid, 'pg_constraint')), '') FROM \
+         pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = \
          k.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace JOIN \
          pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = \
          p.relnamespace CROSS JOIN LATERAL (SELECT {from_old} AS from_old, {from_new} AS from_new, \

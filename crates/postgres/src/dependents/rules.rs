@@ -6,6 +6,21 @@ use underpin_dialect::DbResult;
 use super::{Subject, statements};
 use crate::connect::Session;
 
+/// What takes them from a table that is still to be written to: they would act on that.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn drops(session: &Session, source: &Subject) -> DbResult<Vec<String>> {
+    let sql = format!(
+        "SELECT pg_catalog.format('DROP RULE %I ON %I.%I', r.rulename, n.nspname, c.relname) FROM \
+         pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN \
+         pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE r.ev_class = {} AND r.rulename <> \
+         '_RETURN'",
+        source.oid
+    );
+    statements(session, &sql, "the rules", source).await
+}
+
 /// Statements for the swap, when the new table stands in its place.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Identity sequences (the twin has its own, which take over name, grants and state) and sequences
 //! that a column owns (the old ones go on, and change hands in the swap).
 
+use underpin_core::finding::Finding;
 use underpin_core::mapping::Mapping;
 use underpin_dialect::DbResult;
 
@@ -156,4 +157,29 @@ fn identity_from(source: &Subject, shadow: &Subject, mapping: &Mapping) -> DbRes
             1,
         )
         .replacen("b.attname = a.attname", "b.attname = m.target", 1))
+}
+
+/// Identity columns whose counter stands beyond what the other table's can reach.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn beyond(
+    session: &Session,
+    source: &Subject,
+    shadow: &Subject,
+    mapping: &Mapping,
+) -> DbResult<Vec<Finding>> {
+    let sql = format!(
+        "SELECT pg_catalog.format('identity column %I stands at %s, and the other table''s ends at %s', \
+         a.attname, v.last, t.seqmax) {} AND false",
+        identity_from(source, shadow, mapping)?
+    );
+    let sql = sql
+        .replacen("WHERE a.attrelid", "JOIN pg_catalog.pg_sequence t ON t.seqrelid = ts.oid CROSS JOIN \
+         LATERAL (SELECT pg_catalog.pg_sequence_last_value(ss.oid) AS last) AS v WHERE a.attrelid", 1)
+        .replacen("AND false", "AND v.last NOT BETWEEN t.seqmin AND t.seqmax", 1);
+    let remedy = "Its next value would be one that was used, or none: set the counter back if those \
+                  values are free (ALTER TABLE … RESTART)";
+    let found = statements(session, &sql, "the identity columns", source).await?;
+    Ok(found.into_iter().map(|said| Finding::refusal("identity-beyond", said, remedy)).collect())
 }

@@ -35,6 +35,32 @@ pub(crate) async fn on_twin(
     statements(session, &sql, "the extended statistics", source).await
 }
 
+/// For a table that may come back: what moves its objects into the schema `away` before the swap, and what
+/// brings them back where they were.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn aside_sql(
+    session: &Session,
+    source: &Subject,
+    away: &str,
+) -> DbResult<(Vec<String>, Vec<String>)> {
+    let away = literal(away)?;
+    let sql = |from: &str, to: &str| {
+        format!(
+            "SELECT pg_catalog.format('ALTER STATISTICS %I.%I SET SCHEMA %I', {from}, s.stxname, {to}) \
+             FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = \
+             s.stxnamespace WHERE s.stxrelid = {}",
+            source.oid
+        )
+    };
+    let what = "the extended statistics";
+    Ok((
+        statements(session, &sql("n.nspname", &away), what, source).await?,
+        statements(session, &sql(&away, "n.nspname"), what, source).await?,
+    ))
+}
+
 /// What the swap does before and behind the move of the tables: the old objects go, the new ones take
 /// their places. An object that the user's statement took along is gone, as it would be without us.
 ///

@@ -69,11 +69,13 @@ pub(crate) async fn set_aside(
     session: &Session,
     shadow: &Subject,
     place: &str,
+    ours: &str,
 ) -> DbResult<(Vec<String>, Vec<String>)> {
     let which = format!(
         "FROM pg_catalog.pg_trigger t WHERE t.tgrelid = {} AND NOT t.tgisinternal AND t.tgenabled <> \
-         'D' ORDER BY t.tgname",
-        shadow.oid
+         'D' AND NOT pg_catalog.starts_with(t.tgname, {}) ORDER BY t.tgname",
+        shadow.oid,
+        literal(ours)?
     );
     let now = format!(
         "SELECT pg_catalog.format('ALTER TABLE %s DISABLE TRIGGER %I', {}, t.tgname) {which}",
