@@ -212,7 +212,7 @@ impl Control {
         if let Some((run_id, what)) = marked.filter(|(run_id, _)| is_run_id(run_id)) {
             let kind = match what {
                 "change log" => LeftoverKind::ChangeLog,
-                "return log" => LeftoverKind::ReturnLog,
+                "change log of the way back" => LeftoverKind::ReturnLog,
                 "sentry" => LeftoverKind::Sentry,
                 _ => LeftoverKind::Notes,
             };
