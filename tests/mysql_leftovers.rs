@@ -29,7 +29,7 @@ fn leftovers(db: &TestDb, url: &str, more: &[&str]) -> Called {
 /// `kind name fate` of what stands in the test's database.
 fn seen(db: &TestDb, called: &Called) -> Vec<String> {
     let of = |event: &Value, field: &str| event[field].as_str().unwrap_or_default().to_owned();
-    let here = |event: &&Value| event["event"] == "leftover" && event["schema"] == db.name();
+    let here = |event: &&Value| event["event"] == "leftover" && event["namespace"] == db.name();
     let line = |event: &Value| {
         format!("{} {} {}", of(event, "kind"), of(event, "name"), of(event, "fate"))
     };

@@ -104,7 +104,7 @@ fn an_abort_leaves_the_database_as_it_was() {
             "ALTER TABLE t SET (fillfactor = 90)",
             "CREATE TABLE child (t int REFERENCES t (id))",
             "CREATE PUBLICATION told FOR TABLE t",
-            "CREATE POLICY some ON t USING (true)",
+            "CREATE POLICY own ON t USING (true)",
             "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
             "CREATE TRIGGER mine BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION nothing()",
         ])

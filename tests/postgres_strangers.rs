@@ -156,8 +156,8 @@ fn tables_exchanged_by_hand_are_unclear() {
             "ALTER TABLE t SET SCHEMA underpin_r1_old; ALTER TABLE underpin_r1.t SET SCHEMA public";
         let as_it_was =
             "ALTER TABLE t SET SCHEMA underpin_r1; ALTER TABLE underpin_r1_old.t SET SCHEMA public";
-        let both = "ALTER TABLE t RENAME TO x; ALTER TABLE underpin_r1.t SET SCHEMA public; ALTER TABLE x SET \
-                    SCHEMA underpin_r1; ALTER TABLE underpin_r1.x RENAME TO t";
+        let both = "ALTER TABLE t SET SCHEMA underpin_r1_old; ALTER TABLE underpin_r1.t SET SCHEMA \
+                    public; ALTER TABLE underpin_r1_old.t SET SCHEMA underpin_r1";
         for (deed, undo) in [(as_swap, as_it_was), (both, both)] {
             run(&client, &[deed]).await;
             for phase in [Phase::Copy, Phase::Swap] {

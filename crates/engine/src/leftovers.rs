@@ -46,7 +46,8 @@ pub enum Fate {
 pub struct LeftoverView {
     /// What it is.
     pub kind: LeftoverKind,
-    /// Schema or database that it stands in.
+    /// Schema or database that it stands in (`schema` is the version of the line).
+    #[serde(rename = "namespace")]
     pub schema: String,
     /// Its name.
     pub name: String,

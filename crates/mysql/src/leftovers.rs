@@ -212,7 +212,7 @@ impl Control {
         if let Some((run_id, what)) = marked.filter(|(run_id, _)| is_run_id(run_id)) {
             let kind = match what {
                 "change log" => LeftoverKind::ChangeLog,
-                "return log" => LeftoverKind::ReturnLog,
+                "change log of the way back" => LeftoverKind::ReturnLog,
                 "sentry" => LeftoverKind::Sentry,
                 _ => LeftoverKind::Notes,
             };
@@ -232,14 +232,14 @@ impl Control {
                     [&spec.names.shadow, &spec.names.retired].iter().any(|own| *own == name)
                 })
         };
-        let ids = self.ids_at(schema, name).await?;
-        for (run_id, run) in runs {
-            if let Some(ids) = &ids
-                && of_spec(run)
-                && run.ids.iter().any(|(noted, _)| noted == ids)
-            {
+        if let Some(ids) = self.ids_at(schema, name).await? {
+            let mut noted: Vec<(&String, &Recorded)> =
+                runs.iter().filter(|(_, run)| of_spec(run) && may_be_of(kind, run, &ids)).collect();
+            // One table may have been the source of several runs, one after the other.
+            noted.sort_by_key(|(_, run)| (run.shown.state == "open", &run.shown.created_at));
+            if let Some((run_id, _)) = noted.last() {
                 let proof = "InnoDB's id, which the run noted".to_owned();
-                return Ok(Some((kind, run_id.clone(), proof)));
+                return Ok(Some((kind, (*run_id).clone(), proof)));
             }
         }
         // Whatever an open run has under its names is its own, proven or not.
@@ -338,6 +338,19 @@ impl Control {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether the run noted a table of these ids that it may have left as one of this kind. An aborted run
+/// leaves no old table: what it noted as such is the table with the rows, whoever renamed it.
+fn may_be_of(kind: LeftoverKind, run: &Recorded, ids: &str) -> bool {
+    let (shape, is_due) = match kind {
+        LeftoverKind::Shadow => (shadow_print::NEW, true),
+        LeftoverKind::Retired => {
+            (shadow_print::OLD, matches!(run.shown.state.as_str(), "open" | "done"))
+        }
+        _ => return false,
+    };
+    is_due && run.ids.iter().any(|(noted, key)| noted == ids && *key == shape)
 }
 
 /// A left-over with what is on record of its run.

@@ -19,10 +19,10 @@ use crate::flavor::Capabilities;
 use crate::inspect::table_exists;
 
 /// Under which a table is noted: of the old shape.
-const OLD: &str = "old";
+pub(crate) const OLD: &str = "old";
 
 /// Likewise: of the new shape.
-const NEW: &str = "new";
+pub(crate) const NEW: &str = "new";
 
 /// What a table is known by.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::connect::Session;
 use crate::control::Control;
-use crate::names::places;
+use crate::names::{self, places};
 use crate::query::{first, literal, optional_text, text};
 use crate::store;
 
@@ -54,7 +54,7 @@ impl Print {
         let object = format!("{}.{}", spec.schema, spec.table);
         let sql = format!(
             "SELECT c.oid, {} FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass({})",
-            parts_sql().join(", "),
+            parts_sql(spec)?.join(", "),
             literal(&places(spec)?.shadow)?
         );
         let row = first(session, &sql, "reading the shape of the shadow of", &object).await?;
@@ -121,7 +121,8 @@ fn changed(spec: &RunSpec, what: &str) -> DbError {
 }
 
 /// One expression a part, each a line a thing.
-fn parts_sql() -> [String; 6] {
+fn parts_sql(spec: &RunSpec) -> DbResult<[String; 6]> {
+    let ours = literal(&format!("{}_", names::private_schema(&spec.run_id)))?;
     let lines = |line: &str, from: &str, order: &str| {
         format!(
             "(SELECT pg_catalog.string_agg(pg_catalog.translate({line}, E'\\n\\r', '  '), E'\\n' ORDER BY \
@@ -138,7 +139,7 @@ fn parts_sql() -> [String; 6] {
     };
     let columns = "pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT \
                    a.attisdropped";
-    [
+    Ok([
         lines(
             "pg_catalog.concat_ws(' ', pg_catalog.quote_ident(a.attname), \
              pg_catalog.format_type(a.atttypid, a.atttypmod), a.attcollation, a.attidentity, \
@@ -154,7 +155,10 @@ fn parts_sql() -> [String; 6] {
         constraints("k.contype = 'c'"),
         lines(
             "pg_catalog.concat_ws(' ', pg_catalog.pg_get_triggerdef(t.oid), t.tgenabled)",
-            "pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal",
+            &format!(
+                "pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND NOT \
+                 pg_catalog.starts_with(t.tgname, {ours})"
+            ),
             "t.tgname",
         ),
         format!(
@@ -175,7 +179,7 @@ fn parts_sql() -> [String; 6] {
              c.oid AND i.indisvalid",
             "x.relname",
         ),
-    ]
+    ])
 }
 
 /// Under what source and shadow of this way are noted.
