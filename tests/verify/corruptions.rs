@@ -50,7 +50,7 @@ const KINDS: [Kind; 14] = [
         Row::Any,
     ),
     kind(
-        "-0 for 0",
+        "-0 for 0, or next to it",
         [
             "UPDATE {s} SET f = -0e0 WHERE id = {k}",
             "UPDATE {s} SET f = '-0'::float8 WHERE id = {k}",
@@ -186,8 +186,12 @@ pub struct Corruption {
 impl Corruption {
     pub fn sql(&self, flavor: Flavor, shadow: &str) -> String {
         let other = self.keys.last().copied().unwrap_or_default();
-        self.kind.sql[usize::from(flavor.is_postgres())]
-            .replace("{s}", shadow)
+        let mut sql = self.kind.sql[usize::from(flavor.is_postgres())];
+        if flavor.is_mariadb() && self.kind.row == Row::Zero {
+            // MariaDB stores 0 for -0: the number next to it.
+            sql = "UPDATE {s} SET f = 5e-324 WHERE id = {k}";
+        }
+        sql.replace("{s}", shadow)
             .replace("{k}", &self.keys[0].to_string())
             .replace("{o}", &other.to_string())
     }
