@@ -29,6 +29,9 @@ const SHORT: Duration = Duration::from_millis(1500);
 /// lock, the lock time-out of one, and the way.
 const HELD_UP_MAX: Duration = Duration::from_millis(4800);
 
+/// A swap of many statements is to fit into its budget on a busy machine, and far away from its server.
+const ROOM: [&str; 2] = ["--swap-budget", "2s"];
+
 /// A gap of the protocol: words of the statement before it on its connection, and of itself.
 type Gap = (&'static [&'static str], &'static [&'static str]);
 
@@ -146,7 +149,7 @@ fn deaf(proxy: &Proxy, flavor: Flavor) -> Vec<(String, Trap)> {
 }
 
 fn stalled(flavor: Flavor) {
-    on_each(&[flavor], async |db| run(&db, "stalled", &[], |proxy| stalls(proxy, flavor)).await);
+    on_each(&[flavor], async |db| run(&db, "stalled", &ROOM, |proxy| stalls(proxy, flavor)).await);
 }
 
 #[test]
@@ -160,7 +163,9 @@ fn a_network_that_stalls_holds_nobody_up_beyond_the_time_outs_on_mariadb() {
 }
 
 fn half_closed(flavor: Flavor) {
-    on_each(&[flavor], async |db| run(&db, "half closed", &[], |proxy| deaf(proxy, flavor)).await);
+    on_each(&[flavor], async |db| {
+        run(&db, "half closed", &ROOM, |proxy| deaf(proxy, flavor)).await
+    });
 }
 
 #[test]
@@ -181,7 +186,7 @@ fn far_away(flavor: Flavor) {
             proxy.delay(Duration::from_millis(25));
             vec![trap(proxy, &letting_go(flavor), Deed::StallBefore(LONG))]
         };
-        run(&db, "25 ms away", &["--swap-budget", "2s"], slow).await;
+        run(&db, "25 ms away", &ROOM, slow).await;
     });
 }
 

@@ -28,6 +28,9 @@ const SHORT: Duration = Duration::from_millis(1500);
 /// lock, the lock time-out, and the way.
 const HELD_UP_MAX: Duration = Duration::from_millis(4800);
 
+/// A swap of many statements is to fit into its budget on a busy machine, and far away from its server.
+const ROOM: [&str; 2] = ["--swap-budget", "2s"];
+
 /// A gap of the protocol: words of the statement before it on its connection, and of itself.
 type Gap = (&'static [&'static str], &'static [&'static str]);
 
@@ -142,12 +145,12 @@ fn on_distro(test: impl AsyncFn(TestDb)) {
 
 #[test]
 fn a_network_that_stalls_holds_nobody_up_beyond_the_time_outs() {
-    on_distro(async |db| run(&db, "stalled", &[], stalls).await);
+    on_distro(async |db| run(&db, "stalled", &ROOM, stalls).await);
 }
 
 #[test]
 fn a_connection_of_which_one_direction_is_closed_loses_nothing() {
-    on_distro(async |db| run(&db, "half closed", &[], deaf).await);
+    on_distro(async |db| run(&db, "half closed", &ROOM, deaf).await);
 }
 
 /// Each statement takes 25 ms to the server: so does each of the swap, which needs a longer budget for it.
@@ -158,6 +161,6 @@ fn a_server_far_away_is_changed_all_the_same() {
             proxy.delay(Duration::from_millis(25));
             Vec::new()
         };
-        run(&db, "25 ms away", &["--swap-budget", "2s"], slow).await;
+        run(&db, "25 ms away", &ROOM, slow).await;
     });
 }

@@ -74,7 +74,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     wire: Wire,
-    upstream: (String, u16),
+    upstream: Mutex<(String, u16)>,
     /// How long every statement takes to get here, in microseconds.
     delay_us: AtomicU64,
     traps: Mutex<Vec<Trap>>,
@@ -90,10 +90,7 @@ impl Proxy {
     /// When the URL has no port or no port is to be had.
     pub fn start(url: &str) -> Result<Self> {
         let wire = if sql::is_postgres(url) { Wire::Postgres } else { Wire::MySql };
-        let address = url.split('@').next_back().unwrap_or_default();
-        let address = address.split('/').next().unwrap_or_default();
-        let (host, port) = address.split_once(':').context("the URL has no port")?;
-        let upstream = (host.to_owned(), port.parse().context("reading the port")?);
+        let upstream = Mutex::new(place_of(url)?);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening")?;
         let port = listener.local_addr().context("reading our port")?.port();
         let shared = Arc::new(Shared {
@@ -159,6 +156,17 @@ impl Proxy {
         }));
         locked(&self.shared.traps).push(trap.clone());
         trap
+    }
+
+    /// Leads to the server of another URL from now on, as an address does after a failover; closes every
+    /// connection that stands.
+    ///
+    /// # Errors
+    /// The URL has no port.
+    pub fn lead_to(&self, url: &str) -> Result<()> {
+        *locked(&self.shared.upstream) = place_of(url)?;
+        self.shared.close_all();
+        Ok(())
     }
 
     /// Turns every connection away and closes those that stand; with `false` lets them in again.
@@ -231,6 +239,14 @@ impl Trap {
     }
 }
 
+/// Host and port of a URL.
+fn place_of(url: &str) -> Result<(String, u16)> {
+    let address = url.split('@').next_back().unwrap_or_default();
+    let address = address.split('/').next().unwrap_or_default();
+    let (host, port) = address.split_once(':').context("the URL has no port")?;
+    Ok((host.to_owned(), port.parse().context("reading the port")?))
+}
+
 /// Takes one away; false where none was left.
 fn take_one(number: &AtomicU32) -> bool {
     number.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
@@ -255,7 +271,8 @@ impl Shared {
     }
 
     fn connect(self: &Arc<Self>, client: TcpStream) -> Result<()> {
-        let server = TcpStream::connect((self.upstream.0.as_str(), self.upstream.1))?;
+        let upstream = locked(&self.upstream).clone();
+        let server = TcpStream::connect(upstream)?;
         for socket in [&client, &server] {
             socket.set_nodelay(true)?;
             locked(&self.sockets).push(socket.try_clone()?);

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 mod bounded;
+mod deny;
 mod programs;
 mod test_programs;
 mod test_run;
@@ -24,6 +25,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   soak --db DB --memory          peak memory at 100,000 and at 5,000,000 rows
   bench DB                       against other tools, paired runs
   sim --seed N | --seeds N       replay one seed with its log, or run the first N
+  deny [CHECK...]                licences, bans and sources of all dependencies by cargo-deny, which is
+                                 installed below target if need be; `deny advisories` fetches the database
   lab up --db DB                 a primary and a replica to play with
 
 DB is mysql, mariadb, mariadb118, postgres (the distribution's), postgres14, postgres16, postgres17 or
@@ -53,6 +56,7 @@ fn run() -> Result<ExitCode> {
         "demo" | "soak" | "bench" => programs::lab_with_product(&words),
         "sim" => programs::sim(rest),
         "lab" => programs::lab(rest),
+        "deny" => deny::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
