@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use underpin_tests::servers::{Flavor, TestDb, sql};
 
 use mysql_steps::on_each;
-use secrets::{Desk, ENCODED, FRAGMENT, HOSTILE, PASSWORD};
+use secrets::{Desk, ENCODED, Ended, FRAGMENT, HOSTILE, PASSWORD};
 
 /// A name as the server reads it, whatever is in it.
 fn quoted(name: &str) -> String {
@@ -37,94 +37,121 @@ async fn state_of(db: &TestDb, state: &str) -> String {
     all
 }
 
+/// An account with the password, and a table with a hostile name.
+struct Scene {
+    db: TestDb,
+    desk: Desk,
+    user: String,
+    state: String,
+    table: String,
+}
+
+impl Scene {
+    fn set(db: TestDb) -> Self {
+        let (user, state) = (format!("u_{}", db.name()), format!("{}_state", db.name()));
+        let table = quoted(HOSTILE);
+        let statements = vec![
+            "SET GLOBAL log_bin_trust_function_creators = 1".to_owned(),
+            format!("CREATE USER {user} IDENTIFIED BY '{}'", escaped()),
+            format!("GRANT ALL ON *.* TO {user}"),
+            format!("CREATE TABLE {table} (id INT PRIMARY KEY, v INT)"),
+            format!("INSERT INTO {table} VALUES (1, 1), (2, 2)"),
+        ];
+        sql::execute(&db.url(), statements).unwrap();
+        Self { db, desk: Desk::new(), user, state, table }
+    }
+
+    fn url(&self, secret: &str) -> String {
+        self.db.url().replacen("root@", &format!("{}{secret}@", self.user), 1)
+    }
+
+    /// The URL with the password.
+    fn full(&self) -> String {
+        self.url(&format!(":{ENCODED}"))
+    }
+
+    fn run(&self, url: &str, column: &str, more: &[&str], environment: &[(&str, &str)]) -> Ended {
+        let change = format!("ALTER TABLE {} ADD {column} INT NOT NULL DEFAULT 7", self.table);
+        let hook = self.desk.hook();
+        let mut words = vec!["run", url, &change, "--yes", "--strategy", "shadow"];
+        words.extend(["--state-schema", &self.state, "--on-event", &hook, "--reason", HOSTILE]);
+        words.extend(more);
+        self.desk.call(&words, environment)
+    }
+
+    /// The password is given in each way there is.
+    fn given_in_each_way(&self) {
+        let full = self.full();
+        self.run(&full, "by_url", &["--replica", &full], &[]).silent("by URL", 0);
+        let (bare, none) = (self.url(""), ["--replica", "none"]);
+        let called = self.run(&bare, "by_environment", &none, &[("MYSQL_PWD", PASSWORD)]);
+        called.silent("by the environment", 0);
+        assert!(!called.command_line.contains(FRAGMENT), "{}", called.command_line);
+        let text = format!("[client]\npassword='{}'\n", escaped());
+        let file = self.desk.private("my.cnf", &text);
+        let with_file = ["--replica", "none", "--defaults-file", &file];
+        let called = self.run(&bare, "by_file", &with_file, &[]);
+        called.silent("by a file", 0);
+        assert!(!called.command_line.contains(FRAGMENT), "{}", called.command_line);
+        self.desk.hooks_are_harmless(&format!("{}.{HOSTILE}", self.db.name()));
+    }
+
+    /// Whatever goes wrong, and what is shown of what was.
+    fn errors_and_shows(&self) {
+        let (desk, full) = (&self.desk, self.full());
+        let wrong = self.url(&format!(":{ENCODED}x"));
+        desk.call(&["list", &wrong, "--state-schema", &self.state], &[])
+            .silent("a wrong password", 3);
+        let authority = desk.private("ca.pem", "no certificate");
+        for url in [
+            format!("mysql://{}:{ENCODED}@127.0.0.1:1/d", self.user),
+            format!("{full}?ssl-mode=verify-ca&ssl-ca={authority}"),
+            format!("{full}?ssl-mode=no"),
+            format!("{full}?x"),
+        ] {
+            let ended = desk.call(&["list", &url], &[]);
+            assert!(ended.code != 0 && !ended.said.contains(FRAGMENT), "{url}: {}", ended.said);
+        }
+        for command in ["list", "history", "status"] {
+            desk.call(&[command, &full, "--state-schema", &self.state], &[]).silent(command, 0);
+        }
+    }
+
+    /// The state holds no password, and only who was granted it reads it.
+    async fn what_is_kept(&self) {
+        let kept = state_of(&self.db, &self.state).await;
+        assert!(kept.contains("by_url") && kept.contains("by_file"), "{kept}");
+        assert!(!kept.contains(FRAGMENT), "{kept}");
+        let other = format!("o_{}", self.db.name());
+        let grants = vec![
+            format!("CREATE USER {other} IDENTIFIED BY ''"),
+            format!("GRANT ALL ON {}.* TO {other}", self.db.name()),
+        ];
+        sql::execute(&self.db.url(), grants).unwrap();
+        let as_other = self.db.url().replacen("root@", &format!("{other}@"), 1);
+        let read = sql::execute(&as_other, vec![format!("SELECT * FROM {}.runs", self.state)]);
+        assert!(format!("{read:?}").contains("denied"), "{read:?}");
+        sql::execute(&self.db.url(), vec![format!("DROP USER {other}")]).unwrap();
+    }
+}
+
+/// The password as a text of the server's and of an option file.
+fn escaped() -> String {
+    PASSWORD.replace('\\', "\\\\").replace('\'', "\\'")
+}
+
 #[test]
 fn a_password_is_seen_nowhere() {
     on_each(&[Flavor::MySql97, Flavor::MariaDbDistro], async |db| {
-        let (user, state) = (format!("u_{}", db.name()), format!("{}_state", db.name()));
-        let text: String = PASSWORD.bytes().map(|byte| format!("{byte:02X}")).collect();
-        // the bytes as a text of the connection's
-        let as_sql = PASSWORD.replace('\\', "\\\\").replace('\'', "\\'");
-        assert!(!text.is_empty());
-        let table = quoted(HOSTILE);
-        sql::execute(
-            &db.url(),
-            vec![
-                "SET GLOBAL log_bin_trust_function_creators = 1".to_owned(),
-                format!("CREATE USER {user} IDENTIFIED BY '{as_sql}'"),
-                format!("GRANT ALL ON *.* TO {user}"),
-                format!("CREATE TABLE {table} (id INT PRIMARY KEY, v INT)"),
-                format!("INSERT INTO {table} VALUES (1, 1), (2, 2)"),
-            ],
-        )
-        .unwrap();
-        let url = |secret: &str| db.url().replacen("root@", &format!("{user}{secret}@"), 1);
-        let (bare, full) = (url(""), url(&format!(":{ENCODED}")));
-        let desk = Desk::new();
-        let hook = desk.hook();
-        let file_text = format!(
-            "[client]\npassword='{}'\n",
-            PASSWORD.replace('\\', "\\\\").replace('\'', "\\'")
-        );
-        let file = desk.private("my.cnf", &file_text);
-        let run = |url: &str, column: &str, more: &[&str], environment: &[(&str, &str)]| {
-            let change = format!("ALTER TABLE {table} ADD {column} INT NOT NULL DEFAULT 7");
-            let mut words =
-                vec!["run", url, &change, "--yes", "--strategy", "shadow", "--state-schema"];
-            words.extend([state.as_str(), "--on-event", &hook, "--reason", HOSTILE]);
-            words.extend(more);
-            desk.call(&words, environment)
-        };
-        run(&full, "by_url", &["--replica", &full], &[]).silent("by URL", 0);
-        let none = ["--replica", "none"];
-        let called = run(&bare, "by_environment", &none, &[("MYSQL_PWD", PASSWORD)]);
-        called.silent("by the environment", 0);
-        assert!(!called.command_line.contains(FRAGMENT), "{}", called.command_line);
-        let with_file = ["--replica", "none", "--defaults-file", &file];
-        let called = run(&bare, "by_file", &with_file, &[]);
-        called.silent("by a file", 0);
-        assert!(!called.command_line.contains(FRAGMENT), "{}", called.command_line);
-        desk.hooks_are_harmless(&format!("{}.{HOSTILE}", db.name()));
-        // errors
-        let wrong = url(&format!(":{ENCODED}x"));
-        desk.call(&["list", &wrong, "--state-schema", &state], &[]).silent("a wrong password", 3);
-        let nowhere = format!("mysql://{user}:{ENCODED}@127.0.0.1:1/d");
-        let ended = desk.call(&["list", &nowhere], &[]);
-        assert!(ended.code != 0 && !ended.said.contains(FRAGMENT), "no server: {}", ended.said);
-        let authority = desk.private("ca.pem", "no certificate");
-        for parameters in [
-            format!("?ssl-mode=verify-ca&ssl-ca={authority}"),
-            "?ssl-mode=no".to_owned(),
-            "?x".to_owned(),
-        ] {
-            let ended = desk.call(&["list", &format!("{full}{parameters}")], &[]);
-            assert!(
-                ended.code != 0 && !ended.said.contains(FRAGMENT),
-                "{parameters}: {}",
-                ended.said
-            );
-        }
-        for command in ["list", "history", "status"] {
-            desk.call(&[command, &full, "--state-schema", &state], &[]).silent(command, 0);
-        }
-        // what is kept
-        let kept = state_of(&db, &state).await;
-        assert!(kept.contains("by_url") && kept.contains("by_file"), "{kept}");
-        assert!(!kept.contains(FRAGMENT), "{kept}");
-        // nobody else reads it
-        let other = format!("o_{}", db.name());
-        let grants = vec![
-            format!("CREATE USER {other} IDENTIFIED BY ''"),
-            format!("GRANT ALL ON {}.* TO {other}", db.name()),
-        ];
-        sql::execute(&db.url(), grants).unwrap();
-        let as_other = db.url().replacen("root@", &format!("{other}@"), 1);
-        let read = sql::execute(&as_other, vec![format!("SELECT * FROM {state}.runs")]);
-        assert!(format!("{read:?}").contains("denied"), "{read:?}");
+        let scene = Scene::set(db);
+        scene.given_in_each_way();
+        scene.errors_and_shows();
+        scene.what_is_kept().await;
         let end = [
-            format!("DROP USER {user}, {other}"),
-            format!("DROP DATABASE {state}"),
+            format!("DROP USER {}", scene.user),
+            format!("DROP DATABASE {}", scene.state),
             "SET GLOBAL log_bin_trust_function_creators = 0".to_owned(),
         ];
-        sql::execute(&db.url(), end.to_vec()).unwrap();
+        sql::execute(&scene.db.url(), end.to_vec()).unwrap();
     });
 }

@@ -5,7 +5,7 @@ mod secrets;
 
 use underpin_tests::servers::{Flavor, Server, ServerSpec, pg, sql, wanted};
 
-use secrets::{Desk, ENCODED, FRAGMENT, HOSTILE, PASSWORD};
+use secrets::{Desk, ENCODED, Ended, FRAGMENT, HOSTILE, PASSWORD};
 
 /// A name as the server reads it, whatever is in it.
 fn quoted(name: &str) -> String {
@@ -40,91 +40,124 @@ async fn state_of(url: &str) -> String {
     all
 }
 
+/// A role with the password, generous default privileges, and a table with a hostile name.
+struct Scene {
+    server: Server,
+    desk: Desk,
+    table: String,
+}
+
+impl Scene {
+    fn set(directory: &std::path::Path) -> Self {
+        let server = server(directory);
+        let table = format!("s.{}", quoted(HOSTILE));
+        let roles = [
+            format!("CREATE ROLE app LOGIN PASSWORD '{}'", PASSWORD.replace('\'', "''")),
+            "CREATE ROLE other LOGIN PASSWORD 'o'".to_owned(),
+            "CREATE DATABASE shop OWNER app".to_owned(),
+        ];
+        sql::execute(&server.url(), roles.to_vec()).unwrap();
+        let generous = ["SCHEMAS", "TABLES", "SEQUENCES"].map(|kind| {
+            format!("ALTER DEFAULT PRIVILEGES FOR ROLE app GRANT ALL ON {kind} TO PUBLIC")
+        });
+        let mut statements = generous.to_vec();
+        statements.extend([
+            "CREATE SCHEMA s AUTHORIZATION app".to_owned(),
+            format!("CREATE TABLE {table} (id int PRIMARY KEY, v int)"),
+            format!("ALTER TABLE {table} OWNER TO app"),
+            format!("INSERT INTO {table} VALUES (1, 1), (2, 2)"),
+        ]);
+        let scene = Self { server, desk: Desk::new(), table };
+        sql::execute(&scene.root(), statements).unwrap();
+        scene
+    }
+
+    fn root(&self) -> String {
+        format!("{}shop", self.server.url())
+    }
+
+    fn url(&self, secret: &str) -> String {
+        format!("postgres://app{secret}@127.0.0.1:{}/shop", self.server.port())
+    }
+
+    /// The URL with the password.
+    fn full(&self) -> String {
+        self.url(&format!(":{ENCODED}"))
+    }
+
+    fn run(&self, url: &str, column: &str, environment: &[(&str, &str)]) -> Ended {
+        let change = format!("ALTER TABLE {} ADD {column} int NOT NULL DEFAULT 7", self.table);
+        let hook = self.desk.hook();
+        let mut words = vec!["run", url, &change, "--yes", "--strategy", "shadow"];
+        words.extend(["--replica", "none", "--on-event", &hook, "--reason", HOSTILE]);
+        self.desk.call(&words, environment)
+    }
+
+    /// The password is given in each way there is.
+    fn given_in_each_way(&self) {
+        self.run(&self.full(), "by_url", &[]).silent("by URL", 0);
+        let bare = self.url("");
+        let called = self.run(&bare, "by_environment", &[("PGPASSWORD", PASSWORD)]);
+        called.silent("by the environment", 0);
+        assert!(!called.command_line.contains(FRAGMENT), "{}", called.command_line);
+        let line = PASSWORD.replace('\\', "\\\\").replace(':', "\\:");
+        let file = self.desk.private("pass", &format!("*:*:*:app:{line}\n"));
+        let called = self.run(&bare, "by_file", &[("PGPASSFILE", &file)]);
+        called.silent("by a file", 0);
+        assert!(!called.command_line.contains(FRAGMENT), "{}", called.command_line);
+        let words = PASSWORD.replace('\\', "\\\\").replace('\'', "\\'");
+        let port = self.server.port();
+        let words = format!("host=127.0.0.1 port={port} user=app dbname=shop password='{words}'");
+        self.desk.call(&["list", &words], &[]).silent("by words", 0);
+        self.desk.hooks_are_harmless(&format!("s.{HOSTILE}"));
+    }
+
+    /// Whatever goes wrong, and what is shown of what was.
+    fn errors_and_shows(&self) {
+        let (desk, full) = (&self.desk, self.full());
+        let wrong = self.url(&format!(":{ENCODED}x"));
+        desk.call(&["list", &wrong], &[]).silent("a wrong password", 3);
+        for url in [
+            format!("postgres://app:{ENCODED}@127.0.0.1:1/d"),
+            format!("{full}?sslmode=require"),
+            format!("{full}?sslmode=verify-full"),
+            format!("{full}?sslmode=no"),
+            format!("{full}?x"),
+        ] {
+            let ended = desk.call(&["list", &url], &[]);
+            assert!(ended.code != 0 && !ended.said.contains(FRAGMENT), "{url}: {}", ended.said);
+        }
+        for command in ["list", "history", "status"] {
+            desk.call(&[command, &full], &[]).silent(command, 0);
+        }
+    }
+
+    /// The state holds no password, and nobody else reads it, whatever new tables of the role are granted.
+    fn what_is_kept(&self) {
+        let root = self.root();
+        let asked = root.clone();
+        let kept = sql::block_on(async move { Ok(state_of(&asked).await) }).unwrap();
+        assert!(kept.contains("by_url") && kept.contains("by_file"), "{kept}");
+        assert!(!kept.contains(FRAGMENT), "{kept}");
+        let other = format!("postgres://other:o@127.0.0.1:{}/shop", self.server.port());
+        for name in ["runs", "history", "orders", "live", "beats", "fences", "marks"] {
+            let read = sql::execute(&other, vec![format!("SELECT * FROM underpin.{name}")]);
+            assert!(format!("{read:?}").contains("denied"), "{name}: {read:?}");
+            let ask = format!("SELECT has_table_privilege('other', 'underpin.{name}', 'SELECT')");
+            let granted: Option<bool> = pg::first_value(&root, &ask).unwrap();
+            assert_eq!(granted, Some(false), "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_password_is_seen_nowhere() {
     if !wanted(Flavor::PostgresDistro) {
         return;
     }
-    let runtime = tokio::runtime::Runtime::new().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let server = server(directory.path());
-    let table = quoted(HOSTILE);
-    let as_sql = PASSWORD.replace('\'', "''");
-    sql::execute(
-        &server.url(),
-        vec![
-            format!("CREATE ROLE app LOGIN PASSWORD '{as_sql}'"),
-            "CREATE ROLE other LOGIN PASSWORD 'o'".to_owned(),
-            "CREATE DATABASE shop OWNER app".to_owned(),
-        ],
-    )
-    .unwrap();
-    let root = format!("{}shop", server.url());
-    sql::execute(
-        &root,
-        vec![
-            // somebody was generous: whatever the role makes is everybody's
-            "ALTER DEFAULT PRIVILEGES FOR ROLE app GRANT ALL ON SCHEMAS TO PUBLIC".to_owned(),
-            "ALTER DEFAULT PRIVILEGES FOR ROLE app GRANT ALL ON TABLES TO PUBLIC".to_owned(),
-            "ALTER DEFAULT PRIVILEGES FOR ROLE app GRANT ALL ON SEQUENCES TO PUBLIC".to_owned(),
-            "CREATE SCHEMA s AUTHORIZATION app".to_owned(),
-            format!("CREATE TABLE s.{table} (id int PRIMARY KEY, v int)"),
-            format!("ALTER TABLE s.{table} OWNER TO app"),
-            format!("INSERT INTO s.{table} VALUES (1, 1), (2, 2)"),
-        ],
-    )
-    .unwrap();
-    let url = |secret: &str| format!("postgres://app{secret}@127.0.0.1:{}/shop", server.port());
-    let (bare, full) = (url(""), url(&format!(":{ENCODED}")));
-    let desk = Desk::new();
-    let hook = desk.hook();
-    let run = |url: &str, column: &str, more: &[&str], environment: &[(&str, &str)]| {
-        let change = format!("ALTER TABLE s.{table} ADD {column} int NOT NULL DEFAULT 7");
-        let mut words = vec!["run", url, &change, "--yes", "--strategy", "shadow"];
-        words.extend(["--on-event", &hook, "--reason", HOSTILE]);
-        words.extend(more);
-        desk.call(&words, environment)
-    };
-    let none = ["--replica", "none"];
-    run(&full, "by_url", &none, &[]).silent("by URL", 0);
-    let called = run(&bare, "by_environment", &none, &[("PGPASSWORD", PASSWORD)]);
-    called.silent("by the environment", 0);
-    assert!(!called.command_line.contains(FRAGMENT), "{}", called.command_line);
-    let line = format!("*:*:*:app:{}\n", PASSWORD.replace('\\', "\\\\").replace(':', "\\:"));
-    let file = desk.private("pass", &line);
-    let called = run(&bare, "by_file", &none, &[("PGPASSFILE", &file)]);
-    called.silent("by a file", 0);
-    assert!(!called.command_line.contains(FRAGMENT), "{}", called.command_line);
-    let words = format!(
-        "host=127.0.0.1 port={} user=app dbname=shop password='{}'",
-        server.port(),
-        PASSWORD.replace('\\', "\\\\").replace('\'', "\\'")
-    );
-    desk.call(&["list", &words], &[]).silent("by words", 0);
-    desk.hooks_are_harmless(&format!("s.{HOSTILE}"));
-    // errors
-    desk.call(&["list", &url(&format!(":{ENCODED}x"))], &[]).silent("a wrong password", 3);
-    let nowhere = format!("postgres://app:{ENCODED}@127.0.0.1:1/d");
-    let ended = desk.call(&["list", &nowhere], &[]);
-    assert!(ended.code != 0 && !ended.said.contains(FRAGMENT), "no server: {}", ended.said);
-    for parameters in ["?sslmode=require", "?sslmode=verify-full", "?sslmode=no", "?x"] {
-        let ended = desk.call(&["list", &format!("{full}{parameters}")], &[]);
-        assert!(ended.code != 0 && !ended.said.contains(FRAGMENT), "{parameters}: {}", ended.said);
-    }
-    for command in ["list", "history", "status"] {
-        desk.call(&[command, &full], &[]).silent(command, 0);
-    }
-    // what is kept
-    let kept = runtime.block_on(state_of(&root));
-    assert!(kept.contains("by_url") && kept.contains("by_file"), "{kept}");
-    assert!(!kept.contains(FRAGMENT), "{kept}");
-    // nobody else reads it, whatever new tables of the role are granted by default
-    let other = format!("postgres://other:o@127.0.0.1:{}/shop", server.port());
-    for name in ["runs", "history", "orders", "live", "beats", "fences", "marks"] {
-        let read = sql::execute(&other, vec![format!("SELECT * FROM underpin.{name}")]);
-        assert!(format!("{read:?}").contains("denied"), "{name}: {read:?}");
-        let granted = format!("SELECT has_table_privilege('other', 'underpin.{name}', 'SELECT')");
-        let granted: Option<bool> = pg::first_value(&root, &granted).unwrap();
-        assert_eq!(granted, Some(false), "{name}");
-    }
+    let scene = Scene::set(directory.path());
+    scene.given_in_each_way();
+    scene.errors_and_shows();
+    scene.what_is_kept();
 }
