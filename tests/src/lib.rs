@@ -9,6 +9,7 @@ pub mod bench;
 pub mod catalogue;
 pub mod cli;
 pub mod demo;
+pub mod disk;
 pub mod memory;
 pub mod mirrored;
 pub mod pressure;

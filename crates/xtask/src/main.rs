@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 mod bounded;
+mod deny;
 mod programs;
 mod test_programs;
 mod test_run;
@@ -26,6 +27,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                                  struck at every fail point of every flow, by kill and by cut
   bench DB                       against other tools, paired runs
   sim --seed N | --seeds N       replay one seed with its log, or run the first N
+  deny [CHECK...]                licences, bans and sources of all dependencies by cargo-deny, which is
+                                 installed below target if need be; `deny advisories` fetches the database
   lab up --db DB                 a primary and a replica to play with
 
 DB is mysql, mariadb, mariadb118, postgres (the distribution's), postgres14, postgres16, postgres17 or
@@ -56,6 +59,7 @@ fn run() -> Result<ExitCode> {
         "walk" => programs::walk(&words),
         "sim" => programs::sim(rest),
         "lab" => programs::lab(rest),
+        "deny" => deny::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

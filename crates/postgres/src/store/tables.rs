@@ -51,8 +51,10 @@ impl Control {
         loop {
             let sql = match self.state_shape().await? {
                 Shape::Current => return Ok(()),
-                Shape::Older => later_sql(&state),
-                Shape::Missing => format!("{}; {}", base_sql(&state), later_sql(&state)),
+                Shape::Older => format!("{}; {}", later_sql(&state), close_sql(&state)),
+                Shape::Missing => {
+                    format!("{}; {}; {}", base_sql(&state), later_sql(&state), close_sql(&state))
+                }
             };
             tries += 1;
             match run(&self.session, &sql, "making the state tables in", &self.state_schema).await {
@@ -132,6 +134,15 @@ fn later_sql(state: &str) -> String {
         ],
     );
     format!("{tables}; {comments}")
+}
+
+/// Takes away what default privileges may have granted to everybody: statements and their authors' reasons
+/// are nobody else's.
+fn close_sql(state: &str) -> String {
+    format!(
+        "REVOKE ALL ON SCHEMA {state} FROM PUBLIC; REVOKE ALL ON ALL TABLES IN SCHEMA {state} FROM PUBLIC; \
+         REVOKE ALL ON ALL SEQUENCES IN SCHEMA {state} FROM PUBLIC"
+    )
 }
 
 fn comments(state: &str, of: &[(&str, &str, &str)]) -> String {
