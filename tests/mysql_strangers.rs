@@ -118,7 +118,7 @@ fn tables_exchanged_by_hand_are_unclear() {
         let as_it_was = "RENAME TABLE t TO `t~up_new`, `t~up_old` TO t";
         let both = "RENAME TABLE t TO x, `t~up_new` TO t, x TO `t~up_new`";
         let state = format!("{}_state", db.name());
-        let mut abort = || cli::call(&["abort", &db.url(), "t", "--state-schema", &state]).unwrap();
+        let abort = || cli::call(&["abort", &db.url(), "t", "--state-schema", &state]).unwrap();
         for (deed, undo) in [(as_swap, as_it_was), (both, both)] {
             run(&mut conn, &[deed]).await;
             let phases: &[Phase] =
