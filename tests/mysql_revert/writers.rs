@@ -14,8 +14,6 @@ use underpin_tests::workload::Dice;
 use crate::bench::{BOTH, Turn, make, take, write};
 use crate::mysql_steps::{nothing_left, on_each, rows};
 
-const ROWS: i64 = 40_000;
-
 /// The longest that the application may stand still.
 const STALL_MAX: Duration = Duration::from_millis(200);
 
