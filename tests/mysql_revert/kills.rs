@@ -77,7 +77,9 @@ fn killed_in_each_step_of_the_way_back_it_goes_on() {
         take(&db, Turn::Again);
         let shown = "SELECT CONCAT_WS('/', id, v, n) FROM t ORDER BY id";
         assert_eq!(rows(&db, shown).await, ["1/21/7", "2/20/7", "3/3/7"]);
-        for words in [&["DROP TRIGGER"][..], &["DROP TABLE", "~up_old"], &["DROP TABLE", "~up_rlog"]] {
+        for words in
+            [&["DROP TRIGGER"][..], &["DROP TABLE", "~up_old"], &["DROP TABLE", "~up_rlog"]]
+        {
             assert!(kill_at(&db, Turn::Finish, words, Deed::Hold), "{words:?}");
             write(&db, &["UPDATE t SET v = v + 1 WHERE id = 3"]).await;
         }
@@ -90,7 +92,8 @@ fn killed_in_each_step_of_the_way_back_it_goes_on() {
 #[test]
 fn killed_before_its_first_swap_it_has_a_way_back_all_the_same() {
     on_each(&BOTH, async |db| {
-        write(&db, &["CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1,1)"]).await;
+        write(&db, &["CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1,1)"])
+            .await;
         let change = "ALTER TABLE t ADD n INT NOT NULL DEFAULT 7";
         for words in [
             &["CREATE TABLE", "~up_rlog`"][..],

@@ -47,9 +47,9 @@ fn a_value_that_does_not_fit_is_named_and_a_mended_row_goes_back() {
         for (harm, words, mend) in cases {
             write(&db, &[harm]).await;
             let said = stopped(&db, Turn::Revert);
-            let said_all = words.iter().all(|word| {
-                said.contains(word) || *word == "3 and 2" && said.contains("2 and 3")
-            });
+            let said_all = words
+                .iter()
+                .all(|word| said.contains(word) || *word == "3 and 2" && said.contains("2 and 3"));
             assert!(said_all && said.contains("stays as it is"), "{harm}: {said}");
             assert!(new_is_live(&db).await, "{harm}");
             let row = harm.rsplit(' ').next().unwrap();
@@ -70,7 +70,10 @@ fn a_new_row_without_a_value_for_an_old_column_is_named() {
     on_each(&BOTH, async |db| {
         write(
             &db,
-            &["CREATE TABLE t (id INT PRIMARY KEY, v INT, must INT NOT NULL)", "INSERT INTO t VALUES (1,1,1)"],
+            &[
+                "CREATE TABLE t (id INT PRIMARY KEY, v INT, must INT NOT NULL)",
+                "INSERT INTO t VALUES (1,1,1)",
+            ],
         )
         .await;
         let change = "ALTER TABLE t DROP must, ADD n INT";
@@ -83,7 +86,8 @@ fn a_new_row_without_a_value_for_an_old_column_is_named() {
         write(&db, &["UPDATE t SET v = 2"]).await;
         take(&db, Turn::Revert);
         take(&db, Turn::Again);
-        write(&db, &["INSERT INTO t (id, v) VALUES (2, 2)", "UPDATE t SET v = 3 WHERE id = 1"]).await;
+        write(&db, &["INSERT INTO t (id, v) VALUES (2, 2)", "UPDATE t SET v = 3 WHERE id = 1"])
+            .await;
         let said = stopped(&db, Turn::Revert);
         assert!(said.contains("id=2") && said.contains("column must"), "{said}");
         assert!(new_is_live(&db).await);

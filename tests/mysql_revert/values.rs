@@ -150,18 +150,12 @@ fn no_number_is_drawn_twice() {
         )
         .await;
         make(&db, "ALTER TABLE t MODIFY id BIGINT AUTO_INCREMENT, ADD n INT");
-        write(
-            &db,
-            &["INSERT INTO t (id, v) VALUES (500, 'gone')", "DELETE FROM t WHERE id = 500"],
-        )
-        .await;
+        write(&db, &["INSERT INTO t (id, v) VALUES (500, 'gone')", "DELETE FROM t WHERE id = 500"])
+            .await;
         take(&db, Turn::Revert);
         assert!(drawn(&db).await > 500);
-        write(
-            &db,
-            &["INSERT INTO t (id, v) VALUES (900, 'gone')", "DELETE FROM t WHERE id = 900"],
-        )
-        .await;
+        write(&db, &["INSERT INTO t (id, v) VALUES (900, 'gone')", "DELETE FROM t WHERE id = 900"])
+            .await;
         take(&db, Turn::Again);
         assert!(drawn(&db).await > 900);
         take(&db, Turn::Finish);

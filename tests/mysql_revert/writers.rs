@@ -92,7 +92,10 @@ fn a_hundred_thousand_writes_go_back_under_writers() {
         let writers: Vec<_> = (1..=3)
             .map(|number| tokio::spawn(mirror(db.url(), number, Arc::clone(&stop))))
             .collect();
-        make(&db, "ALTER TABLE t DROP old, MODIFY v VARCHAR(80) NOT NULL, ADD n INT NOT NULL DEFAULT 7");
+        make(
+            &db,
+            "ALTER TABLE t DROP old, MODIFY v VARCHAR(80) NOT NULL, ADD n INT NOT NULL DEFAULT 7",
+        );
         let mut app = db.conn().await.unwrap();
         app.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await.unwrap();
         // Rows whose last digit is 1, 2 or 3 are the writers' own.
@@ -124,7 +127,8 @@ fn a_hundred_thousand_writes_go_back_under_writers() {
             done += writer.await.unwrap();
         }
         assert_eq!(apart(&db).await, Vec::<String>::new(), "the old table and what was written");
-        let own = "SELECT COUNT(*) FROM t WHERE id < 40000 AND id % 10 NOT IN (1, 2, 3) AND old <> id";
+        let own =
+            "SELECT COUNT(*) FROM t WHERE id < 40000 AND id % 10 NOT IN (1, 2, 3) AND old <> id";
         assert_eq!(rows(&db, own).await, ["0"], "values that only the old table knew");
         let stalls = [&reverted, &again, &third].map(stall);
         eprintln!(

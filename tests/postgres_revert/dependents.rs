@@ -59,11 +59,19 @@ fn a_dump_after_the_way_back_is_the_one_before_the_change() {
         let made = Made::make(&db, change).await;
         let new_shape = without_ours(&dump(&db));
         assert_ne!(new_shape, old_shape);
-        run(&app, &["INSERT INTO t (parent_id, v, w) SELECT 1, 'new', 5 FROM generate_series(1, 10)"]).await;
+        run(
+            &app,
+            &["INSERT INTO t (parent_id, v, w) SELECT 1, 'new', 5 FROM generate_series(1, 10)"],
+        )
+        .await;
         made.go(Way::Back).await;
         assert_eq!(without_ours(&dump(&db)), old_shape);
         let fired = "SELECT count(*), max(x), count(*) FILTER (WHERE id > 20 AND nr = id) FROM t";
-        assert_eq!(rows(&db, fired).await, ["30/1/10"], "a trigger fires once, for the application");
+        assert_eq!(
+            rows(&db, fired).await,
+            ["30/1/10"],
+            "a trigger fires once, for the application"
+        );
         run(
             &app,
             &[
@@ -93,7 +101,11 @@ fn a_dump_after_the_way_back_is_the_one_before_the_change() {
         made.go(Way::Back).await;
         made.finish(Way::Back).await;
         assert_eq!(rows(&db, "SELECT count(*) FROM later").await, ["32"]);
-        run(&app, &["DROP VIEW later; INSERT INTO later_child VALUES (32); DROP TABLE later_child"]).await;
+        run(
+            &app,
+            &["DROP VIEW later; INSERT INTO later_child VALUES (32); DROP TABLE later_child"],
+        )
+        .await;
         assert_eq!(dump(&db), old_shape);
         run(&app, &["INSERT INTO t (parent_id, v) VALUES (3, 'last')"]).await;
         assert_eq!(rows(&db, "SELECT max(id), max(nr) FROM t").await, ["33/33"]);

@@ -12,8 +12,13 @@ fn what_was_made_on_the_live_table_is_named_and_not_lost() {
     on_each(&[Flavor::PostgresDistro], async |db| {
         make_table(&db, 100).await;
         let app = db.client().await.unwrap();
-        run(&app, &["CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"]).await;
-        run(&app, &["CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (10)"]).await;
+        run(
+            &app,
+            &["CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"],
+        )
+        .await;
+        run(&app, &["CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (10)"])
+            .await;
         let made = Made::make(&db, "ALTER TABLE t ADD n int, ALTER u TYPE bigint").await;
         made.turn(Way::Back).await.unwrap();
         for (done, undone, says) in [
@@ -74,7 +79,11 @@ fn a_truncate_or_a_rewrite_of_the_live_table_bars_the_way_and_finish_works() {
     on_each(&[Flavor::PostgresDistro], async |db| {
         for (written, kind, says) in [
             ("TRUNCATE t; INSERT INTO t VALUES (1, 1, 'first')", ErrorKind::Truncated, "TRUNCATE"),
-            ("ALTER TABLE t ALTER u TYPE bigint USING u + 1", ErrorKind::SourceChanged, "rewritten"),
+            (
+                "ALTER TABLE t ALTER u TYPE bigint USING u + 1",
+                ErrorKind::SourceChanged,
+                "rewritten",
+            ),
         ] {
             make_table(&db, 100).await;
             let app = db.client().await.unwrap();
@@ -108,7 +117,11 @@ fn a_counter_beyond_the_old_type_is_named() {
         )
         .await;
         let made = Made::make(&db, "ALTER TABLE t ALTER id TYPE bigint").await;
-        run(&app, &["ALTER SEQUENCE t_id_seq AS bigint; ALTER TABLE t ALTER id RESTART 3000000000"]).await;
+        run(
+            &app,
+            &["ALTER SEQUENCE t_id_seq AS bigint; ALTER TABLE t ALTER id RESTART 3000000000"],
+        )
+        .await;
         let error = made.turn(Way::Back).await;
         drop(error);
         run(&app, &["INSERT INTO t (v) VALUES (1)", "DELETE FROM t WHERE id > 100"]).await;

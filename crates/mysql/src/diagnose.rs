@@ -83,12 +83,16 @@ pub(crate) async fn pending_value(
 /// Names rows of the source that are duplicates under the violated index.
 pub(crate) async fn duplicate(worker: &mut Worker, mut error: DbError) -> DbError {
     error.help = Some(match worker.shape.way {
-        Way::Forward => "Two rows of the table are equal under a unique index of the new shape. Mend the \
+        Way::Forward => {
+            "Two rows of the table are equal under a unique index of the new shape. Mend the \
                          rows or the statement; the source is untouched"
-            .to_owned(),
-        Way::Back => "Two rows of the table are equal under a unique index of the old shape. Mend the rows \
+                .to_owned()
+        }
+        Way::Back => {
+            "Two rows of the table are equal under a unique index of the old shape. Mend the rows \
                       and run the same command again; the table stays as it is"
-            .to_owned(),
+                .to_owned()
+        }
     });
     if worker.under_lock {
         return error;
@@ -142,9 +146,11 @@ fn for_a_person(shape: &Shape, mut error: DbError, column: Option<usize>) -> DbE
         error.server = Some(renamed);
     }
     error.help = Some(match shape.way {
-        Way::Forward => "The new shape cannot hold this value. Mend the row or the statement; the source \
+        Way::Forward => {
+            "The new shape cannot hold this value. Mend the row or the statement; the source \
                          is untouched"
-            .to_owned(),
+                .to_owned()
+        }
         Way::Back => CANNOT_GO_BACK.to_owned(),
     });
     error

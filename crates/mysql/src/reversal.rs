@@ -19,11 +19,14 @@ pub(crate) fn findings(source: &Table, scratch: &Table, mapping: &Mapping) -> Ve
     for name in &mapping.added {
         findings.push(Finding::note(
             "revert-added",
-            format!("a revert takes column {name} away; its values stay beside until `underpin finish`"),
+            format!(
+                "a revert takes column {name} away; its values stay beside until `underpin finish`"
+            ),
         ));
     }
     for pair in &mapping.pairs {
-        if let (Some(old), Some(new)) = (source.column(&pair.source), scratch.column(&pair.target)) {
+        if let (Some(old), Some(new)) = (source.column(&pair.source), scratch.column(&pair.target))
+        {
             findings.extend(converted(old, new));
         }
     }
@@ -116,7 +119,10 @@ fn guard(index: &Index, scratch: &Table, mapping: &Mapping) -> Option<Finding> {
     (!stands).then(|| {
         Finding::note(
             "revert-unique",
-            format!("unique index {} is gone after the change: duplicates stop a revert", index.name),
+            format!(
+                "unique index {} is gone after the change: duplicates stop a revert",
+                index.name
+            ),
         )
     })
 }
