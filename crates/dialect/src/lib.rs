@@ -9,8 +9,8 @@
 //! have acted: look first), any other error (it did not happen).
 
 mod error;
-pub mod points;
 mod leftovers;
+pub mod points;
 mod request;
 
 use std::future::Future;

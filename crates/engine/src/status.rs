@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use underpin_core::checkpoint::{Checkpoint, Phase};
-use underpin_core::way::Way;
 use underpin_core::proof::Verdict;
+use underpin_core::way::Way;
 use underpin_dialect::{Database, Given, Origin, RunSummary, Store};
 
 use crate::error::EngineResult;
