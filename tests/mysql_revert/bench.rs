@@ -1,10 +1,13 @@
 //! The commands of a run whose way back is kept, and what they must answer.
 
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
 use underpin_tests::cli::{self, Called};
 use underpin_tests::runner::{Runner, story};
 use underpin_tests::servers::{Flavor, TestDb};
 
-use crate::mysql_steps::{LIMIT, run};
+use crate::mysql_steps::LIMIT;
 
 /// One of each family.
 pub(crate) const BOTH: [Flavor; 2] = [Flavor::ALL[0], Flavor::ALL[1]];
@@ -58,7 +61,16 @@ pub(crate) fn abort(db: &TestDb) -> Called {
     cli::call(&["abort", &db.url(), "t"]).unwrap()
 }
 
-/// Statements of the application, in a session of their own.
+/// Statements of the application, in a session of their own. Where a program was killed in a swap its
+/// fence may stand for some seconds: the application tries again, as it is told.
 pub(crate) async fn write(db: &TestDb, statements: &[&str]) {
-    run(&mut db.conn().await.unwrap(), statements).await;
+    let mut app = db.conn().await.unwrap();
+    let until = Instant::now() + LIMIT;
+    for statement in statements {
+        while let Err(error) = app.query_drop(*statement).await {
+            let is_fence = error.to_string().contains("underpin is swapping");
+            assert!(is_fence && Instant::now() < until, "{statement}: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }

@@ -86,6 +86,8 @@ fn a_revert_that_is_left_loses_nothing_of_the_new_table() {
         write(&db, &["UPDATE t SET v = 'newer' WHERE id = 2"]).await;
         let left = abort(&db);
         assert_eq!(left.code(), 0, "{}", left.complaint());
+        // Somebody plays with the old table: that is no write to the table.
+        write(&db, &["UPDATE `t~up_old` SET v = 'played' WHERE id = 1"]).await;
         // A sentry and a fence may have been left, and what the old table was given must not come back.
         take(&db, Turn::Finish);
         nothing_left(&db).await;

@@ -23,7 +23,7 @@ const MOMENTS: [(&[&str], Deed); 11] = [
     // What is needed for the way forward is noted.
     (&["^UPDATE", "SET identity"], Deed::Hold),
     (&["LOCK TABLES", "~up_old` WRITE"], Deed::Hold),
-    (&["RENAME TABLE"], Deed::Hold),
+    (&["RENAME TABLE"], Deed::CutBefore),
     (&["RENAME TABLE"], Deed::CutAfter),
     // Arrived.
     (&["SELECT COUNT(*) FROM `", "~up_rlog`"], Deed::Hold),

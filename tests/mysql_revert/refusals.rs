@@ -22,9 +22,10 @@ async fn new_is_live(db: &underpin_tests::servers::TestDb) -> bool {
 fn a_value_that_does_not_fit_is_named_and_a_mended_row_goes_back() {
     on_each(&BOTH, async |db| {
         write(&db, &TABLE).await;
+        write(&db, &["ALTER TABLE t ADD at DATETIME NOT NULL DEFAULT '2024-01-01 00:00:00'"]).await;
         make(
             &db,
-            "ALTER TABLE t MODIFY id BIGINT, MODIFY v VARCHAR(50) NULL, MODIFY p DECIMAL(12,6), DROP KEY \
+            "ALTER TABLE t MODIFY at DATETIME(6) NOT NULL DEFAULT '2024-01-01 00:00:00', MODIFY id BIGINT, MODIFY v VARCHAR(50) NULL, MODIFY p DECIMAL(12,6), DROP KEY \
              uk, ADD n INT",
         );
         // Came and went: nobody asks whether it would have fitted.
@@ -34,6 +35,12 @@ fn a_value_that_does_not_fit_is_named_and_a_mended_row_goes_back() {
             ("UPDATE t SET v = 'too long' WHERE id = 2", ["id=2", "column v"], "v = 'fits'"),
             ("UPDATE t SET v = NULL WHERE id = 3", ["'v' cannot be null", ""], "v = 'c'"),
             ("UPDATE t SET p = 1.234567 WHERE id = 1", ["id=1", "column p"], "p = 1.25"),
+            // The server would round or cut it without a word.
+            (
+                "UPDATE t SET at = '2024-01-01 00:00:00.25' WHERE id = 1",
+                ["id=1", "column at"],
+                "at = '2024-01-01 00:00:01'",
+            ),
             ("UPDATE t SET u = 2 WHERE id = 3", ["3 and 2", "equal under a unique"], "u = 9"),
             ("UPDATE t SET id = 7000000000 WHERE id = 3", ["7000000000", "id"], "id = 30"),
         ];

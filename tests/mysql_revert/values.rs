@@ -33,6 +33,8 @@ fn columns_of_one_shape_keep_their_values_to_and_fro() {
         take(&db, Turn::Revert);
         // A row whose key moved is a new one for the old shape.
         assert_eq!(rows(&db, ALL).await, ["1/a/10", "2/B/20", "5/e/5", "40/d/5"]);
+        let logged = rows(&db, "SELECT COUNT(*) FROM `t~up_log`").await;
+        assert_eq!(logged, ["0"], "what the run itself wrote is not to be applied again");
         assert_eq!(rows(&db, "SELECT DISTINCT twice - old * 2 FROM t").await, ["0"]);
         write(&db, &["UPDATE t SET v = 'BB', old = 21 WHERE id = 2", "DELETE FROM t WHERE id = 1"])
             .await;
@@ -91,6 +93,39 @@ fn an_old_value_stays_where_it_still_means_what_the_new_row_says() {
                 "4/010/4/2024-3-4 0:0:0/000014/1",
             ]
         );
+        take(&db, Turn::Finish);
+        nothing_left(&db).await;
+    });
+}
+
+#[test]
+fn a_unique_value_that_moved_to_a_row_of_an_earlier_batch_is_no_clash() {
+    on_each(&BOTH, async |db| {
+        write(
+            &db,
+            &[
+                "CREATE TABLE t (id INT PRIMARY KEY, u INT NULL, v INT, old INT NOT NULL DEFAULT 5, UNIQUE \
+                 KEY (u))",
+                "INSERT INTO t WITH RECURSIVE n AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM n WHERE i < \
+                 99) SELECT a.i * 100 + b.i, a.i * 100 + b.i, 0, a.i * 100 + b.i FROM n AS a JOIN n AS b",
+            ],
+        )
+        .await;
+        make(&db, "ALTER TABLE t DROP old, ADD n INT");
+        write(
+            &db,
+            &[
+                "UPDATE t SET v = 1 WHERE id = 1",
+                "UPDATE t SET v = 1 WHERE id BETWEEN 2 AND 9000",
+                "UPDATE t SET u = NULL WHERE id = 9999",
+                "UPDATE t SET u = 9999 WHERE id = 1",
+            ],
+        )
+        .await;
+        take(&db, Turn::Revert);
+        let moved = "SELECT CONCAT_WS('/', id, u, v, old) FROM t WHERE id IN (1, 9999) ORDER BY id";
+        assert_eq!(rows(&db, moved).await, ["1/9999/1/1", "9999/0/9999"]);
+        assert_eq!(rows(&db, "SELECT COUNT(*) FROM t WHERE old <> id").await, ["0"]);
         take(&db, Turn::Finish);
         nothing_left(&db).await;
     });

@@ -99,6 +99,11 @@ impl Fingerprint {
 /// those after the table's and renames them with it.
 fn nameless(definition: &str) -> String {
     let columns = definition.split_once(" (\n").map_or(definition, |(_, columns)| columns);
+    without_constraint_names(columns)
+}
+
+/// The lines of a definition without the names of constraints, which a RENAME changes.
+pub(crate) fn without_constraint_names(columns: &str) -> String {
     let mut parts = columns.split("CONSTRAINT `");
     let mut bare = parts.next().unwrap_or_default().to_owned();
     for part in parts {

@@ -63,7 +63,8 @@ impl Print {
 
     fn decode(text: &str) -> Option<Self> {
         let (ids, definition) = text.split_once('\u{1e}')?;
-        Some(Self { ids: ids.to_owned(), definition: definition.to_owned() })
+        let definition = fingerprint::without_constraint_names(definition);
+        Some(Self { ids: ids.to_owned(), definition })
     }
 
     /// Compares with what was kept.
@@ -71,10 +72,25 @@ impl Print {
     /// # Errors
     /// `SourceChanged`, saying what changed.
     pub(crate) fn ensure_same(&self, kept: &Self, spec: &RunSpec) -> DbResult<()> {
-        match self.difference(kept, &spec.deferred_indexes) {
+        let difference = match spec.way {
+            Way::Forward => self.difference(kept, &spec.deferred_indexes),
+            // Rows that are new may need a DEFAULT in the old table, which a person gives by hand.
+            Way::Back => self.without_defaults().difference(&kept.without_defaults(), &[]),
+        };
+        match difference {
             None => Ok(()),
             Some(what) => Err(changed(spec, &what)),
         }
+    }
+
+    fn without_defaults(&self) -> Self {
+        let bare = |line: &str| {
+            let is_column = line.trim_start().starts_with('`');
+            let cut = line.split_once(" DEFAULT ").filter(|_| is_column);
+            cut.map_or(line, |(head, _)| head).trim_end_matches(',').to_owned()
+        };
+        let lines: Vec<String> = self.definition.lines().map(bare).collect();
+        Self { ids: self.ids.clone(), definition: lines.join("\n") }
     }
 
     /// What changed since `kept`. Indexes that are built `later` may stand or not until they are noted.
@@ -101,10 +117,16 @@ fn changed(spec: &RunSpec, what: &str) -> DbError {
     let object = format!("{}.{}", spec.schema, spec.names.shadow);
     DbError::new(ErrorKind::SourceChanged, "checking the shadow", object)
         .said(format!("somebody changed the table that is being filled: {what}"))
-        .help(
-            "It must not take the place of the table: abort this run and start it again. Nothing of \
-             the source was touched",
-        )
+        .help(match spec.way {
+            Way::Forward => {
+                "It must not take the place of the table: abort this run and start it again. Nothing of \
+                 the source was touched"
+            }
+            Way::Back => {
+                "It must not take the place of the table, which stays as it is: `underpin abort` leaves \
+                 the way back, `underpin finish` ends the run"
+            }
+        })
 }
 
 /// The ids without the names, which a RENAME changes; the partitions' stay.
@@ -116,9 +138,11 @@ pub(crate) fn nameless(ids: &str) -> String {
     ids.split(',').map(line).collect::<Vec<_>>().join(",")
 }
 
-/// A definition without its first line, which holds the name.
+/// A definition without its first line, which holds the name, and without the names of constraints, which
+/// follow it.
 fn body(definition: &str) -> String {
-    definition.split_once('\n').map_or_else(String::new, |(_, body)| body.to_owned())
+    let body = definition.split_once('\n').map_or("", |(_, body)| body);
+    fingerprint::without_constraint_names(body)
 }
 
 fn lines(definition: &str) -> Vec<&str> {

@@ -195,14 +195,6 @@ impl Shape {
                 implied.push((quote(name)?, value));
             }
         }
-        let mut valueless = Vec::new();
-        if spec.way == Way::Back {
-            for name in alone(spec, shadow) {
-                if !find(shadow, &name)?.has_default {
-                    valueless.push(name);
-                }
-            }
-        }
         let table = |name: &str| quote_table(&spec.schema, name);
         Ok(Self {
             way: spec.way,
@@ -218,7 +210,7 @@ impl Shape {
             pairs,
             kept,
             implied,
-            valueless,
+            valueless: valueless(spec, shadow),
             same_order: spec.key.same_order,
             floor: 0,
         })
@@ -448,6 +440,13 @@ impl Shape {
                 .help("The run's record does not fit the table's key; abort the run"))
         }
     }
+}
+
+/// Columns of the old shape alone in which a row that is new can have no value.
+fn valueless(spec: &RunSpec, shadow: &Table) -> Vec<String> {
+    let mut names = if spec.way == Way::Back { alone(spec, shadow) } else { Vec::new() };
+    names.retain(|name| shadow.column(name).is_some_and(|column| !column.has_default));
+    names
 }
 
 /// Columns of the shadow whose values a row keeps.
