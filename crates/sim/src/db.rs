@@ -17,9 +17,9 @@ use std::rc::Rc;
 pub(crate) use app::AppRow;
 pub(crate) use heaps::{Definition, Heaps, Xids};
 pub(crate) use locks::Mode;
-pub(crate) use sides::{retired_name, shadow_name, source_of, target_of};
-use sides::Sides;
 use locks::{Busy, Lock, NameLocks, RowLocks};
+use sides::Sides;
+pub(crate) use sides::{retired_name, shadow_name, source_of, target_of};
 
 pub(crate) type SessionId = u32;
 pub(crate) type RowKey = i64;

@@ -106,13 +106,15 @@ pub enum Fault {
     FinishDropsLive,
     /// What came late to the retired table is not applied.
     LateForgotten,
+    /// What came late is looked for once more at the end, where a turn that was left has written since.
+    LateAtFinish,
     /// Orders for the way before are gone through again after a turn.
     OldOrders,
 }
 
 impl Fault {
     /// All faults with their names on the command line.
-    pub const ALL: [(Self, &'static str); 50] = [
+    pub const ALL: [(Self, &'static str); 51] = [
         (Self::ApplyDuringChunk, "apply-during-chunk"),
         (Self::StaleFrontier, "stale-frontier"),
         (Self::ConsumeByLastId, "consume-by-last-id"),
@@ -162,6 +164,7 @@ impl Fault {
         (Self::WrongLog, "wrong-log"),
         (Self::FinishDropsLive, "finish-drops-live"),
         (Self::LateForgotten, "late-forgotten"),
+        (Self::LateAtFinish, "late-at-finish"),
         (Self::OldOrders, "old-orders"),
     ];
 
@@ -177,6 +180,7 @@ impl Fault {
             | Self::DrawAgain
             | Self::PartsLoseDraws
             | Self::LateForgotten
+            | Self::LateAtFinish
             | Self::ClashIsViolation => &[Flow::KeyRanges],
             Self::CursorByXid
             | Self::SavepointInLog
@@ -207,6 +211,7 @@ impl Fault {
                 | Self::NoIdentityCheckBack
                 | Self::WrongLog
                 | Self::FinishDropsLive
+                | Self::LateAtFinish
                 | Self::OldOrders
         )
     }

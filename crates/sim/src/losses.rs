@@ -50,10 +50,9 @@ mod tests {
     #[test]
     fn the_answer_that_was_chosen_is_lost_and_no_other() {
         let mut losses = Losses::new(Some(LoseAt { nth: 2, is_done: true }));
-        assert_eq!([losses.next(), losses.next(), losses.next()], [
-            Answer::Heard,
-            Answer::Done,
-            Answer::Heard
-        ]);
+        assert_eq!(
+            [losses.next(), losses.next(), losses.next()],
+            [Answer::Heard, Answer::Done, Answer::Heard]
+        );
     }
 }

@@ -155,10 +155,7 @@ async fn carry_out_by_blocks(session: &Session, action: &Action) -> Done<Event> 
         Action::Finish => blocks::finish(session).await,
         Action::Abort => blocks::abort(session).await,
         Action::Arrive => blocks::arrive(session).await,
-        Action::CopyWithPending { .. }
-        | Action::CancelTidy
-        | Action::Save(_)
-        | Action::Stop(_) => {
+        Action::CopyWithPending { .. } | Action::CancelTidy | Action::Save(_) | Action::Stop(_) => {
             Err(Cut::Nonsense(format!("{action:?} is not to be carried out here")))
         }
     }

@@ -365,10 +365,10 @@ async fn observe(ctx: &Ctx) -> Done<(Checkpoint, Observed)> {
 /// Which table bears the source's name, told by which names are taken, as the dialect tells it.
 fn swap_state(db: &Db, checkpoint: &Checkpoint) -> SwapState {
     let way = checkpoint.way;
+    // A sentry of a swap that was not made may stand under either name, once the turn was left.
+    let is_ours = |name| db.names.get(name).is_some_and(|object| *object != Object::Sentry);
     let source = db.names.contains_key(SOURCE);
-    let shadow = db.names.contains_key(shadow_name(way));
-    let retired =
-        db.names.get(retired_name(way)).is_some_and(|object| *object != Object::Sentry);
+    let (shadow, retired) = (is_ours(shadow_name(way)), is_ours(retired_name(way)));
     let may_be_missing = checkpoint.phase == Phase::Prepare || checkpoint.aborting;
     match (source, shadow, retired) {
         (true, true, false) => SwapState::NotSwapped,

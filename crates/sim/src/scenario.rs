@@ -231,10 +231,10 @@ impl Scenario {
         self.slow_us = 5_000;
         self.our_step_us = 0;
         let traffic = &mut self.traffic;
-        (traffic.writers, traffic.transactions) = (1, 4);
+        (traffic.writers, traffic.transactions) = (1, 8);
         (traffic.long_percent, traffic.violates) = (0, false);
         (traffic.savepoint_percent, traffic.prepare_percent) = (0, 0);
-        traffic.think_us = 20_000;
+        traffic.think_us = 8_000;
     }
 
     /// What else there is on a server whose tables are heaps. Drawn last, so that the dice of the

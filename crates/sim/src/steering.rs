@@ -34,10 +34,8 @@ pub(crate) struct Steering {
 impl Steering {
     /// Draws how a run with these settings is steered, and sets what belongs to it.
     pub(crate) fn draw(dice: &mut Dice, fault: Option<Fault>, settings: &mut Settings) -> Self {
-        let is_needed = matches!(
-            fault,
-            Some(Fault::GatesIgnored | Fault::OrdersForgotten | Fault::OldOrders)
-        );
+        let is_needed =
+            matches!(fault, Some(Fault::GatesIgnored | Fault::OrdersForgotten | Fault::OldOrders));
         let mut steering = Self::default();
         if !is_needed && dice.percent(55) {
             return steering;

@@ -8,14 +8,14 @@ use underpin_core::plan::Flow;
 use underpin_core::signal::Gates;
 use underpin_core::way::Way;
 
-use crate::checker::{Checker, Circumstances};
 use crate::Options;
+use crate::checker::{Checker, Circumstances};
 use crate::clockwork::{Calamity, NewTask, Owner};
 use crate::db::{Db, Heaps, SessionId};
 use crate::dice::Dice;
 use crate::fault::Fault;
-use crate::ops::Floor;
 use crate::losses::Losses;
+use crate::ops::Floor;
 use crate::report::Counts;
 use crate::scenario::{Scenario, app_rows};
 use crate::session::readable;

@@ -52,6 +52,21 @@ fn expected(fault: Fault) -> &'static [Invariant] {
         Fault::DrawAgain | Fault::PartsLoseDraws => &[I::FirstDraw],
         Fault::LogDroppedFirst => &[I::NoWriterError],
         Fault::GatesIgnored => &[I::Steered],
+        Fault::ReturnLogLate => &[I::EqualOrPending, I::AtomicSwap, I::RightEnding],
+        Fault::AbortRemoves | Fault::FinishDropsLive => {
+            &[I::RightEnding, I::AtomicSwap, I::SourceUntouched]
+        }
+        Fault::TurnNotRecorded | Fault::TurnUnlooked => {
+            &[I::RightEnding, I::SourceUntouched, I::EqualOrPending, I::AtomicSwap]
+        }
+        Fault::OldColumnAgain => &[I::FirstDraw],
+        Fault::NoIdentityCheckBack => &[I::RightEnding, I::AtomicSwap, I::RealViolation],
+        Fault::WrongLog => &[I::RightEnding, I::AtomicSwap],
+        Fault::LateAtFinish => {
+            &[I::SourceUntouched, I::RealViolation, I::AtomicSwap, I::RightEnding]
+        }
+        Fault::LateForgotten => &[I::AtomicSwap, I::EqualOrPending],
+        Fault::OldOrders => &[I::Steered],
         // Who is not told that the swap may go waits for ever.
         Fault::OrdersForgotten => &[I::Steered, I::RightEnding],
     }

@@ -42,7 +42,8 @@ impl Checker {
             Ending::Aborted { why } => {
                 self.nothing_left(db, Object::Original);
                 let is_asked = met.commanded == Some(Command::Abort);
-                !self.is_swapped && (met.abort_begun || if why.is_some() { met.critical } else { is_asked })
+                !self.is_swapped
+                    && (met.abort_begun || if why.is_some() { met.critical } else { is_asked })
             }
             Ending::Failed(failure) => match failure.kind {
                 FailureKind::Violation => self.violations > 0,
@@ -72,7 +73,9 @@ impl Checker {
             db.tables.contains_key(&object) && db.names.values().any(|named| *named == object)
         };
         let is_kept = [live, other].into_iter().all(|object| {
-            is_there(object) && db.log(object).is_some() && (db.is_captured(object) || self.is_tampered)
+            is_there(object)
+                && db.log(object).is_some()
+                && (db.is_captured(object) || self.is_tampered)
         });
         self.keeps_way_back
             && self.is_swapped

@@ -5,7 +5,8 @@ use underpin_core::way::Way;
 use super::*;
 use crate::db::{RETIRED, SHADOW, SOURCE};
 
-const RULES: Rules = Rules { app_keeps_value_unique: false, new_unique: true, fit_max: Some(50), old_fit_max: None };
+const RULES: Rules =
+    Rules { app_keeps_value_unique: false, new_unique: true, fit_max: Some(50), old_fit_max: None };
 
 fn app(uniq: i64, value: i64) -> AppRow {
     AppRow { uniq: Some(uniq), value }

@@ -176,13 +176,7 @@ impl Db {
     }
 
     /// The append-only log's part of an entry. `by_savepoint`: it bears the savepoint's id.
-    pub(super) fn append_to_heap(
-        &mut self,
-        session: SessionId,
-        of: Object,
-        id: u64,
-        key: RowKey,
-    ) {
+    pub(super) fn append_to_heap(&mut self, session: SessionId, of: Object, id: u64, key: RowKey) {
         if self.heaps.is_none() {
             return;
         }

@@ -20,7 +20,11 @@ fn captured() -> Db {
 }
 
 fn pending(db: &Db) -> Vec<(u64, RowKey)> {
-    db.log(Object::Original).iter().flat_map(|log| log.iter()).map(|(id, key)| (*id, *key)).collect()
+    db.log(Object::Original)
+        .iter()
+        .flat_map(|log| log.iter())
+        .map(|(id, key)| (*id, *key))
+        .collect()
 }
 
 #[test]

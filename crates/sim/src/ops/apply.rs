@@ -120,8 +120,7 @@ async fn read(session: &Session, frontier: &Frontier, entries_max: u64) -> Done<
     pending.retain(|(id, _)| *id >= floor);
     source.shadow.as_ref().ok_or(Cut::Missing("shadow"))?;
     // Rows with a first draw cannot be deleted now and written later: all of them are taken at once.
-    let takes_all =
-        session.now(|world| world.keeps_draws() && !world.has(Fault::PartsLoseDraws));
+    let takes_all = session.now(|world| world.keeps_draws() && !world.has(Fault::PartsLoseDraws));
     let entries_max = if takes_all { u64::MAX } else { entries_max };
     let taken_max = usize::try_from(entries_max).unwrap_or(usize::MAX);
     let mut stage = Stage {

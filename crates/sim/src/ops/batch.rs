@@ -11,9 +11,7 @@ use super::blocks::{check_source, heaps, take_out, xids};
 use super::stretches::shorten;
 use super::took_ms;
 use crate::checker::About;
-use crate::db::{
-    Definition, RowKey, Rows, SOURCE, Snapshot, Xids, retired_name, shadow_name,
-};
+use crate::db::{Definition, RowKey, Rows, SOURCE, Snapshot, Xids, retired_name, shadow_name};
 use crate::fault::Fault;
 use crate::session::{Cut, Done, Session};
 

@@ -111,9 +111,16 @@ pub(super) async fn arrive(session: &Session) -> Done<Event> {
 
 /// Removes what is not needed after the swap: the triggers, the table that is not live, the logs.
 pub(super) async fn finish(session: &Session) -> Done<Event> {
-    if !session.now(|world| world.has(Fault::LateForgotten)) {
+    // Where the way back is kept this was done on arrival. By now the log may have entries of our own, from
+    // a turn that was left: they would bring what the retired table holds over what was written since.
+    let mends = session.now(|world| {
+        let is_now = !world.keeps_way_back() || world.has(Fault::LateAtFinish);
+        is_now && !world.has(Fault::LateForgotten)
+    });
+    if mends {
         mend_late_entries(session).await?;
     }
+    session.define(|world| world.db.drop_sentry()).await?;
     drop_triggers(session, session.target()).await?;
     drop_triggers(session, session.source()).await?;
     let drops_live = session.now(|world| world.has(Fault::FinishDropsLive));

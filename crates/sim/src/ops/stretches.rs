@@ -22,8 +22,7 @@ const STRETCH: u64 = 5;
 pub(super) async fn shorten(session: &Session, takes_out: bool) -> Done<u64> {
     session.statement().await?;
     // First the snapshot, then the log's end: what the one sees stands before the other.
-    let (snapshot, mut seen) =
-        session.now(|world| (world.db.snapshot(session.way), xids(world)));
+    let (snapshot, mut seen) = session.now(|world| (world.db.snapshot(session.way), xids(world)));
     let end = session.now(|world| world.db.log_end());
     let pending = pending_in(session, &snapshot)?;
     if pending.len() <= ENTRIES_AT_ONCE {

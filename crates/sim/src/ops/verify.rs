@@ -10,8 +10,8 @@ use super::batch::source_rows;
 use super::blocks::check_source;
 use super::{Stretch, is_by_blocks, pending_keys, took_ms};
 use crate::checker::About;
-use crate::fault::Fault;
 use crate::db::{Db, Row, RowKey, SOURCE};
+use crate::fault::Fault;
 use crate::session::{Cut, Done, Session};
 
 /// Compares a range. The snapshot stays the same over all its statements.

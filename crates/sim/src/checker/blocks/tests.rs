@@ -4,7 +4,8 @@ use super::super::{About, Change, Rules};
 use super::*;
 use crate::db::{AppRow, Index, Rows};
 
-const RULES: Rules = Rules { app_keeps_value_unique: false, new_unique: true, fit_max: None, old_fit_max: None };
+const RULES: Rules =
+    Rules { app_keeps_value_unique: false, new_unique: true, fit_max: None, old_fit_max: None };
 
 fn app(uniq: i64, value: i64) -> AppRow {
     AppRow { uniq: Some(uniq), value }

@@ -7,7 +7,12 @@ use super::*;
 
 /// A server with rows 1 to 9, three a block, whose changes are captured.
 fn captured() -> Db {
-    let rules = Rules { app_keeps_value_unique: false, new_unique: false, fit_max: None, old_fit_max: None };
+    let rules = Rules {
+        app_keeps_value_unique: false,
+        new_unique: false,
+        fit_max: None,
+        old_fit_max: None,
+    };
     let rows: Rows =
         (1..=9).map(|key| (key, Row { uniq: Some(key), value: key, draw: 0 })).collect();
     let mut db = Db::new(rules, rows.clone());
