@@ -47,7 +47,7 @@ async fn direct(ctx: &Ctx) {
                 // So does who was about to turn; or the run is gone on with as it is found.
                 let goes_on = ctx.world().dice.percent(70);
                 let first = (first.is_some() && goes_on).then_some(Command::Abort);
-                (first, turn.filter(|_| goes_on))
+                (first, turn.filter(|_| goes_on).or_else(|| another_mind(ctx)))
             }
             RunnerEnd::NotTurned => (None, turn),
             RunnerEnd::Ended(ending) => {
@@ -157,6 +157,19 @@ fn next_of_turn(world: &mut World, ending: &Ending) -> Next {
         }
         _ => (Some(Command::Abort), None),
     }
+}
+
+/// Now and then people want something else of a made change once its program has died, whatever it was
+/// at.
+fn another_mind(ctx: &Ctx) -> Option<Turn> {
+    let mut world = ctx.world();
+    if !(world.has_swapped && world.keeps_way_back() && world.dice.percent(25)) {
+        return None;
+    }
+    let turn = if world.dice.percent(50) { Turn::Revert } else { Turn::Again };
+    world.note(|| format!("people: {turn:?}, after all"));
+    world.checker.turn_asked(wanted(turn));
+    Some(turn)
 }
 
 /// Which table is to be live by a turn; `None` where it is the one that is.

@@ -82,8 +82,12 @@ async fn run(ctx: &Ctx, first: Option<Command>, turn: Option<Turn>) -> RunnerEnd
     let mut told = Told::begin(&ctx.world(), orders_before);
     let mut known = what_is_known(ctx, orders_before);
     let mut event = known.pop_front().unwrap_or(Event::Started);
+    // What is known before it begins is what it was told of to begin with.
+    let mut is_news = false;
     loop {
-        told.event(&event);
+        if is_news {
+            told.event(&event);
+        }
         let event_told = as_told(ctx, event);
         let now_ms = ctx.world().now_ms();
         let phase = machine.progress(now_ms).phase;
@@ -117,10 +121,13 @@ async fn run(ctx: &Ctx, first: Option<Command>, turn: Option<Turn>) -> RunnerEnd
         }
         event = match known.pop_front() {
             Some(event) => event,
-            None => match next(ctx).await {
-                Message::Event(event) => event,
-                Message::Lost => return RunnerEnd::Lost,
-            },
+            None => {
+                is_news = true;
+                match next(ctx).await {
+                    Message::Event(event) => event,
+                    Message::Lost => return RunnerEnd::Lost,
+                }
+            }
         };
     }
 }

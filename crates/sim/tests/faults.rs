@@ -65,7 +65,7 @@ fn expected(fault: Fault) -> &'static [Invariant] {
         Fault::LateAtFinish => {
             &[I::SourceUntouched, I::RealViolation, I::AtomicSwap, I::RightEnding]
         }
-        Fault::LateForgotten => &[I::AtomicSwap, I::EqualOrPending],
+        Fault::LateForgotten => &[I::AtomicSwap, I::EqualOrPending, I::RightEnding],
         Fault::OldOrders => &[I::Steered],
         // Who is not told that the swap may go waits for ever.
         Fault::OrdersForgotten => &[I::Steered, I::RightEnding],

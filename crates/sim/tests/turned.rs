@@ -89,7 +89,7 @@ fn a_day_of_turns_is_struck_at_each_step_and_each_answer() {
     });
     for ((flow, seed, strike), tally) in &tallies {
         println!("{flow:?}, seed {seed}: {strike:?}: {tally:?}");
-        assert!(tally.struck > 100, "only {} places", tally.struck);
+        assert!(tally.struck > 40, "only {} places", tally.struck);
         // Wherever it is struck, the day goes on to its end, unless it was aborted before its first swap.
         match strike {
             Strike::Abort => {
