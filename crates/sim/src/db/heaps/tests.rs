@@ -136,7 +136,10 @@ fn a_truncate_leaves_its_marker_before_what_the_same_transaction_writes() {
     db.truncate_and_fill(1, &[(4, Row { uniq: None, value: 1, draw: 0 })]).unwrap();
     db.commit(1);
     let heaps = db.heaps.as_ref().unwrap();
-    assert!(heaps.is_truncated());
-    assert_eq!(heaps.log.iter().map(|entry| entry.key).collect::<Vec<_>>(), [None, Some(4)]);
+    assert!(heaps.log(Object::Original).is_truncated());
+    assert_eq!(
+        heaps.log(Object::Original).entries.iter().map(|entry| entry.key).collect::<Vec<_>>(),
+        [None, Some(4)]
+    );
     assert_eq!(db.app_keys(), [4]);
 }
