@@ -103,17 +103,7 @@ async fn run(ctx: &Ctx, first: Option<Command>, turn: Option<Turn>) -> RunnerEnd
                         return RunnerEnd::Lost;
                     }
                 }
-                Action::Stop(ending) => {
-                    if matches!(ending, Ending::Stayed { .. })
-                        && ctx.world().has(Fault::AbortRemoves)
-                    {
-                        let session = Session::open(ctx);
-                        // Whatever comes of it shows in the tables.
-                        let _ = ops::remove_other(&session).await;
-                        session.close();
-                    }
-                    return RunnerEnd::Ended(ending);
-                }
+                Action::Stop(ending) => return stopped(ctx, ending).await,
                 // Too late: it comes to its end, which whoever cancels has to expect.
                 Action::CancelTidy => {}
                 other => begin(ctx, other, phase, &mut memory),
@@ -130,6 +120,17 @@ async fn run(ctx: &Ctx, first: Option<Command>, turn: Option<Turn>) -> RunnerEnd
             }
         };
     }
+}
+
+/// The machine has ended; a fault removes what is not live where a turn was only to be left.
+async fn stopped(ctx: &Ctx, ending: Ending) -> RunnerEnd {
+    if matches!(ending, Ending::Stayed { .. }) && ctx.world().has(Fault::AbortRemoves) {
+        let session = Session::open(ctx);
+        // Whatever comes of it shows in the tables.
+        let _ = ops::remove_other(&session).await;
+        session.close();
+    }
+    RunnerEnd::Ended(ending)
 }
 
 /// What a program tells the machine before it begins: all orders of the store, and the calendar.

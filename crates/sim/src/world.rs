@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::losses::Losses;
 use crate::ops::Floor;
 use crate::report::Counts;
-use crate::scenario::{Scenario, app_rows};
+use crate::scenario::{Chaos, Scenario, app_rows};
 use crate::session::readable;
 use crate::steering;
 
@@ -60,6 +60,19 @@ pub(crate) struct Budget {
     pub(crate) rolled_back: u64,
     pub(crate) bad_lag: u64,
     pub(crate) bad_load: u64,
+}
+
+impl Budget {
+    fn of(chaos: &Chaos) -> Self {
+        Self {
+            runner_crashes: chaos.runner_crashes,
+            server_crashes: chaos.server_crashes,
+            lost: chaos.lost,
+            rolled_back: chaos.rolled_back,
+            bad_lag: chaos.lag_readings,
+            bad_load: chaos.lag_readings,
+        }
+    }
 }
 
 /// See the module's head.
@@ -144,15 +157,7 @@ impl World {
             db.keeps_end = fault == Some(Fault::EndBeforeTriggers);
             checker = checker.by_blocks();
         }
-        let chaos = &scenario.chaos;
-        let budget = Budget {
-            runner_crashes: chaos.runner_crashes,
-            server_crashes: chaos.server_crashes,
-            lost: chaos.lost,
-            rolled_back: chaos.rolled_back,
-            bad_lag: chaos.lag_readings,
-            bad_load: chaos.lag_readings,
-        };
+        let budget = Budget::of(&scenario.chaos);
         let writers = vec![scenario.traffic.transactions; scenario.traffic.writers];
         Self {
             now_us: 0,

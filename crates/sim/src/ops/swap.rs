@@ -222,7 +222,7 @@ async fn rename(second: &Session, timeout_us: u64, bad_order: bool) -> Done<bool
 
 /// A write of somebody who passed the fence: what comes late on servers where nobody can say who will.
 fn slip_in(world: &mut World, way: Way) {
-    let may = world.scenario.slips && world.db.names.get(retired_name(way)).is_none();
+    let may = world.scenario.slips && !world.db.names.contains_key(retired_name(way));
     let Some(source) = world.db.live().filter(|live| may && *live == source_of(way)) else {
         return;
     };
