@@ -33,6 +33,8 @@ pub enum Deed {
     CutAfter,
     /// As `CutAfter`, but the server does not learn that its client is gone.
     VanishAfter,
+    /// The server gets it, and that the client will say nothing more; its answer arrives.
+    HalfClose,
 }
 
 /// A trap that was set; it stays set until it has sprung as often as it may.
@@ -69,6 +71,8 @@ struct Shared {
     delay_us: AtomicU64,
     traps: Mutex<Vec<Trap>>,
     sockets: Mutex<Vec<TcpStream>>,
+    /// From which ports the server was spoken to.
+    ports: Mutex<Vec<u16>>,
     closed: AtomicBool,
     refusing: AtomicBool,
 }
@@ -92,6 +96,7 @@ impl Proxy {
             delay_us: AtomicU64::new(0),
             traps: Mutex::default(),
             sockets: Mutex::default(),
+            ports: Mutex::default(),
             closed: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
         });
@@ -149,6 +154,13 @@ impl Proxy {
         }));
         locked(&self.shared.traps).push(trap.clone());
         trap
+    }
+
+    /// The ports from which the server was spoken to, also those of connections that have ended: by them
+    /// it knows our sessions.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        locked(&self.shared.ports).clone()
     }
 
     /// Turns every connection away and closes those that stand; with `false` lets them in again.
@@ -246,6 +258,7 @@ impl Shared {
 
     fn connect(self: &Arc<Self>, client: TcpStream) -> Result<()> {
         let server = TcpStream::connect((self.upstream.0.as_str(), self.upstream.1))?;
+        locked(&self.ports).push(server.local_addr()?.port());
         for socket in [&client, &server] {
             socket.set_nodelay(true)?;
             locked(&self.sockets).push(socket.try_clone()?);
@@ -317,6 +330,11 @@ impl Line {
                     match trap.0.deed {
                         Deed::Hold => trap.hold(),
                         Deed::CutBefore => return Ok(()),
+                        Deed::HalfClose => {
+                            server.write_all(&packet)?;
+                            self.server.shutdown(Shutdown::Write)?;
+                            continue;
+                        }
                         Deed::CutAfter => self.fate.cut.store(true, Ordering::SeqCst),
                         Deed::VanishAfter => self.fate.vanish.store(true, Ordering::SeqCst),
                     }
