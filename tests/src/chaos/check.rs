@@ -16,7 +16,7 @@ const SHOWN_MAX: usize = 5;
 /// Compares the rows of the table with those of its mirror, all columns, both ways; returns how many.
 pub(super) fn rows(place: &Place, session: &mut Session) -> Result<u64> {
     let columns = columns(place, session, &place.schemas[1])?;
-    let there = columns_in(place, session, &place.schemas[0])?;
+    let there = columns(place, session, &place.schemas[0])?;
     if there != columns {
         bail!("the columns are {there:?}, must be {columns:?}");
     }
@@ -48,10 +48,6 @@ pub(super) fn rows(place: &Place, session: &mut Session) -> Result<u64> {
     let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
     let shown = wrong.get(..wrong.len().min(SHOWN_MAX)).unwrap_or_default().join("\n");
     bail!("{} of {count} rows differ in {}:\n{shown}", wrong.len(), names.join(" | "))
-}
-
-fn columns_in(place: &Place, session: &mut Session, schema: &str) -> Result<Vec<(String, String)>> {
-    columns(place, session, schema)
 }
 
 /// Names and types, in order.
@@ -115,6 +111,8 @@ fn definition(place: &Place, session: &mut Session, which: usize) -> Result<Vec<
         });
         return Ok(lines.collect());
     }
+    // what belongs to the schema is then named without it
+    session.run(&format!("SET search_path = {}", super::values::name(schema, place.flavor)))?;
     let class = format!(
         "(SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE \
          n.nspname = {} AND c.relname = {})",

@@ -124,9 +124,9 @@ impl Shape {
         };
         let rows = match dice.below(10) {
             0 => 0,
-            1..=5 => 500 + dice.below(3000),
-            6..=8 => 3000 + dice.below(9000),
-            _ => 12_000 + dice.below(18_000),
+            1..=6 => 500 + dice.below(2000),
+            7 | 8 => 2500 + dice.below(5000),
+            _ => 7500 + dice.below(22_500),
         };
         let mut shape = Self {
             flavor,
