@@ -15,8 +15,8 @@ const SHOWN_MAX: usize = 5;
 
 /// Compares the rows of the table with those of its mirror, all columns, both ways; returns how many.
 pub(super) fn rows(place: &Place, session: &mut Session) -> Result<u64> {
-    let columns = columns(place, session, &place.schemas[1])?;
-    let there = columns(place, session, &place.schemas[0])?;
+    let columns = columns_in(place, session, &place.schemas[1])?;
+    let there = columns_in(place, session, &place.schemas[0])?;
     if there != columns {
         bail!("the columns are {there:?}, must be {columns:?}");
     }
@@ -51,7 +51,7 @@ pub(super) fn rows(place: &Place, session: &mut Session) -> Result<u64> {
 }
 
 /// Names and types, in order.
-fn columns(place: &Place, session: &mut Session, schema: &str) -> Result<Vec<(String, String)>> {
+fn columns_in(place: &Place, session: &mut Session, schema: &str) -> Result<Vec<(String, String)>> {
     let flavor = place.flavor;
     let text = format!(
         "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = {} \

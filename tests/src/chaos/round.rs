@@ -352,7 +352,10 @@ impl Round<'_> {
                 if calm && code == Some(1) {
                     tries.stops += 1;
                 }
-                if tries.stops >= 2 {
+                if calm && code == Some(6) {
+                    tries.locks += 1;
+                }
+                if tries.stops >= 2 || tries.locks >= 3 {
                     return Ok(Some(Result_::Stopped(short)));
                 }
             }
@@ -409,6 +412,7 @@ impl Round<'_> {
 struct Tries {
     stops: u32,
     refusals: u32,
+    locks: u32,
 }
 
 /// Options of the run.

@@ -126,7 +126,8 @@ impl Shape {
             0 => 0,
             1..=6 => 500 + dice.below(2000),
             7 | 8 => 2500 + dice.below(5000),
-            _ => 7500 + dice.below(22_500),
+            _ if dice.below(2) == 0 => 7500 + dice.below(22_500),
+            _ => 1 + dice.below(20),
         };
         let mut shape = Self {
             flavor,
@@ -137,7 +138,8 @@ impl Shape {
             u_unique: dice.below(2) == 0,
             generated: None,
             indexed: Vec::new(),
-            child: dice.below(12) == 0,
+            // refused on MySQL: seldom is enough
+            child: dice.below(if flavor.is_postgres() { 10 } else { 60 }) == 0,
             columns,
             rows,
         };
@@ -205,8 +207,13 @@ impl Shape {
         }
         if let Some((base, stored)) = &self.generated {
             let (base, how) = (self.q(base), if *stored { "STORED" } else { "VIRTUAL" });
-            let kind = if postgres { "numeric" } else { "decimal(30,0)" };
-            lines.push(format!("gen {kind} GENERATED ALWAYS AS ({base} * 2) {how}"));
+            // twice the greatest number is no number of its type any more
+            let twice = if postgres {
+                format!("gen numeric GENERATED ALWAYS AS ({base}::numeric * 2)")
+            } else {
+                format!("gen decimal(30,0) GENERATED ALWAYS AS (CAST({base} AS decimal(25,0)) * 2)")
+            };
+            lines.push(format!("{twice} {how}"));
         }
         let key: Vec<String> = self.key_names.iter().map(|name| self.q(name)).collect();
         let unique = if postgres { "CONSTRAINT the_key UNIQUE" } else { "UNIQUE KEY the_key" };
@@ -221,6 +228,10 @@ impl Shape {
             lines.push("CONSTRAINT of_parent FOREIGN KEY (parent) REFERENCES parents (id)".to_owned());
         }
         let mut after = Vec::new();
+        match postgres {
+            true => after.push(format!("CREATE INDEX of_writer ON {} (w, b)", self.quoted())),
+            false => lines.push("KEY of_writer (w, b)".to_owned()),
+        }
         for &index in &self.indexed {
             let Some(column) = self.columns.get(index) else { continue };
             let column = self.q(&column.name);
