@@ -22,6 +22,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   soak --db DB --runs N          the demo N times over, as a table
   soak --db DB --swaps N         N swaps in a row of a small table with sixteen writers
   soak --db DB --memory          peak memory at 100,000 and at 5,000,000 rows
+  soak --db DB|all --chaos --minutes N
+                                 random tables, changes, writers and faults; --seed N plays one
   bench DB                       against other tools, paired runs
   sim --seed N | --seeds N       replay one seed with its log, or run the first N
   lab up --db DB                 a primary and a replica to play with

@@ -37,8 +37,7 @@ impl Change {
         if change.clauses.is_empty() {
             change.clauses.push("ADD COLUMN added integer".to_owned());
         }
-        change.statement =
-            format!("ALTER TABLE {} {}", shape.quoted(), change.clauses.join(", "));
+        change.statement = format!("ALTER TABLE {} {}", shape.quoted(), change.clauses.join(", "));
         change
     }
 
@@ -90,12 +89,24 @@ impl Change {
     fn add_column(&self, dice: &mut Dice, shape: &Shape) -> String {
         let number = self.clauses.len();
         let name = shape.q(&format!("{}{number}", ["added ", "neu_", "n\"n", "x'"][at(dice, 4)]));
-        let mysql = ["int NOT NULL DEFAULT 5", "varchar(20) NULL", "datetime(6) NULL",
-            "decimal(8,2) NOT NULL DEFAULT '1.25'", "varchar(9) NOT NULL DEFAULT 'it''s'",
-            "bigint GENERATED ALWAYS AS (b + 1) VIRTUAL", "json NULL"];
-        let postgres = ["integer NOT NULL DEFAULT 5", "varchar(20)", "timestamptz",
-            "numeric(8,2) NOT NULL DEFAULT 1.25", "text NOT NULL DEFAULT 'it''s'",
-            "bigint GENERATED ALWAYS AS (b + 1) STORED", "jsonb DEFAULT '{}'"];
+        let mysql = [
+            "int NOT NULL DEFAULT 5",
+            "varchar(20) NULL",
+            "datetime(6) NULL",
+            "decimal(8,2) NOT NULL DEFAULT '1.25'",
+            "varchar(9) NOT NULL DEFAULT 'it''s'",
+            "bigint GENERATED ALWAYS AS (b + 1) VIRTUAL",
+            "json NULL",
+        ];
+        let postgres = [
+            "integer NOT NULL DEFAULT 5",
+            "varchar(20)",
+            "timestamptz",
+            "numeric(8,2) NOT NULL DEFAULT 1.25",
+            "text NOT NULL DEFAULT 'it''s'",
+            "bigint GENERATED ALWAYS AS (b + 1) STORED",
+            "jsonb DEFAULT '{}'",
+        ];
         if shape.flavor.is_postgres() {
             return format!("ADD COLUMN {name} {}", postgres[at(dice, 7)]);
         }
@@ -104,7 +115,8 @@ impl Change {
     }
 
     fn add_index(&self, dice: &mut Dice, shape: &Shape) -> Option<String> {
-        let column = shape.columns.get(at(dice, 9)).filter(|column| column.family.is_indexable())?;
+        let column =
+            shape.columns.get(at(dice, 9)).filter(|column| column.family.is_indexable())?;
         if self.dropped.contains(&column.name) || column.touched {
             return None;
         }
@@ -193,7 +205,11 @@ impl Change {
         let name = shape.q(&column.name);
         if dice.below(2) == 0 {
             let default = column.family.default()?;
-            let set = if dice.below(2) == 0 { format!("SET DEFAULT {default}") } else { "DROP DEFAULT".to_owned() };
+            let set = if dice.below(2) == 0 {
+                format!("SET DEFAULT {default}")
+            } else {
+                "DROP DEFAULT".to_owned()
+            };
             return Some(format!("ALTER COLUMN {name} {set}"));
         }
         // to NOT NULL; half of the time there are no NULLs in it
@@ -290,7 +306,9 @@ fn using(dice: &mut Dice, shape: &Shape, column: &mut Column) -> Option<String> 
     let name = shape.q(&column.name);
     let (kind, expression) = match column.family {
         Family::Small | Family::Int => ("bigint", format!("{name}::bigint * 1000 + b")),
-        Family::Varchar | Family::Text if dice.below(2) == 0 => ("integer", format!("length({name})")),
+        Family::Varchar | Family::Text if dice.below(2) == 0 => {
+            ("integer", format!("length({name})"))
+        }
         Family::Varchar | Family::Text => ("bytea", format!("convert_to({name}, 'UTF8')")),
         Family::Json => ("text", format!("{name}::text")),
         Family::Date | Family::Stamp => ("text", format!("{name}::text")),

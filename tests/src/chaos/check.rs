@@ -139,7 +139,9 @@ fn definition(place: &Place, session: &mut Session, which: usize) -> Result<Vec<
             "SELECT concat_ws(' ', 'table', relkind, relpersistence, relreplident, reloptions::text, \
              relacl::text, relrowsecurity, relowner::regrole) FROM pg_class WHERE oid = {class}"
         ),
-        format!("SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = {class} AND NOT tgisinternal"),
+        format!(
+            "SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = {class} AND NOT tgisinternal"
+        ),
     ];
     let mut lines = Vec::new();
     for ask in asks {

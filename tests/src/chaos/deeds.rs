@@ -102,7 +102,9 @@ impl<'a> Deeds<'a> {
         let due = self.planned.iter().position(|planned| {
             let since = match planned.phase {
                 None => Some(self.began),
-                Some(phase) => self.phases.iter().find(|(seen, _)| seen == phase).map(|seen| seen.1),
+                Some(phase) => {
+                    self.phases.iter().find(|(seen, _)| seen == phase).map(|seen| seen.1)
+                }
             };
             since.is_some_and(|since| since.elapsed() >= Duration::from_millis(planned.after_ms))
         });
@@ -191,7 +193,12 @@ impl<'a> Deeds<'a> {
         let called = called.with_context(|| format!("underpin {}", words.join(" ")))?;
         let known = matches!(called.ended.code, Some(0 | 1 | 3));
         if !known {
-            bail!("underpin {} ended with {:?}: {}", words.join(" "), called.ended.code, called.complaint());
+            bail!(
+                "underpin {} ended with {:?}: {}",
+                words.join(" "),
+                called.ended.code,
+                called.complaint()
+            );
         }
         Ok(called)
     }
@@ -224,7 +231,11 @@ impl<'a> Deeds<'a> {
     fn hold(&mut self, fault: &Fault, ms: u64) -> Result<(), Refused> {
         let postgres = self.place.flavor.is_postgres();
         let mut session = Session::open(&self.place.url)?;
-        session.run(if postgres { "SET lock_timeout = '2s'" } else { "SET lock_wait_timeout = 2" })?;
+        session.run(if postgres {
+            "SET lock_timeout = '2s'"
+        } else {
+            "SET lock_wait_timeout = 2"
+        })?;
         let table = &self.place.tables[0];
         if !postgres {
             session.run("SET innodb_lock_wait_timeout = 2")?;
@@ -259,7 +270,9 @@ impl<'a> Deeds<'a> {
         signal(runner.pid(), "STOP");
         std::thread::sleep(Duration::from_millis(80));
         let events = runner.events();
-        let phases = events.iter().filter(|event| event["event"] == "phase" || event["event"] == "run_resumed");
+        let phases = events
+            .iter()
+            .filter(|event| event["event"] == "phase" || event["event"] == "run_resumed");
         let copying = phases.last().is_some_and(|event| event["phase"] == "copy");
         let said = if copying { self.spoil() } else { Ok("no copy goes on".to_owned()) };
         signal(runner.pid(), "CONT");
@@ -284,8 +297,16 @@ impl<'a> Deeds<'a> {
         let Some(row) = shadow.into_iter().next() else { return Ok("no shadow".to_owned()) };
         let parts = row.into_iter().flatten().map(|part| name(&part, self.place.flavor));
         let shadow = parts.collect::<Vec<String>>().join(".");
-        let one = if postgres { format!("WHERE ctid = (SELECT ctid FROM {shadow} LIMIT 1)") } else { "LIMIT 1".to_owned() };
-        session.run(if postgres { "SET lock_timeout = '1s'" } else { "SET innodb_lock_wait_timeout = 1" })?;
+        let one = if postgres {
+            format!("WHERE ctid = (SELECT ctid FROM {shadow} LIMIT 1)")
+        } else {
+            "LIMIT 1".to_owned()
+        };
+        session.run(if postgres {
+            "SET lock_timeout = '1s'"
+        } else {
+            "SET innodb_lock_wait_timeout = 1"
+        })?;
         let removes = self.dice.below(2) == 0;
         let count = session.run(&match removes {
             true => format!("DELETE FROM {shadow} {one}"),

@@ -55,8 +55,20 @@ const POSTGRES_PHASES: [&str; 8] =
     ["prepare", "copy", "settle", "indexes", "catch-up", "verify", "swap", "finish"];
 /// Words of statements that traps wait for.
 const WORDS: [&str; 14] = [
-    "COMMIT", "INSERT INTO", "DELETE FROM", "UPDATE", "CREATE TABLE", "CREATE TRIGGER", "SELECT", "RENAME TABLE",
-    "UNLOCK TABLES", "LOCK TABLE", "SET SCHEMA", "DROP", "underpin", "START TRANSACTION",
+    "COMMIT",
+    "INSERT INTO",
+    "DELETE FROM",
+    "UPDATE",
+    "CREATE TABLE",
+    "CREATE TRIGGER",
+    "SELECT",
+    "RENAME TABLE",
+    "UNLOCK TABLES",
+    "LOCK TABLE",
+    "SET SCHEMA",
+    "DROP",
+    "underpin",
+    "START TRANSACTION",
 ];
 
 impl Fault {
@@ -79,8 +91,13 @@ impl Fault {
             0..=3 => Self::Signal(["KILL", "KILL", "TERM", "INT"][at(dice, 4)]),
             4 => Self::Freeze(long(dice)),
             5..=12 => {
-                let deeds =
-                    [Deed::CutBefore, Deed::CutAfter, Deed::VanishAfter, Deed::Hold, Deed::HalfClose];
+                let deeds = [
+                    Deed::CutBefore,
+                    Deed::CutAfter,
+                    Deed::VanishAfter,
+                    Deed::Hold,
+                    Deed::HalfClose,
+                ];
                 let word = WORDS[at(dice, 14)];
                 let nth = u32::try_from(dice.below(12)).unwrap_or(0);
                 Self::Trap(word, nth, deeds[at(dice, 5)], 200 + dice.below(6000))
@@ -94,7 +111,9 @@ impl Fault {
             21 => Self::LockTable(long(dice)),
             22 => Self::SecondRunner,
             23 | 24 => Self::Pause(long(dice)),
-            25 => Self::Set(["workers=1", "nice=50%", "rate=200000", "chunk-time=50ms"][at(dice, 4)]),
+            25 => {
+                Self::Set(["workers=1", "nice=50%", "rate=200000", "chunk-time=50ms"][at(dice, 4)])
+            }
             26 if dice.below(2) == 0 => Self::Abort,
             27 => Self::Replica(long(dice)),
             _ => Self::Corrupt,

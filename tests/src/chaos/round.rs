@@ -75,7 +75,8 @@ impl Place {
             true => ["public".to_owned(), "mirror".to_owned()],
             false => [database.clone(), format!("mirror_{seed}")],
         };
-        let tables = [0, 1].map(|at: usize| format!("{}.{}", name(&schemas[at], flavor), shape.quoted()));
+        let tables =
+            [0, 1].map(|at: usize| format!("{}.{}", name(&schemas[at], flavor), shape.quoted()));
         Self {
             flavor,
             table: shape.table.clone(),
@@ -160,7 +161,11 @@ impl Round<'_> {
         let scene = Arc::new(Scene {
             shape: self.shape.clone(),
             change: self.change.clone(),
-            url: if self.place.flavor.is_postgres() { self.place.url.clone() } else { self.pair.primary.url() },
+            url: if self.place.flavor.is_postgres() {
+                self.place.url.clone()
+            } else {
+                self.pair.primary.url()
+            },
             tables: self.place.tables.clone(),
             pause_ms: 1 + dice.below(20),
             repeatable: dice.below(4) == 0,
@@ -239,7 +244,10 @@ impl Round<'_> {
             });
             let values = values.collect::<Vec<String>>().join(", ");
             for table in &self.place.tables {
-                let text = format!("INSERT INTO {table} ({}) VALUES {values}", names.clone().unwrap_or_default());
+                let text = format!(
+                    "INSERT INTO {table} ({}) VALUES {values}",
+                    names.clone().unwrap_or_default()
+                );
                 session.run(&text)?;
             }
             n = last + 1;
@@ -390,7 +398,12 @@ impl Round<'_> {
         let words = ["abort", &self.place.url, &self.place.table];
         let called = Runner::start(&words)?.wait(CALL_MAX)?;
         let _text = writeln!(told.log, "abort: {:?} {}", called.ended.code, called.complaint());
-        ensure!(called.ended.code == Some(0), "abort ended with {:?}: {}", called.ended.code, called.complaint());
+        ensure!(
+            called.ended.code == Some(0),
+            "abort ended with {:?}: {}",
+            called.ended.code,
+            called.complaint()
+        );
         Ok(())
     }
 
@@ -401,7 +414,9 @@ impl Round<'_> {
         }
         let lost = seen.errors.iter().find(|(kind, _)| ["lost", "late"].contains(&kind.as_str()));
         match lost.filter(|_| !crashed) {
-            Some((kind, (times, words))) => bail!("the application {kind} {times} answers: {words}"),
+            Some((kind, (times, words))) => {
+                bail!("the application {kind} {times} answers: {words}")
+            }
             None => Ok(()),
         }
     }

@@ -84,7 +84,11 @@ impl Session {
 
     /// The first cell of the first row; `None` is no row, or NULL.
     pub(super) fn first(&mut self, statement: &str) -> Result<Option<String>, Refused> {
-        Ok(self.rows(statement)?.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+        Ok(self
+            .rows(statement)?
+            .into_iter()
+            .next()
+            .and_then(|row| row.into_iter().next().flatten()))
     }
 
     /// The id that the last INSERT drew (MySQL).

@@ -48,13 +48,13 @@ use Family::{
 
 /// What a table of MySQL or MariaDB may have.
 const MYSQL: [Family; 25] = [
-    Small, Int, Big, Unsigned, Decimal, Float, Double, Varchar, Char, Text, Latin, Binary, Varbinary,
-    Blob, Date, Datetime, Stamp, Time, Bool, Json, Enum, Set, Bit, Year, Varchar,
+    Small, Int, Big, Unsigned, Decimal, Float, Double, Varchar, Char, Text, Latin, Binary,
+    Varbinary, Blob, Date, Datetime, Stamp, Time, Bool, Json, Enum, Set, Bit, Year, Varchar,
 ];
 /// What one of PostgreSQL may have.
 const POSTGRES: [Family; 20] = [
-    Small, Int, Big, Decimal, Float, Double, Varchar, Char, Text, Blob, Date, Datetime, Stamp, Time,
-    Bool, Json, Uuid, Array, Inet, Range,
+    Small, Int, Big, Decimal, Float, Double, Varchar, Char, Text, Blob, Date, Datetime, Stamp,
+    Time, Bool, Json, Uuid, Array, Inet, Range,
 ];
 
 impl Family {
@@ -157,7 +157,9 @@ impl Family {
             }
             Float | Double if edge => picked(dice, &["-0", "0", "0.125", "-65536.5"]),
             // exact in either width
-            Float | Double => format!("'{}.{}'", dice.below(9000), ["0", "25", "5", "75"][at(dice, 4)]),
+            Float | Double => {
+                format!("'{}.{}'", dice.below(9000), ["0", "25", "5", "75"][at(dice, 4)])
+            }
             Varchar | Text | Latin | Char => self.text(dice, flavor, edge),
             Binary => bytes(dice, 8, flavor),
             Varbinary => {
@@ -169,10 +171,19 @@ impl Family {
                 bytes(dice, length, flavor)
             }
             Date if edge => picked(dice, &["1000-01-01", "9999-12-31", "2024-02-29", "1970-01-01"]),
-            Date => format!("'20{:02}-{:02}-{:02}'", dice.below(30), dice.below(12) + 1, dice.below(28) + 1),
+            Date => format!(
+                "'20{:02}-{:02}-{:02}'",
+                dice.below(30),
+                dice.below(12) + 1,
+                dice.below(28) + 1
+            ),
             Datetime if edge => picked(
                 dice,
-                &["1000-01-01 00:00:00.000001", "9999-12-31 23:59:59.999999", "2024-02-29 12:00:00"],
+                &[
+                    "1000-01-01 00:00:00.000001",
+                    "9999-12-31 23:59:59.999999",
+                    "2024-02-29 12:00:00",
+                ],
             ),
             Stamp if edge => {
                 picked(dice, &["1970-01-02 00:00:01.000001", "2037-12-31 23:59:59.999999"])
@@ -190,11 +201,21 @@ impl Family {
             Time if edge && !flavor.is_postgres() => {
                 picked(dice, &["-838:59:59", "838:59:59", "00:00:00.000001"])
             }
-            Time => format!("'{:02}:{:02}:{:02}.{:06}'", dice.below(24), dice.below(60), dice.below(60), dice.below(1_000_000)),
+            Time => format!(
+                "'{:02}:{:02}:{:02}.{:06}'",
+                dice.below(24),
+                dice.below(60),
+                dice.below(60),
+                dice.below(1_000_000)
+            ),
             Bool => ["true", "false"][at(dice, 2)].to_owned(),
             Json if edge => picked(dice, &["null", "{}", "[]", "\"\"", "-0", "1e30"]),
             Json => {
-                let text = format!("{{\"n\": {}, \"tags\": [\"ü\", \"{}\"]}}", dice.below(99), dice.below(9));
+                let text = format!(
+                    "{{\"n\": {}, \"tags\": [\"ü\", \"{}\"]}}",
+                    dice.below(99),
+                    dice.below(9)
+                );
                 quoted(&text, flavor)
             }
             Enum => ["'red'", "'grün'", "'it''s'", "''"][at(dice, 4)].to_owned(),
@@ -202,11 +223,19 @@ impl Family {
             Uuid => {
                 let (one, two) = (dice.next(), dice.next());
                 let hex = format!("{one:016x}{two:016x}");
-                format!("'{}-{}-{}-{}-{}'", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+                format!(
+                    "'{}-{}-{}-{}-{}'",
+                    &hex[..8],
+                    &hex[8..12],
+                    &hex[12..16],
+                    &hex[16..20],
+                    &hex[20..]
+                )
             }
             Bit => format!("b'{:013b}'", dice.below(1 << 13)),
             Year => ["'1901'", "'2155'", "'0000'", "'2024'"][at(dice, 4)].to_owned(),
-            Array => ["'{}'", "'{a,NULL,\"b c\"}'", "'{\"\",\"q\\\"x\"}'", "'{é}'"][at(dice, 4)].to_owned(),
+            Array => ["'{}'", "'{a,NULL,\"b c\"}'", "'{\"\",\"q\\\"x\"}'", "'{é}'"][at(dice, 4)]
+                .to_owned(),
             Inet => format!("'10.{}.{}.0/24'", dice.below(256), dice.below(256)),
             Interval => format!("'{} days {} seconds'", dice.below(400), dice.below(90_000)),
             Range => {
@@ -221,14 +250,28 @@ impl Family {
         let edges: &[&str] = match self {
             Char => &["", "é", "x y", "%_"],
             Latin => &["", " ", "Ünïcödé", "it's", "back\\slash", "a "],
-            _ => &["", " ", "a ", "a", "A", "🦀 emoji", "ẞß", "it's", "back\\slash", "line\nbreak", "\"q\"", "NULL"],
+            _ => &[
+                "",
+                " ",
+                "a ",
+                "a",
+                "A",
+                "🦀 emoji",
+                "ẞß",
+                "it's",
+                "back\\slash",
+                "line\nbreak",
+                "\"q\"",
+                "NULL",
+            ],
         };
         if edge {
             return quoted(dice.one_of(edges).unwrap_or_default(), flavor);
         }
         let longest = if self == Text { 200 } else { 9 };
         let length = dice.below(longest) + 1;
-        let text: String = (0..length).map(|_| char::from(b"abcdefgh XYZ0123"[at(dice, 16)])).collect();
+        let text: String =
+            (0..length).map(|_| char::from(b"abcdefgh XYZ0123"[at(dice, 16)])).collect();
         quoted(text.trim_end(), flavor)
     }
 }
@@ -241,7 +284,11 @@ pub(super) fn at(dice: &mut Dice, length: u64) -> usize {
 /// A string literal.
 pub(super) fn quoted(text: &str, flavor: Flavor) -> String {
     let text = text.replace('\'', "''");
-    if flavor.is_postgres() { format!("'{text}'") } else { format!("'{}'", text.replace('\\', "\\\\")) }
+    if flavor.is_postgres() {
+        format!("'{text}'")
+    } else {
+        format!("'{}'", text.replace('\\', "\\\\"))
+    }
 }
 
 /// An identifier.

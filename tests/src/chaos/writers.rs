@@ -63,7 +63,9 @@ impl Writers {
                 let mut writer = Writer {
                     scene: Arc::clone(scene),
                     session: None,
-                    dice: Dice::new(seed ^ (u64::try_from(number).unwrap_or(0) + 1).wrapping_mul(7919)),
+                    dice: Dice::new(
+                        seed ^ (u64::try_from(number).unwrap_or(0) + 1).wrapping_mul(7919),
+                    ),
                     number,
                     count,
                     keys: (1..=i64::try_from(scene.shape.rows).unwrap_or(0))
@@ -139,7 +141,8 @@ impl Writer {
     }
 
     fn recover(&mut self, refused: &Refused, took: Duration) {
-        let sum = self.seen.errors.entry(refused.code.clone()).or_insert((0, refused.words.clone()));
+        let sum =
+            self.seen.errors.entry(refused.code.clone()).or_insert((0, refused.words.clone()));
         sum.0 += 1;
         let code = refused.code.as_str();
         let change = &self.scene.change;
@@ -314,7 +317,8 @@ impl Writer {
         let mirrored = self.run(&texts[1])?;
         self.seen.rows += mirrored;
         if same && there != mirrored {
-            let words = format!("{there} rows in the table, {mirrored} in the mirror: {}", texts[0]);
+            let words =
+                format!("{there} rows in the table, {mirrored} in the mirror: {}", texts[0]);
             return Err(Refused { code: "unequal".to_owned(), words });
         }
         Ok(())
@@ -386,7 +390,8 @@ impl Writer {
             let Some(row) = found.into_iter().next() else { return Ok(()) };
             values.push(row.into_iter().next().flatten().unwrap_or_else(|| "NULL".to_owned()));
         }
-        let steps = [(one, "NULL".to_owned()), (two, values.swap_remove(0)), (one, values.concat())];
+        let steps =
+            [(one, "NULL".to_owned()), (two, values.swap_remove(0)), (one, values.concat())];
         for (n, value) in steps {
             let texts = [0, 1].map(|table| {
                 let is = scene.shape.key_is(n);
@@ -430,7 +435,10 @@ impl Writer {
         let texts = [false, true].map(|mirror| {
             let text = self.insert_text(mirror, std::slice::from_ref(&cells));
             if scene.shape.flavor.is_postgres() {
-                return format!("{text} ON CONFLICT ({}) DO UPDATE SET b = {bucket}", keys.join(", "));
+                return format!(
+                    "{text} ON CONFLICT ({}) DO UPDATE SET b = {bucket}",
+                    keys.join(", ")
+                );
             }
             match replaces {
                 true => text.replacen("INSERT", "REPLACE", 1),
