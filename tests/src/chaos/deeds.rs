@@ -166,16 +166,16 @@ impl<'a> Deeds<'a> {
                 self.second = Some(Runner::start(&words)?);
             }
             Fault::Pause(ms) => {
-                let said = self.order(&["pause", &self.place.url, &self.place.table])?;
+                let said = self.order(&["pause", &self.place.url, &self.place.named])?;
                 self.later(*ms, Undo::Resume);
                 return Ok(describe(&said));
             }
             Fault::Set(limit) => {
-                let said = self.order(&["set", &self.place.url, &self.place.table, limit])?;
+                let said = self.order(&["set", &self.place.url, &self.place.named, limit])?;
                 return Ok(describe(&said));
             }
             Fault::Abort => {
-                let said = self.order(&["abort", &self.place.url, &self.place.table])?;
+                let said = self.order(&["abort", &self.place.url, &self.place.named])?;
                 self.aborted |= said.ended.code == Some(0);
                 return Ok(describe(&said));
             }
@@ -344,7 +344,7 @@ impl<'a> Deeds<'a> {
             Undo::LetIn => self.proxy.refuse(false),
             Undo::Close(session) => drop(session),
             Undo::Resume => {
-                self.order(&["resume", &self.place.url, &self.place.table])?;
+                self.order(&["resume", &self.place.url, &self.place.named])?;
             }
             Undo::Apply => self.pair.start_applying()?,
         }

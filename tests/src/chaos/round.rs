@@ -30,6 +30,8 @@ const STARTS_MAX: u32 = 40;
 pub(super) struct Place {
     pub(super) flavor: Flavor,
     pub(super) table: String,
+    /// The table as orders to the program name it.
+    pub(super) named: String,
     /// Of the table and of its mirror.
     pub(super) schemas: [String; 2],
     /// Both, quoted, with their schemas.
@@ -80,6 +82,7 @@ impl Place {
         Self {
             flavor,
             table: shape.table.clone(),
+            named: shape.quoted(),
             url: format!("{server}{database}"),
             schemas,
             tables,
@@ -181,7 +184,7 @@ impl Round<'_> {
         told.kinds = deeds.kinds.clone();
         told.transactions = seen.transactions;
         told.longest = seen.longest;
-        let _text = writeln!(told.log, "writers: {seen:?}");
+        let _text = writeln!(told.log, "repeatable read: {}, writers: {seen:?}", scene.repeatable);
         told.log.push_str(&deeds.log);
         let outcome = driven?;
         healed.context("after the faults")?;
@@ -395,7 +398,7 @@ impl Round<'_> {
     }
 
     fn abort(&self, told: &mut Told) -> Result<()> {
-        let words = ["abort", &self.place.url, &self.place.table];
+        let words = ["abort", &self.place.url, &self.place.named];
         let called = Runner::start(&words)?.wait(CALL_MAX)?;
         let _text = writeln!(told.log, "abort: {:?} {}", called.ended.code, called.complaint());
         ensure!(

@@ -153,6 +153,12 @@ impl Writer {
             self.session = None;
             // a server that is down answers at once
             thread::sleep(Duration::from_millis(100));
+        } else if code == "unequal"
+            && self.scene.repeatable
+            && self.scene.shape.flavor.is_postgres()
+        {
+            // a snapshot from before the swap sees no rows that were written anew since: documented, as
+            // after the server's own rewriting ALTER; the transaction is rolled back
         } else if !OWN.contains(&code) {
             self.seen.unexplained.push(refused.to_string());
         } else {
