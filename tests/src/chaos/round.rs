@@ -173,6 +173,9 @@ impl Round<'_> {
             pause_ms: 1 + dice.below(20),
             repeatable: dice.below(4) == 0,
         });
+        if scene.repeatable {
+            told.shape.push_str(", REPEATABLE READ");
+        }
         let options = options(dice, self.place.flavor);
         let proxy = Proxy::start(&self.pair.primary.url())?;
         let writers = Writers::start(&scene, count, dice.next());
