@@ -115,6 +115,12 @@ impl<'a> Deeds<'a> {
             Ok(said) => said,
             Err(error) => bail!("fault {:?}: {error:#}", planned.fault),
         };
+        if planned.fault == Fault::Corrupt && !self.corrupted && planned.after_ms < 3000 {
+            // the shadow had no row yet, or none that was free
+            let after_ms = planned.after_ms + 50;
+            self.planned.push(Planned { after_ms, ..planned });
+            return Ok(());
+        }
         let _text = writeln!(self.log, "fault at {at:.2} s: {:?}: {said}", planned);
         self.done.push(format!("{:?}", planned.fault));
         self.kinds.push(planned.fault.kind());
