@@ -7,6 +7,7 @@
 pub mod app;
 pub mod bench;
 pub mod catalogue;
+pub mod chaos;
 pub mod cli;
 pub mod demo;
 pub mod disk;

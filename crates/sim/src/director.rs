@@ -372,7 +372,8 @@ fn spoil(ctx: &Ctx) {
     let is_first = world.db.live() == Some(Object::Original) && !world.has_swapped;
     if !is_early
         || world.scenario.settings.verify != Verification::Full
-        || !(is_first || world.keeps_way_back()) {
+        || !(is_first || world.keeps_way_back())
+    {
         return;
     }
     let nth = world.dice.below(1000);

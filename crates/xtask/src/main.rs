@@ -25,6 +25,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   soak --db DB --memory          peak memory at 100,000 and at 5,000,000 rows
   walk --db DB [--flow FLOW] [--brief]
                                  struck at every fail point of every flow, by kill and by cut
+  soak --db DB|all --chaos --minutes N
+                                 random tables, changes, writers and faults; --seed N plays one
   bench DB                       against other tools, paired runs
   sim --seed N | --seeds N       replay one seed with its log, or run the first N
   deny [CHECK...]                licences, bans and sources of all dependencies by cargo-deny, which is
