@@ -43,8 +43,6 @@ pub enum Deed {
     DeafServer,
     /// The client reads the end of what its server has to say; what it says itself still arrives.
     DeafClient,
-    /// The server gets it, and that the client will say nothing more; its answer arrives.
-    HalfClose,
 }
 
 /// A trap that was set; it stays set until it has sprung as often as it may.
@@ -172,6 +170,8 @@ impl Proxy {
         *locked(&self.shared.upstream) = place_of(url)?;
         self.shared.close_all();
         Ok(())
+    }
+
     /// The ports from which the server was spoken to, also those of connections that have ended: by them
     /// it knows our sessions.
     #[must_use]
@@ -283,7 +283,6 @@ impl Shared {
     fn connect(self: &Arc<Self>, client: TcpStream) -> Result<()> {
         let upstream = locked(&self.upstream).clone();
         let server = TcpStream::connect(upstream)?;
-        let server = TcpStream::connect((self.upstream.0.as_str(), self.upstream.1))?;
         locked(&self.ports).push(server.local_addr()?.port());
         for socket in [&client, &server] {
             socket.set_nodelay(true)?;
@@ -312,82 +311,5 @@ impl Shared {
     fn trap_for(&self, previous: &str, statement: &str) -> Option<Trap> {
         let traps = locked(&self.traps);
         traps.iter().find(|trap| trap.springs(previous, statement)).cloned()
-    }
-}
-
-/// One connection, both ways.
-struct Line {
-    client: TcpStream,
-    server: TcpStream,
-    /// What becomes of the connection with the next answer.
-    fate: Arc<Fate>,
-}
-
-#[derive(Default)]
-struct Fate {
-    cut: AtomicBool,
-    vanish: AtomicBool,
-}
-
-impl Line {
-    fn try_clone(&self) -> Result<Self> {
-        Ok(Self {
-            client: self.client.try_clone()?,
-            server: self.server.try_clone()?,
-            fate: Arc::clone(&self.fate),
-        })
-    }
-
-    /// From the client to the server, packet by packet.
-    fn forward(&self, shared: &Shared) -> Result<()> {
-        let (mut client, mut server) = (&self.client, &self.server);
-        let mut packet = Vec::new();
-        let mut previous = None;
-        // ends when either side closes
-        loop {
-            let text = shared.wire.read(&mut client, previous.is_none(), &mut packet)?;
-            let last = previous.get_or_insert_with(String::new);
-            if let Some(text) = text {
-                thread::sleep(Duration::from_micros(shared.delay_us.load(Ordering::SeqCst)));
-                let trap = shared.trap_for(last, &text);
-                *last = text;
-                if let Some(trap) = trap {
-                    trap.0.sprung.fetch_add(1, Ordering::SeqCst);
-                    match trap.0.deed {
-                        Deed::Hold => trap.hold(),
-                        Deed::CutBefore => return Ok(()),
-                        Deed::HalfClose => {
-                            server.write_all(&packet)?;
-                            self.server.shutdown(Shutdown::Write)?;
-                            continue;
-                        }
-                        Deed::CutAfter => self.fate.cut.store(true, Ordering::SeqCst),
-                        Deed::VanishAfter => self.fate.vanish.store(true, Ordering::SeqCst),
-                    }
-                }
-            }
-            server.write_all(&packet)?;
-        }
-    }
-
-    /// From the server to the client, as it comes.
-    fn answer(&self) -> Result<()> {
-        let (mut client, mut server) = (&self.client, &self.server);
-        let mut buffer = [0_u8; 16 * 1024];
-        loop {
-            let length = server.read(&mut buffer)?;
-            let doomed = [&self.fate.cut, &self.fate.vanish];
-            if length == 0 || doomed.iter().any(|fate| fate.load(Ordering::SeqCst)) {
-                return Ok(());
-            }
-            client.write_all(buffer.get(..length).unwrap_or_default())?;
-        }
-    }
-
-    fn close(&self) {
-        let _gone = self.client.shutdown(Shutdown::Both);
-        if !self.fate.vanish.load(Ordering::SeqCst) {
-            let _gone = self.server.shutdown(Shutdown::Both);
-        }
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn is_in_sample(seed: u64, range: &KeyRange) -> bool {
 }
 
 /// A number that is the same for the same text, and spread for those that differ a little (FNV-1a and the
-/// last mixing of SplitMix64).
+/// last mixing of `SplitMix64`).
 pub fn seed_of(text: &str) -> u64 {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

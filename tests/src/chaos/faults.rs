@@ -96,7 +96,7 @@ impl Fault {
                     Deed::CutAfter,
                     Deed::VanishAfter,
                     Deed::Hold,
-                    Deed::HalfClose,
+                    Deed::DeafServer,
                 ];
                 let word = WORDS[at(dice, 14)];
                 let nth = u32::try_from(dice.below(12)).unwrap_or(0);
