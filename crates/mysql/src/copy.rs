@@ -78,7 +78,7 @@ impl Worker {
                 chunks.push(Chunk { index, range: rest });
                 return Ok((chunks, true));
             };
-            let after = std::mem::replace(&mut rest.after, Some(up_to.clone()));
+            let after = rest.after.replace(up_to.clone());
             chunks.push(Chunk { index, range: KeyRange { after, up_to: Some(up_to) } });
         }
         Ok((chunks, false))

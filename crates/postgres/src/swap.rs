@@ -271,6 +271,8 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    // The order of the moves is the whole of it.
+    #[allow(clippy::too_many_lines)]
     async fn script(&self) -> DbResult<Script> {
         let session = &self.session;
         let spec = self.spec;

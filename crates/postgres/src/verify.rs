@@ -30,7 +30,7 @@ impl Verify for Worker {
                 ranges.push(Chunk { index, range: rest });
                 return Ok((ranges, true));
             };
-            let after = std::mem::replace(&mut rest.after, Some(up_to.clone()));
+            let after = rest.after.replace(up_to.clone());
             ranges.push(Chunk { index, range: KeyRange { after, up_to: Some(up_to) } });
         }
         Ok((ranges, false))

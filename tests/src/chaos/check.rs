@@ -46,7 +46,7 @@ pub(super) fn rows(place: &Place, session: &mut Session) -> Result<u64> {
         return Ok(count);
     }
     let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
-    let shown = wrong.get(..wrong.len().min(SHOWN_MAX)).unwrap_or_default().join("\n");
+    let shown = wrong.get(..std::cmp::min(wrong.len(), SHOWN_MAX)).unwrap_or_default().join("\n");
     bail!("{} of {count} rows differ in {}:\n{shown}", wrong.len(), names.join(" | "))
 }
 

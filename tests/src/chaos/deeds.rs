@@ -93,10 +93,10 @@ impl<'a> Deeds<'a> {
         self.heal()?;
         for event in runner.events() {
             let phase = ["phase", "run_resumed"].iter().any(|name| event["event"] == *name);
-            if let Some(phase) = event["phase"].as_str().filter(|_| phase) {
-                if !self.phases.iter().any(|(seen, _)| seen == phase) {
-                    self.phases.push((phase.to_owned(), Instant::now()));
-                }
+            if let Some(phase) = event["phase"].as_str().filter(|_| phase)
+                && !self.phases.iter().any(|(seen, _)| seen == phase)
+            {
+                self.phases.push((phase.to_owned(), Instant::now()));
             }
         }
         let due = self.planned.iter().position(|planned| {
@@ -276,10 +276,10 @@ impl<'a> Deeds<'a> {
         signal(runner.pid(), "STOP");
         std::thread::sleep(Duration::from_millis(80));
         let events = runner.events();
-        let phases = events
+        let mut phases = events
             .iter()
             .filter(|event| event["event"] == "phase" || event["event"] == "run_resumed");
-        let copying = phases.last().is_some_and(|event| event["phase"] == "copy");
+        let copying = phases.next_back().is_some_and(|event| event["phase"] == "copy");
         let said = if copying { self.spoil() } else { Ok("no copy goes on".to_owned()) };
         signal(runner.pid(), "CONT");
         Ok(said.unwrap_or_else(|refused| refused.to_string()))

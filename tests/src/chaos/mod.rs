@@ -118,7 +118,7 @@ impl Sum {
         self.rounds += 1;
         self.rows += told.rows;
         self.transactions += told.transactions;
-        self.longest = self.longest.max(told.longest);
+        self.longest = std::cmp::max(self.longest, told.longest);
         for kind in &told.kinds {
             *self.faults.entry(kind.clone()).or_default() += 1;
         }

@@ -142,10 +142,10 @@ pub(super) fn play(pair: &Pair, seed: u64) -> Told {
     told.outcome = Round { pair, place: &place, shape: &shape, change: &change }
         .play(&mut dice, &planned, &mut told);
     told.took = began.elapsed();
-    if told.outcome.is_ok() {
-        if let Err(error) = place.drop(&pair.primary.url()) {
-            told.outcome = Err(error.context("dropping the round's databases"));
-        }
+    if told.outcome.is_ok()
+        && let Err(error) = place.drop(&pair.primary.url())
+    {
+        told.outcome = Err(error.context("dropping the round's databases"));
     }
     told
 }
@@ -202,10 +202,10 @@ impl Round<'_> {
         }
         told.rows = check::rows(self.place, &mut session)?;
         check::structure(self.place, &mut session)?;
-        if let Result_::Stopped(words) = &outcome {
-            if self.convert(&mut session).is_ok() {
-                return Ok(Result_::Stopped(format!("(the plain ALTER passes) {words}")));
-            }
+        if let Result_::Stopped(words) = &outcome
+            && self.convert(&mut session).is_ok()
+        {
+            return Ok(Result_::Stopped(format!("(the plain ALTER passes) {words}")));
         }
         Ok(outcome)
     }
@@ -235,7 +235,7 @@ impl Round<'_> {
         let rows = i64::try_from(self.shape.rows)?;
         let mut n = 1;
         while n <= rows {
-            let last = (n + 299).min(rows);
+            let last = std::cmp::min(n + 299, rows);
             let tuples = (n..=last).map(|n| {
                 // the writers' numbers divide them; see `Writers::start`
                 self.shape.row(dice, n, n % writers, true)

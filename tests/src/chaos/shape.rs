@@ -91,6 +91,8 @@ const COLUMNS: [&str; 12] = [
 ];
 
 impl Shape {
+    // One field after the other, in the order of the dice.
+    #[allow(clippy::too_many_lines)]
     pub(super) fn draw(dice: &mut Dice, flavor: Flavor) -> Self {
         let key = dice.one_of(&KEYS).unwrap_or(Key::Int);
         let table = match dice.below(20) {
@@ -281,9 +283,11 @@ impl Shape {
         let fate = Dice::new(n.unsigned_abs()).next();
         let decor = ["", "a", "Ä", "zz ", "é", "'", "Z"];
         let decor = decor[at(&mut Dice::new(fate), 7)];
-        let text =
-            quoted(&format!("{decor}{n}{}", if fate % 5 == 0 { " x" } else { "" }), self.flavor);
-        let big = i128::from(n) * if fate % 2 == 0 { 1_000_003 } else { -1_000_003 };
+        let text = quoted(
+            &format!("{decor}{n}{}", if fate.is_multiple_of(5) { " x" } else { "" }),
+            self.flavor,
+        );
+        let big = i128::from(n) * if fate.is_multiple_of(2) { 1_000_003 } else { -1_000_003 };
         match self.key {
             Key::Auto | Key::Int => vec![n.to_string()],
             Key::Big => vec![big.to_string()],

@@ -128,6 +128,8 @@ impl Family {
     }
 
     /// A value, with `edges` one in eight times an awkward one.
+    // A table: one arm a type.
+    #[allow(clippy::too_many_lines)]
     pub(super) fn value(self, dice: &mut Dice, flavor: Flavor, edges: bool) -> String {
         let edge = dice.below(8) == 0 && edges;
         let number = |dice: &mut Dice, bound: u64| -> String {

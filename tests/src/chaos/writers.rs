@@ -97,7 +97,7 @@ impl Writers {
             };
             all.transactions += seen.transactions;
             all.rows += seen.rows;
-            all.longest = all.longest.max(seen.longest);
+            all.longest = std::cmp::max(all.longest, seen.longest);
             all.unexplained.extend(seen.unexplained);
             for (kind, (times, words)) in seen.errors {
                 let sum = all.errors.entry(kind).or_insert((0, words));
@@ -130,7 +130,7 @@ impl Writer {
                 Ok(()) => {
                     self.seen.transactions += 1;
                     done.fetch_add(1, Ordering::Relaxed);
-                    self.seen.longest = self.seen.longest.max(began.elapsed());
+                    self.seen.longest = std::cmp::max(self.seen.longest, began.elapsed());
                 }
                 Err(refused) => self.recover(&refused, began.elapsed()),
             }
@@ -162,12 +162,12 @@ impl Writer {
         } else if !OWN.contains(&code) {
             self.seen.unexplained.push(refused.to_string());
         } else {
-            self.seen.longest = self.seen.longest.max(took);
+            self.seen.longest = std::cmp::max(self.seen.longest, took);
         }
-        if let Some(session) = &mut self.session {
-            if session.run("ROLLBACK").is_err() {
-                self.session = None;
-            }
+        if let Some(session) = &mut self.session
+            && session.run("ROLLBACK").is_err()
+        {
+            self.session = None;
         }
     }
 
