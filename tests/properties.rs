@@ -1,6 +1,7 @@
 //! The properties that `tests/fuzz` throws bytes at, with what proptest draws: on stable, in every run.
 
 #[path = "fuzz/src/properties.rs"]
+#[allow(unreachable_pub)] // it is the fuzz targets' own module too
 mod properties;
 
 use proptest::collection::vec;
