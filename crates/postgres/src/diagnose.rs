@@ -13,6 +13,7 @@ use underpin_dialect::{DbError, ErrorKind};
 use crate::changelog::{delete_sql, pending_keys};
 use crate::connect::{Session, users_meanings};
 use crate::copy::{blocks_predicate, copy_sql};
+use crate::kept;
 use crate::query::{cell, first, literal, rows, run, text};
 use crate::shape::Shape;
 use crate::worker::Worker;
@@ -31,14 +32,14 @@ const GROUPS_MAX: u32 = 3;
 
 /// Names the row of a chunk whose value the new shape cannot hold.
 pub(crate) async fn chunk_value(worker: &mut Worker, range: &KeyRange, error: DbError) -> DbError {
-    let error = with_help(error);
+    let error = with_help(&worker.shape, error);
     let Ok(predicate) = blocks_predicate(&worker.shape, range) else { return error };
     name_culprit(worker, &predicate, "", error).await
 }
 
 /// Names the row of a pending key whose value the new shape cannot hold.
 pub(crate) async fn pending_value(worker: &mut Worker, error: DbError) -> DbError {
-    let error = with_help(error);
+    let error = with_help(&worker.shape, error);
     let shape = &worker.shape;
     // Keys that are to do are looked at as well: they fail in the same way.
     let predicate = format!(
@@ -59,11 +60,17 @@ pub(crate) async fn pending_value(worker: &mut Worker, error: DbError) -> DbErro
 /// search groups the source by them, converted as they would be. Nothing that the server says becomes
 /// SQL: it holds values of rows too.
 pub(crate) async fn duplicate(session: &Session, shape: &Shape, mut error: DbError) -> DbError {
-    error.help = Some(
-        "Two rows of the table clash under an index of the new shape. Mend the rows or the statement; \
-         the source is untouched"
-            .to_owned(),
-    );
+    let help = match shape.kept {
+        None => {
+            "Two rows of the table clash under an index of the new shape. Mend the rows or the statement; \
+             the source is untouched"
+        }
+        Some(_) => {
+            "Two rows of the table clash under an index of the other shape. Mend the rows; the table that \
+             is live stays"
+        }
+    };
+    error.help = Some(help.to_owned());
     let said = error.server.clone().unwrap_or_default();
     let definition = definition(session, shape, &said).await;
     let Some(columns) = columns_of(&definition) else { return error };
@@ -102,9 +109,14 @@ struct Scope {
 /// is none.
 async fn definition(session: &Session, shape: &Shape, said: &str) -> String {
     let Some(Ok(name)) = said.split('"').nth(1).map(literal) else { return String::new() };
+    // On the way back the shadow's indexes were not ours to make.
+    let Ok(shadow) = literal(&shape.places.shadow) else { return String::new() };
     let sql = format!(
-        "SELECT CASE sql WHEN '' THEN afterwards ELSE sql END FROM {} WHERE stage = 'index' AND name = \
-         {name}",
+        "SELECT definition FROM (SELECT 1, pg_catalog.pg_get_indexdef(i.indexrelid) FROM \
+         pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = \
+         pg_catalog.to_regclass({shadow}) AND c.relname = {name} UNION ALL SELECT 2, CASE sql WHEN '' \
+         THEN afterwards ELSE sql END FROM {} WHERE stage = 'index' AND name = {name}) AS found (place, \
+         definition) ORDER BY place LIMIT 1",
         shape.steps
     );
     let found = first(session, &sql, "reading the definition of an index of", &shape.table).await;
@@ -194,11 +206,16 @@ fn columns_of(definition: &str) -> Option<String> {
     }
 }
 
-fn with_help(mut error: DbError) -> DbError {
-    error.help = Some(
-        "The new shape cannot hold this value. Mend the row or the statement; the source is untouched"
-            .to_owned(),
-    );
+fn with_help(shape: &Shape, mut error: DbError) -> DbError {
+    let help = match shape.kept {
+        None => {
+            "The new shape cannot hold this value. Mend the row or the statement; the source is untouched"
+        }
+        Some(_) => {
+            "The other shape cannot hold this value. Mend the row; the table that is live stays"
+        }
+    };
+    error.help = Some(help.to_owned());
     error
 }
 
@@ -209,14 +226,36 @@ async fn name_culprit(
     before: &str,
     mut error: DbError,
 ) -> DbError {
-    if let Some(row) = culprit(worker, predicate, before).await {
-        error.object = format!("{}; row {row}", worker.shape.table);
+    if let Some((row, place)) = culprit(worker, predicate, before).await {
+        let column = column_of(worker, &place).await.unwrap_or_default();
+        error.object = format!("{}; row {row}{column}", worker.shape.table);
     }
     error
 }
 
-/// The key of the first row, in the order of the file, that cannot be copied.
-async fn culprit(worker: &mut Worker, predicate: &str, before: &str) -> Option<String> {
+/// The column whose value of the row at this place the shadow's type cannot hold, as `, column a`.
+async fn column_of(worker: &mut Worker, place: &str) -> Option<String> {
+    let pairs: Vec<_> = worker.shape.written().into_iter().cloned().collect();
+    for pair in pairs {
+        let sql = format!(
+            "BEGIN READ ONLY; {}; SELECT {} FROM ONLY {} WHERE {place} LIMIT 1; ROLLBACK",
+            worker.as_user(),
+            pair.target_type.assigned(&pair.value),
+            worker.shape.places.source
+        );
+        let object = worker.shape.table.clone();
+        if let Err(error) = run(&worker.session, &sql, "trying a column of", &object).await {
+            run(&worker.session, "ROLLBACK", "rolling back on", &object).await.ok()?;
+            if error.kind == ErrorKind::DataError {
+                return Some(format!(", column {}", pair.name));
+            }
+        }
+    }
+    None
+}
+
+/// The key of the first row, in the order of the file, that cannot be copied, and its place.
+async fn culprit(worker: &mut Worker, predicate: &str, before: &str) -> Option<(String, String)> {
     let begun = Instant::now();
     let ctid = format!("{}.ctid", worker.shape.places.source);
     let (mut low, mut high) = (0, blocks(worker).await?);
@@ -262,7 +301,7 @@ async fn culprit(worker: &mut Worker, predicate: &str, before: &str) -> Option<S
         within(low, high)
     );
     let row = first(&worker.session, &sql, "naming the row of", &shape.table).await.ok()??;
-    Some(text(&row, 0))
+    Some((text(&row, 0), within(low, high)))
 }
 
 /// Blocks of the source as it is now.
@@ -277,11 +316,24 @@ async fn blocks(worker: &mut Worker) -> Option<u64> {
 
 /// Whether copying these rows fails on a value; rolled back. `None` where that cannot be told.
 async fn copies_badly(worker: &mut Worker, before: &str, predicate: &str) -> Option<bool> {
+    let shape = &worker.shape;
+    let copy = match &shape.kept {
+        None => copy_sql(shape, predicate),
+        Some(kept) => {
+            let source = &shape.places.source;
+            let keys =
+                Shape::list(&shape.key, |part| format!("{source}.{} AS {}", part.source, part.log));
+            kept::write_sql(
+                shape,
+                kept,
+                &format!("SELECT {keys} FROM ONLY {source} WHERE {predicate}"),
+            )
+        }
+    };
     let sql = format!(
-        "BEGIN; {}; SET LOCAL statement_timeout = {}; {before} {}; ROLLBACK",
+        "BEGIN; {}; SET LOCAL statement_timeout = {}; {before} {copy}; ROLLBACK",
         worker.as_user(),
         SEARCH_TIME_MAX.as_millis(),
-        copy_sql(&worker.shape, predicate)
     );
     let object = worker.shape.table.clone();
     match run(&worker.session, &sql, "trying rows of", &object).await {

@@ -15,7 +15,7 @@ use crate::control::Control;
 use crate::dependents::Subject;
 use crate::keys::{NOT_DETERMINISTIC, key_fit, remade};
 use crate::query::{cell, flag, literal, optional_text, rows, text};
-use crate::{fingerprint, health, names, preflight, statements, twin};
+use crate::{fingerprint, health, names, preflight, statements, twin, way_back};
 
 impl Inspect for Control {
     fn server(&self) -> String {
@@ -64,6 +64,13 @@ impl Inspect for Control {
                     preflight::change(self, &source, &table, &judged.table, &mapping).await?;
                 plan.findings.extend(more);
                 plan.findings.extend(preflight::long_snapshots(&judged.indexes, &key));
+                if request.keeps_way_back {
+                    let new = &judged.table;
+                    let more =
+                        way_back::findings(&self.session, &source, &table, new, &mapping, &key)
+                            .await?;
+                    plan.findings.extend(more);
+                }
                 plan.spec =
                     Some(spec_for(request, &table, &judged.table, judged.indexes, mapping, key));
             }

@@ -41,6 +41,7 @@ mod turned;
 mod twin;
 mod types;
 mod verify;
+mod way_back;
 mod worker;
 
 pub use control::Control;

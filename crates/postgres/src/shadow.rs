@@ -9,6 +9,7 @@ use underpin_core::plan::RunSpec;
 use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Shadow};
 
+use crate::changelog::NOT_TO_BE_FOLLOWED;
 use crate::connect::{Session, users_meanings};
 use crate::control::Control;
 use crate::dependents::{self, Subject};
@@ -43,7 +44,7 @@ impl Shadow for Control {
 
     async fn check_source(&mut self, spec: &RunSpec) -> DbResult<()> {
         let kept = self.load_identity(&spec.run_id).await?;
-        ensure_same(&self.session, spec, &kept).await?;
+        self.ensure_same(spec, &kept).await?;
         self.check_shadow(spec).await
     }
 
@@ -91,8 +92,8 @@ impl Shadow for Control {
         if is_turning && checkpoint.phase < Phase::Arrive && swap == SwapState::NotSwapped {
             // Before anything of the new way is begun.
             let kept = self.load_identity(&spec.run_id).await?;
-            ensure_same(&self.session, spec, &kept).await?;
             turned::refuse(&self.session, spec).await?;
+            self.ensure_same(spec, &kept).await?;
         }
         Ok(Observed { done, swap })
     }
@@ -198,6 +199,24 @@ impl Control {
         statements.push("SET LOCAL ROLE NONE".to_owned());
         let installed = self.install_in_transaction(spec, &statements, &object).await;
         self.named(undo(&self.session, installed).await, spec, Wish::Triggers).await
+    }
+
+    /// As [`ensure_same`]; where both tables were live there is nothing to begin again.
+    pub(crate) async fn ensure_same(&self, spec: &RunSpec, kept: &str) -> DbResult<()> {
+        let mut same = ensure_same(&self.session, spec, kept).await;
+        if let Err(error) = &mut same
+            && matches!(error.kind, ErrorKind::SourceChanged | ErrorKind::Truncated)
+            && self.holds_kept(spec).await?
+        {
+            error.help = Some(NOT_TO_BE_FOLLOWED.to_owned());
+        }
+        same
+    }
+
+    async fn holds_kept(&self, spec: &RunSpec) -> DbResult<bool> {
+        let kept = literal(&names::own_place(spec, "kept")?)?;
+        let sql = format!("SELECT pg_catalog.to_regclass({kept}) IS NOT NULL");
+        holds(&self.session, &sql, "looking for the way back of", &spec.table).await
     }
 
     async fn install_in_transaction(

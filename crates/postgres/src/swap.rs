@@ -51,7 +51,7 @@ impl Swap for Control {
         health::refuse_old_holders(&self.session, spec, Wish::Everything, lock_timeout_ms).await?;
         let kept = self.load_identity(&spec.run_id).await?;
         // Nobody is to wait for us where it cannot be.
-        ensure_same(&self.session, spec, &kept).await?;
+        self.ensure_same(spec, &kept).await?;
         self.check_shadow(spec).await?;
         let session = self.server.session().await?;
         let pid = u64::from(session.id.pid);
