@@ -40,7 +40,7 @@ const DUMP: [&str; 14] = [
     "SELECT concat_ws('|', 'comment', objoid, classoid, objsubid, description) FROM pg_description WHERE objoid >= 16384 AND description NOT LIKE 'underpin:%' ORDER BY 1",
     "SELECT concat_ws('|', 'sequence', last_value, is_called) FROM t_no_seq",
     "SELECT concat_ws('|', 'row', id, u, v, no) FROM t ORDER BY id",
-    "SELECT concat_ws('|', 'open', run_id) FROM underpin.runs WHERE state = 'open' UNION ALL SELECT concat_ws('|', 'live', run_id) FROM underpin.live",
+    "SELECT concat_ws('|', 'open', run_id) FROM underpin.runs WHERE state = 'open' UNION ALL SELECT concat_ws('|', 'live', l.run_id) FROM underpin.live l JOIN underpin.runs r ON r.run_id = l.run_id WHERE r.state = 'open'",
 ];
 
 async fn dump(db: &TestDb) -> Vec<String> {
