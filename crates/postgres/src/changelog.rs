@@ -433,9 +433,7 @@ fn write_part_sql(shape: &Shape, keys_max: u64) -> String {
     );
     match &shape.kept {
         Some(kept) => kept::write_sql(shape, kept, &taken),
-        None => {
-            plain_insert_sql(shape, "taken", &format!("WITH taken AS MATERIALIZED ({taken}) "))
-        }
+        None => plain_insert_sql(shape, "taken", &format!("WITH taken AS MATERIALIZED ({taken}) ")),
     }
 }
 

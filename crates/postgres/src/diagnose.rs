@@ -13,10 +13,10 @@ use underpin_dialect::{DbError, ErrorKind};
 use crate::changelog::{delete_sql, pending_keys};
 use crate::connect::{Session, users_meanings};
 use crate::copy::{blocks_predicate, copy_sql};
+use crate::kept;
 use crate::query::{cell, first, literal, rows, run, text};
 use crate::shape::Shape;
 use crate::worker::Worker;
-use crate::kept;
 
 /// Time that a search for the culprit may take.
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(20);
@@ -208,8 +208,12 @@ fn columns_of(definition: &str) -> Option<String> {
 
 fn with_help(shape: &Shape, mut error: DbError) -> DbError {
     let help = match shape.kept {
-        None => "The new shape cannot hold this value. Mend the row or the statement; the source is untouched",
-        Some(_) => "The other shape cannot hold this value. Mend the row; the table that is live stays",
+        None => {
+            "The new shape cannot hold this value. Mend the row or the statement; the source is untouched"
+        }
+        Some(_) => {
+            "The other shape cannot hold this value. Mend the row; the table that is live stays"
+        }
     };
     error.help = Some(help.to_owned());
     error
@@ -317,9 +321,8 @@ async fn copies_badly(worker: &mut Worker, before: &str, predicate: &str) -> Opt
         None => copy_sql(shape, predicate),
         Some(kept) => {
             let source = &shape.places.source;
-            let keys = Shape::list(&shape.key, |part| {
-                format!("{source}.{} AS {}", part.source, part.log)
-            });
+            let keys =
+                Shape::list(&shape.key, |part| format!("{source}.{} AS {}", part.source, part.log));
             kept::write_sql(
                 shape,
                 kept,

@@ -12,8 +12,8 @@ use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::connect::Session;
-use crate::names::{self, Places};
 use crate::kept::Kept;
+use crate::names::{self, Places};
 use crate::query::{first, literal, quote, quote_table, rows, text};
 use crate::steps;
 use crate::types::{self, ColumnType};

@@ -293,7 +293,8 @@ impl Attempt<'_> {
                 // They go where they were, by a step.
                 statistics_behind = Vec::new();
             }
-            behind = Some(Behind::read(session, spec, &self.shape, &source, &keys.lost, again).await?);
+            behind =
+                Some(Behind::read(session, spec, &self.shape, &source, &keys.lost, again).await?);
         }
         let mut moves = vec![format!(
             "SET LOCAL statement_timeout = {}",

@@ -15,8 +15,8 @@ use crate::dependents::{Subject, refused, refused_elsewhere, sequences};
 use crate::inspect::read_table;
 use crate::names;
 use crate::query::{holds, literal, quote_table, rows, text};
-use crate::shape::Shape;
 use crate::shadow::source_of;
+use crate::shape::Shape;
 use crate::steps::{self, Stage};
 use crate::{trigger, twin};
 
@@ -48,10 +48,8 @@ impl Behind {
     ) -> DbResult<Self> {
         let other = spec.on_way(spec.way.turned());
         let capture = shape.of_capture(&other)?;
-        let mut before = vec![
-            format!("SET LOCAL ROLE {}", shape.owner),
-            trigger::forget_sql(&capture, &other)?,
-        ];
+        let mut before =
+            vec![format!("SET LOCAL ROLE {}", shape.owner), trigger::forget_sql(&capture, &other)?];
         before.extend(trigger::log_sql(&capture, &other)?);
         before.extend(trigger::kept_sql(&capture, &other)?);
         before.extend(trigger::functions_sql(&capture, &other)?);
@@ -60,11 +58,8 @@ impl Behind {
         let ours = format!("{}_", names::private_schema(&spec.run_id));
         let place = source.quoted()?;
         let (now, later) = twin::aside_sql(session, &gone, &place, &ours).await?;
-        let mut steps: Vec<(String, String, String)> = later
-            .into_iter()
-            .chain(again)
-            .map(|sql| (String::new(), sql, String::new()))
-            .collect();
+        let mut steps: Vec<(String, String, String)> =
+            later.into_iter().chain(again).map(|sql| (String::new(), sql, String::new())).collect();
         for key in lost {
             steps.push((key.other.clone(), key.add.clone(), key.validation.clone()));
         }

@@ -296,9 +296,7 @@ fn joined(shape: &Shape, range: &Chunk) -> DbResult<String> {
         let beside = shape.range(&range.range, |part| format!("underpin_n.{}", part.target))?;
         format!("{shadow} ON {meets} AND {beside}")
     } else {
-        format!(
-            "LATERAL (SELECT {all} FROM {shadow} WHERE {meets} LIMIT 1) AS underpin_n ON true"
-        )
+        format!("LATERAL (SELECT {all} FROM {shadow} WHERE {meets} LIMIT 1) AS underpin_n ON true")
     };
     Ok(format!(
         "FROM ONLY {source} LEFT JOIN {like} WHERE {}",
@@ -320,7 +318,8 @@ fn shadow_rows(shape: &Shape) -> (String, &'static str) {
         return (format!("{shadow} AS underpin_n"), "underpin_n.ctid, underpin_n.*");
     }
     let (bare, made) = (&shape.bare, made.concat());
-    let rows = format!("(SELECT {bare}.ctid, {bare}.*{made} FROM {shadow} AS {bare}) AS underpin_n");
+    let rows =
+        format!("(SELECT {bare}.ctid, {bare}.*{made} FROM {shadow} AS {bare}) AS underpin_n");
     (rows, "underpin_n.*")
 }
 

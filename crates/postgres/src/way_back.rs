@@ -11,7 +11,8 @@ use crate::keys::NOT_DETERMINISTIC;
 use crate::query::{quote, run, undo};
 
 /// What to do where the way back cannot be kept.
-const LEAVE_OUT: &str = "Leave --finish keep out: then the change can be made, and not be taken back";
+const LEAVE_OUT: &str =
+    "Leave --finish keep out: then the change can be made, and not be taken back";
 
 /// Looks at the change from its other end.
 ///
@@ -45,7 +46,8 @@ pub(crate) async fn findings(
         }
     }
     for column in &key.columns {
-        let (Some(from), Some(to)) = (old.column(&column.source), new.column(&column.target)) else {
+        let (Some(from), Some(to)) = (old.column(&column.source), new.column(&column.target))
+        else {
             continue;
         };
         if column.fit != KeyFit::Same && !can_be_looked_for(from, to) {

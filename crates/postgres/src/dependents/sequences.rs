@@ -175,8 +175,12 @@ pub(crate) async fn beyond(
         identity_from(source, shadow, mapping)?
     );
     let sql = sql
-        .replacen("WHERE a.attrelid", "JOIN pg_catalog.pg_sequence t ON t.seqrelid = ts.oid CROSS JOIN \
-         LATERAL (SELECT pg_catalog.pg_sequence_last_value(ss.oid) AS last) AS v WHERE a.attrelid", 1)
+        .replacen(
+            "WHERE a.attrelid",
+            "JOIN pg_catalog.pg_sequence t ON t.seqrelid = ts.oid CROSS JOIN \
+         LATERAL (SELECT pg_catalog.pg_sequence_last_value(ss.oid) AS last) AS v WHERE a.attrelid",
+            1,
+        )
         .replacen("AND false", "AND v.last NOT BETWEEN t.seqmin AND t.seqmax", 1);
     let remedy = "Its next value would be one that was used, or none: set the counter back if those \
                   values are free (ALTER TABLE … RESTART)";
