@@ -102,3 +102,81 @@ fn drivers_and_run_time_stay_in_their_rooms() {
         }
     }
 }
+
+/// Files that may send statements past the one place of their room, and how many: all of them read, or
+/// set up a session that does not serve yet.
+const SENDERS: [(&str, usize); 11] = [
+    ("mysql/src/query.rs", 5),
+    ("mysql/src/connect.rs", 2),
+    ("mysql/src/connect/identity.rs", 2),
+    ("mysql/src/connect/settings.rs", 1),
+    ("mysql/src/flavor.rs", 1),
+    ("mysql/src/flavor/variables.rs", 1),
+    ("mysql/src/worker.rs", 1),
+    ("postgres/src/query.rs", 3),
+    ("postgres/src/connect.rs", 1),
+    ("postgres/src/connect/identity.rs", 1),
+    ("postgres/src/connect/settings.rs", 3),
+];
+
+/// How drivers are asked to send something; a type may follow before the parenthesis.
+const SENDING: [&str; 15] = [
+    "query",
+    "query_drop",
+    "query_first",
+    "query_iter",
+    "query_map",
+    "exec",
+    "exec_drop",
+    "exec_first",
+    "exec_batch",
+    "execute",
+    "batch_execute",
+    "simple_query",
+    "query_one",
+    "copy_in",
+    "start_transaction",
+];
+
+fn sources(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Methods of a driver that send something, called in this text.
+fn sent(text: &str) -> usize {
+    let calls = text.split('.').skip(1).filter(|rest| {
+        let name: String =
+            rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let after = rest[name.len()..].trim_start();
+        SENDING.contains(&name.as_str()) && (after.starts_with('(') || after.starts_with("::<"))
+    });
+    calls.count()
+}
+
+/// The fail points stand where statements are sent: who sends another way passes none.
+#[test]
+fn every_statement_is_sent_past_the_fail_points() {
+    let rooms = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    for room in ["mysql", "postgres"] {
+        let mut files = Vec::new();
+        sources(&rooms.join(room).join("src"), &mut files);
+        assert!(files.len() > 30, "only {} files of {room}", files.len());
+        for file in files {
+            let name = file.strip_prefix(&rooms).unwrap().to_string_lossy().replace('\\', "/");
+            let found = sent(&std::fs::read_to_string(&file).unwrap());
+            let allowed =
+                SENDERS.iter().find(|(sender, _)| *sender == name).map_or(0, |(_, count)| *count);
+            assert_eq!(
+                found, allowed,
+                "{name} sends statements by itself: use query.rs, where the fail points stand"
+            );
+        }
+    }
+}

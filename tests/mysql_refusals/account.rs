@@ -166,8 +166,19 @@ fn a_change_goes_through(account: &Account<'_>) -> Result<()> {
         &state,
     ])?;
     ensure!(called.code() == 1, "exit code {}: {}", called.code(), called.complaint());
-    let called = cli::call(&["abort", &url, "small", "--state-schema", &state])?;
-    ensure!(called.code() == 0, "abort: {}", called.complaint());
+    let commands = [
+        &["list", &url][..],
+        &["status", &url],
+        &["status", &url, "small"],
+        &["history", &url],
+        &["history", &url, "small"],
+        &["abort", &url, "small"],
+    ];
+    for words in commands {
+        let words: Vec<&str> = words.iter().chain(&["--state-schema", &state]).copied().collect();
+        let called = cli::call(&words)?;
+        ensure!(called.code() == 0, "{words:?}: {}", called.complaint());
+    }
     execute(db, &[&format!("DROP DATABASE {state}")])
 }
 

@@ -7,8 +7,10 @@
 pub mod app;
 pub mod bench;
 pub mod catalogue;
+pub mod chaos;
 pub mod cli;
 pub mod demo;
+pub mod disk;
 pub mod memory;
 pub mod mirrored;
 pub mod pressure;
@@ -20,5 +22,6 @@ pub mod servers;
 pub mod soak;
 pub mod stage;
 pub mod swaps;
+pub mod walk;
 pub mod workload;
 pub mod writers_alone;

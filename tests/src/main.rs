@@ -16,7 +16,7 @@ use underpin_tests::demo::{self, Script};
 use underpin_tests::product::Product;
 use underpin_tests::servers::{self, Flavor, Pair, ServerSpec};
 use underpin_tests::workload::Layout;
-use underpin_tests::{memory, pressure, soak, swaps, writers_alone};
+use underpin_tests::{chaos, memory, pressure, soak, swaps, walk, writers_alone};
 
 use crate::options::Options;
 
@@ -37,10 +37,16 @@ const USAGE: &str = "usage:
                                               N swaps in a row of a small table with 16 writers
   underpin-lab soak --memory [--db DB] [--rows N]
                                               peak memory at 100,000 rows and at N (5,000,000)
+  underpin-lab soak --chaos [--db DB|all]... [--minutes N] [--seed N [--rounds N]]
+                                              random tables, changes, writers and faults; with a
+                                              seed alone that round
   underpin-lab bench [DB] [--rows N] [--rounds N] [--rate N]
                                               against other tools, on a table of 2,000,000 rows
   underpin-lab pressure [DB] [--rows N] [--writers N] [--rounds N] [--seconds N] [-- OPTION...]
                                               writers that never pause, alone and beside a run
+  underpin-lab walk [--db DB] [--flow FLOW]... [--lanes N] [--only PART] [--brief]
+                                              struck at every fail point of every flow (run, abort,
+                                              in-place, ordered, differs), by kill and by cut
   underpin-lab check-clean                    fail if a server was left behind
 DB is mysql, mariadb, mariadb118, postgres (the distribution's), postgres14, postgres16, postgres17
 or postgres18";
@@ -63,9 +69,11 @@ fn run() -> Result<ExitCode> {
         "writers" => writers(rest)?,
         "soak" if rest.iter().any(|word| word == "--swaps") => soak_swaps(rest)?,
         "soak" if rest.iter().any(|word| word == "--memory") => soak_memory(rest)?,
+        "soak" if rest.iter().any(|word| word == "--chaos") => soak_chaos(rest)?,
         "demo" | "soak" => return demo_or_soak(command, rest),
         "bench" => bench(rest)?,
         "pressure" => pressed(rest)?,
+        "walk" => walk_points(rest)?,
         "check-clean" => check_clean()?,
         other => bail!("{other:?} is not known\n{USAGE}"),
     }
@@ -176,11 +184,53 @@ fn soak_swaps(words: &[String]) -> Result<()> {
     block_on(swaps::soak(flavor, plan, &Product::find()?))
 }
 
+fn walk_points(words: &[String]) -> Result<()> {
+    let options = Options::read(words, &["--db", "--flow", "--lanes", "--only"], &["--brief"])?;
+    let named = options.all("--flow");
+    let flows = walk::Flow::ALL.into_iter();
+    let plan = walk::Plan {
+        flavor: options.flavor(Flavor::MariaDbDistro)?,
+        flows: flows.filter(|flow| named.is_empty() || named.contains(&flow.name())).collect(),
+        lanes: options.value("--lanes", 3)?,
+        brief: options.has("--brief"),
+        only: options.value("--only", String::new())?,
+        talk: true,
+    };
+    ensure!(!plan.flows.is_empty(), "no such flow: {named:?}");
+    let tally = walk::walk(&plan)?.context("there is no such server")?;
+    println!("{}: {tally}", plan.flavor.name());
+    ensure!(tally.findings.is_empty(), "{}", tally.findings.join("\n"));
+    ensure!(tally.is_complete(&plan), "not every point was struck both ways");
+    Ok(())
+}
+
 fn soak_memory(words: &[String]) -> Result<()> {
     let options = Options::read(words, &["--db", "--rows"], &["--memory"])?;
     let sizes = [100_000, options.value("--rows", 5_000_000)?];
     let flavor = options.flavor(Flavor::MariaDbDistro)?;
     block_on(memory::soak(flavor, &sizes, &Product::find()?))
+}
+
+/// Without a seed the time of day is one.
+fn soak_chaos(words: &[String]) -> Result<()> {
+    let known = ["--db", "--minutes", "--seed", "--rounds"];
+    let options = Options::read(words, &known, &["--chaos"])?;
+    let all = options.all("--db");
+    let flavors = match all.is_empty() || all.contains(&"all") {
+        true => vec![Flavor::MySql97, Flavor::MariaDbDistro, Flavor::PostgresDistro],
+        false => options.flavors()?,
+    };
+    let seeded = !options.all("--seed").is_empty();
+    let timed = !options.all("--minutes").is_empty();
+    let clock = std::time::UNIX_EPOCH.elapsed().context("reading the clock")?.as_secs() % 1_000_000;
+    let minutes: u64 = options.value("--minutes", 10)?;
+    let rounds = if seeded && !timed { 1 } else { u64::MAX };
+    chaos::soak(&chaos::Plan {
+        flavors,
+        limit: std::time::Duration::from_secs(minutes * 60),
+        seed: options.value("--seed", clock * 1000)?,
+        rounds: options.value("--rounds", rounds)?,
+    })
 }
 
 fn bench(words: &[String]) -> Result<()> {

@@ -1,13 +1,14 @@
 //! A TCP proxy between the product and its server, with traps on single statements.
 //!
 //! A trap springs when a statement that holds its words comes by: the statement is held until the test
-//! lets it go, or the connection is cut before or after the server has carried it out. So a test
-//! reaches every gap of the protocol, at will and every time. Reads plain text only: the URL switches
-//! encryption off. What a statement looks like on the wire is `wire`'s.
+//! lets it go or for a time, the connection is cut before or after the server has carried it out, or only
+//! one of its directions is closed. So a test reaches every gap of the protocol, at will and every time.
+//! Reads plain text only: the URL switches encryption off. What a statement looks like on the wire is
+//! `wire`'s, what becomes of one connection `line`'s.
 
+mod line;
 mod wire;
 
-use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -15,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use line::Line;
 use wire::Wire;
 
 use crate::servers::sql;
@@ -33,6 +35,14 @@ pub enum Deed {
     CutAfter,
     /// As `CutAfter`, but the server does not learn that its client is gone.
     VanishAfter,
+    /// It reaches the server so much later. Nothing is closed: the network is dead and comes back.
+    StallBefore(Duration),
+    /// The server carries it out; the answer and all behind it come so much later.
+    StallAfter(Duration),
+    /// The server carries it out and answers, and then reads the end of what its client has to say.
+    DeafServer,
+    /// The client reads the end of what its server has to say; what it says itself still arrives.
+    DeafClient,
 }
 
 /// A trap that was set; it stays set until it has sprung as often as it may.
@@ -64,11 +74,13 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     wire: Wire,
-    upstream: (String, u16),
+    upstream: Mutex<(String, u16)>,
     /// How long every statement takes to get here, in microseconds.
     delay_us: AtomicU64,
     traps: Mutex<Vec<Trap>>,
     sockets: Mutex<Vec<TcpStream>>,
+    /// From which ports the server was spoken to.
+    ports: Mutex<Vec<u16>>,
     closed: AtomicBool,
     refusing: AtomicBool,
 }
@@ -80,10 +92,7 @@ impl Proxy {
     /// When the URL has no port or no port is to be had.
     pub fn start(url: &str) -> Result<Self> {
         let wire = if sql::is_postgres(url) { Wire::Postgres } else { Wire::MySql };
-        let address = url.split('@').next_back().unwrap_or_default();
-        let address = address.split('/').next().unwrap_or_default();
-        let (host, port) = address.split_once(':').context("the URL has no port")?;
-        let upstream = (host.to_owned(), port.parse().context("reading the port")?);
+        let upstream = Mutex::new(place_of(url)?);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening")?;
         let port = listener.local_addr().context("reading our port")?.port();
         let shared = Arc::new(Shared {
@@ -92,6 +101,7 @@ impl Proxy {
             delay_us: AtomicU64::new(0),
             traps: Mutex::default(),
             sockets: Mutex::default(),
+            ports: Mutex::default(),
             closed: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
         });
@@ -149,6 +159,24 @@ impl Proxy {
         }));
         locked(&self.shared.traps).push(trap.clone());
         trap
+    }
+
+    /// Leads to the server of another URL from now on, as an address does after a failover; closes every
+    /// connection that stands.
+    ///
+    /// # Errors
+    /// The URL has no port.
+    pub fn lead_to(&self, url: &str) -> Result<()> {
+        *locked(&self.shared.upstream) = place_of(url)?;
+        self.shared.close_all();
+        Ok(())
+    }
+
+    /// The ports from which the server was spoken to, also those of connections that have ended: by them
+    /// it knows our sessions.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        locked(&self.shared.ports).clone()
     }
 
     /// Turns every connection away and closes those that stand; with `false` lets them in again.
@@ -221,6 +249,14 @@ impl Trap {
     }
 }
 
+/// Host and port of a URL.
+fn place_of(url: &str) -> Result<(String, u16)> {
+    let address = url.split('@').next_back().unwrap_or_default();
+    let address = address.split('/').next().unwrap_or_default();
+    let (host, port) = address.split_once(':').context("the URL has no port")?;
+    Ok((host.to_owned(), port.parse().context("reading the port")?))
+}
+
 /// Takes one away; false where none was left.
 fn take_one(number: &AtomicU32) -> bool {
     number.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
@@ -245,12 +281,14 @@ impl Shared {
     }
 
     fn connect(self: &Arc<Self>, client: TcpStream) -> Result<()> {
-        let server = TcpStream::connect((self.upstream.0.as_str(), self.upstream.1))?;
+        let upstream = locked(&self.upstream).clone();
+        let server = TcpStream::connect(upstream)?;
+        locked(&self.ports).push(server.local_addr()?.port());
         for socket in [&client, &server] {
             socket.set_nodelay(true)?;
             locked(&self.sockets).push(socket.try_clone()?);
         }
-        let line = Line { client, server, fate: Arc::default() };
+        let line = Line::new(client, server);
         let back = line.try_clone()?;
         let shared = Arc::clone(self);
         thread::spawn(move || {
@@ -273,77 +311,5 @@ impl Shared {
     fn trap_for(&self, previous: &str, statement: &str) -> Option<Trap> {
         let traps = locked(&self.traps);
         traps.iter().find(|trap| trap.springs(previous, statement)).cloned()
-    }
-}
-
-/// One connection, both ways.
-struct Line {
-    client: TcpStream,
-    server: TcpStream,
-    /// What becomes of the connection with the next answer.
-    fate: Arc<Fate>,
-}
-
-#[derive(Default)]
-struct Fate {
-    cut: AtomicBool,
-    vanish: AtomicBool,
-}
-
-impl Line {
-    fn try_clone(&self) -> Result<Self> {
-        Ok(Self {
-            client: self.client.try_clone()?,
-            server: self.server.try_clone()?,
-            fate: Arc::clone(&self.fate),
-        })
-    }
-
-    /// From the client to the server, packet by packet.
-    fn forward(&self, shared: &Shared) -> Result<()> {
-        let (mut client, mut server) = (&self.client, &self.server);
-        let mut packet = Vec::new();
-        let mut previous = None;
-        // ends when either side closes
-        loop {
-            let text = shared.wire.read(&mut client, previous.is_none(), &mut packet)?;
-            let last = previous.get_or_insert_with(String::new);
-            if let Some(text) = text {
-                thread::sleep(Duration::from_micros(shared.delay_us.load(Ordering::SeqCst)));
-                let trap = shared.trap_for(last, &text);
-                *last = text;
-                if let Some(trap) = trap {
-                    trap.0.sprung.fetch_add(1, Ordering::SeqCst);
-                    match trap.0.deed {
-                        Deed::Hold => trap.hold(),
-                        Deed::CutBefore => return Ok(()),
-                        Deed::CutAfter => self.fate.cut.store(true, Ordering::SeqCst),
-                        Deed::VanishAfter => self.fate.vanish.store(true, Ordering::SeqCst),
-                    }
-                }
-            }
-            server.write_all(&packet)?;
-        }
-    }
-
-    /// From the server to the client, as it comes.
-    fn answer(&self) -> Result<()> {
-        let (mut client, mut server) = (&self.client, &self.server);
-        let mut buffer = [0_u8; 16 * 1024];
-        loop {
-            let length = server.read(&mut buffer)?;
-            let doomed = [&self.fate.cut, &self.fate.vanish];
-            if length == 0 || doomed.iter().any(|fate| fate.load(Ordering::SeqCst)) {
-                return Ok(());
-            }
-            client.write_all(buffer.get(..length).unwrap_or_default())?;
-        }
-    }
-
-    fn close(&self) {
-        let _gone = self.client.shutdown(Shutdown::Both);
-        if !self.fate.vanish.load(Ordering::SeqCst) {
-            let _gone = self.server.shutdown(Shutdown::Both);
-        }
     }
 }

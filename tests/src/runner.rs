@@ -32,10 +32,19 @@ impl Runner {
     /// # Errors
     /// When it cannot be built or started.
     pub fn start(words: &[&str]) -> Result<Self> {
+        Self::start_with(words, &[])
+    }
+
+    /// The same with `more` in its environment.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(words: &[&str], more: &[(&str, &str)]) -> Result<Self> {
         let mut child = Command::new(cli::program()?)
             .args(words)
             .args(crate::product::at_once(words))
             .args(["--output", "json"])
+            .envs(more.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

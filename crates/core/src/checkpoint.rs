@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::key::{Frontier, Round};
+use crate::proof::{Proof, Verdict};
 use crate::times::Times;
 use crate::way::Way;
 
@@ -109,6 +110,12 @@ pub struct Checkpoint {
     pub round_next: u64,
     /// How far verification has come.
     pub verified: Frontier,
+    /// Part of what `verified` has passed was not compared: a sample passes over ranges.
+    #[serde(default)]
+    pub sampled: bool,
+    /// What was proven when the last swap was made; `None` before the first, and in older records.
+    #[serde(default)]
+    pub proven: Option<Proof>,
     /// An abort has begun: parts of the run may be gone, so the only way is on with the abort.
     #[serde(default)]
     pub aborting: bool,
@@ -138,6 +145,8 @@ impl Checkpoint {
             round: None,
             round_next: 1,
             verified: Frontier::Start,
+            sampled: false,
+            proven: None,
             aborting: false,
             abort_why: None,
             way: Way::Forward,
@@ -145,6 +154,22 @@ impl Checkpoint {
             orders_before: 0,
             counters: Counters::default(),
         }
+    }
+
+    /// What the comparison has proven: at the last swap where one was made, else just now. `None` before a
+    /// swap while it is not done.
+    pub fn proof(&self) -> Option<Proof> {
+        let swapped = self.stands.is_some() || self.phase >= Phase::Arrive;
+        match (&self.proven, &self.verified) {
+            (Some(proven), _) if swapped => Some(*proven),
+            (_, verified) if swapped || *verified == Frontier::End => Some(self.proof_as_it_is()),
+            _ => None,
+        }
+    }
+
+    /// What a swap made just now would stand on.
+    pub(crate) fn proof_as_it_is(&self) -> Proof {
+        proof(&self.verified, self.sampled, self.counters.rows_verified)
     }
 
     /// The record as text: `underpin-checkpoint VERSION CRC32 JSON`.
@@ -184,6 +209,16 @@ impl Checkpoint {
         }
         serde_json::from_str(json).map_err(|error| CheckpointError::Damaged(error.to_string()))
     }
+}
+
+/// What a swap would stand on.
+pub(crate) fn proof(verified: &Frontier, sampled: bool, rows: u64) -> Proof {
+    let verdict = match (verified, sampled) {
+        (Frontier::End, false) => Verdict::Equal,
+        (Frontier::End, true) => Verdict::Sampled,
+        (Frontier::Start | Frontier::At(_), _) => Verdict::Skipped,
+    };
+    Proof { verdict, rows }
 }
 
 /// Why a checkpoint cannot be read.
@@ -226,6 +261,44 @@ mod tests {
     fn reads_what_it_wrote() {
         let text = sample().encode().unwrap();
         assert_eq!(Checkpoint::decode(&text), Ok(sample()));
+    }
+
+    #[test]
+    fn an_older_record_tells_what_it_proved() {
+        let mut done = Checkpoint { phase: Phase::Finish, ..sample() };
+        done.verified = Frontier::End;
+        done.counters.rows_verified = 7;
+        let json = serde_json::to_value(&done).unwrap();
+        let mut older = json.as_object().unwrap().clone();
+        for field in ["sampled", "proven", "way", "stands"] {
+            assert!(older.remove(field).is_some(), "{field}");
+        }
+        let json = serde_json::Value::Object(older).to_string();
+        let crc = crc32fast::hash(json.as_bytes());
+        let read = Checkpoint::decode(&format!("underpin-checkpoint 1 {crc:08x} {json}")).unwrap();
+        assert_eq!(read.proof(), Some(Proof { verdict: Verdict::Equal, rows: 7 }));
+    }
+
+    #[test]
+    fn what_was_proven_at_the_swap_stays_when_a_turn_is_begun_and_left() {
+        let proven = Some(Proof { verdict: Verdict::Sampled, rows: 100 });
+        let made = Checkpoint {
+            phase: Phase::Revertible,
+            stands: Some(Way::Forward),
+            verified: Frontier::End,
+            sampled: true,
+            proven,
+            ..sample()
+        };
+        let mut going = made.turned(crate::turn::Turn::Revert).unwrap();
+        assert!(!going.sampled && going.verified == Frontier::Start);
+        assert_eq!(going.counters.rows_verified, 0);
+        going.phase = Phase::Verify;
+        going.verified = Frontier::End;
+        assert_eq!(going.proof(), proven, "until the swap back");
+        assert_eq!(going.at_rest().proof(), proven);
+        let copying = Checkpoint { phase: Phase::Verify, sampled: true, ..sample() };
+        assert_eq!(copying.proof(), None);
     }
 
     #[test]

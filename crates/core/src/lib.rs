@@ -16,6 +16,7 @@ pub mod key;
 pub mod machine;
 pub mod mapping;
 pub mod plan;
+pub mod proof;
 pub mod schema;
 pub mod signal;
 pub mod statements;

@@ -3,7 +3,7 @@
 //! A turn is taken while nobody holds the run, by writing another checkpoint; from there on it is a run
 //! like any other, from catching up to the swap. Owns which turn may be taken from where.
 
-use crate::checkpoint::{Checkpoint, Phase};
+use crate::checkpoint::{Checkpoint, Counters, Phase};
 use crate::key::Frontier;
 use crate::way::Way;
 
@@ -69,7 +69,9 @@ impl Checkpoint {
                 way: wanted,
                 frontier: Frontier::End,
                 verified: Frontier::Start,
+                sampled: false,
                 round: None,
+                counters: Counters { rows_verified: 0, ..self.counters.clone() },
                 ..self.clone()
             }
         })

@@ -9,19 +9,22 @@
 //! have acted: look first), any other error (it did not happen).
 
 mod error;
+mod leftovers;
+pub mod points;
 mod request;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use underpin_core::checkpoint::Checkpoint;
-use underpin_core::key::{Chunk, Frontier, Key};
+use underpin_core::key::{Chunk, Frontier, Key, KeyRange};
 use underpin_core::machine::{Applied, Command, Observed};
 use underpin_core::plan::{Plan, RunSpec};
 use underpin_core::signal::Reading;
 use underpin_core::statements::StatementStats;
 
 pub use error::{DbError, DbResult, ErrorKind};
+pub use leftovers::{Leftover, LeftoverKind, LeftoverRun, Leftovers};
 pub use request::{
     Given, Grip, IndexTiming, Order, Origin, OwnQuery, Request, RunSummary, StoredRun,
 };
@@ -65,7 +68,7 @@ pub trait Database: Send + Sync + 'static {
 }
 
 /// What the control connection can do.
-pub trait Control: Inspect + Store + Shadow + Swap + Send + 'static {}
+pub trait Control: Inspect + Store + Shadow + Swap + Leftovers + Send + 'static {}
 
 /// What a worker can do.
 pub trait Worker: Copy + ChangeLog + Verify + Send + 'static {
@@ -319,6 +322,20 @@ pub trait Verify {
     fn plan_ranges(
         &mut self,
         after: Option<&Key>,
+        range_rows: u64,
+        ranges_max: u32,
+    ) -> impl Future<Output = DbResult<(Vec<Chunk>, bool)>> + Send
+    where
+        Self: Send,
+    {
+        let within = KeyRange { after: after.cloned(), up_to: None };
+        async move { self.plan_ranges_within(&within, range_rows, ranges_max).await }
+    }
+
+    /// The same for a part of the table, to its end.
+    fn plan_ranges_within(
+        &mut self,
+        within: &KeyRange,
         range_rows: u64,
         ranges_max: u32,
     ) -> impl Future<Output = DbResult<(Vec<Chunk>, bool)>> + Send;

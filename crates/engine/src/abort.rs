@@ -200,6 +200,11 @@ async fn remove<C: Store + Shadow>(
         }
         (SwapState::Unclear(why), _) => return Err(EngineError::Unclear { why }),
     }
+    // Durable before anything is removed: whoever comes after an abort that was killed half-way must not
+    // wonder where the shadow is. Where the record is damaged it stays as it is.
+    if Checkpoint::decode(&stored.checkpoint).is_ok() {
+        control.save(&grip, &Checkpoint { aborting: true, ..checkpoint.clone() }).await?;
+    }
     let since = Instant::now();
     let mut attempt: u32 = 0;
     while let Err(error) = control.abort(spec).await {

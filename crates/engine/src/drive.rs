@@ -232,8 +232,8 @@ impl<D: Database> Drive<D> {
     }
 
     /// Waits for the comparison, tells of it and remembers it. Whoever asks to stop does not wait: the
-    /// change is made.
-    async fn compared(&mut self) {
+    /// change is made. `is_closed`: the run has ended; one that rests must stay open.
+    async fn compared(&mut self, is_closed: bool) {
         let Some(mut comparing) = self.comparing.take() else { return };
         let limit = Instant::now()
             + Duration::from_millis(self.options.compare_after_ms).saturating_add(COMPARE_WAIT);
@@ -251,6 +251,9 @@ impl<D: Database> Drive<D> {
         let (after_ms, told) = (self.options.compare_after_ms, comparison.clone());
         self.reporter.tell(|at_ms| Report::Statements { at_ms, after_ms, comparison: told });
         self.record.statements = Some(comparison);
+        if !is_closed {
+            return;
+        }
         // Written again; a failure costs only this part of the history.
         let (db, mut record) = (Arc::clone(&self.db), self.record.clone());
         let spec = Arc::clone(self.goal.spec());
@@ -337,7 +340,7 @@ impl<D: Database> Drive<D> {
         let spec = Arc::clone(self.goal.spec());
         match ending {
             Ending::Done { counters, stall_ms } => {
-                self.compared().await;
+                self.compared(true).await;
                 let keep = self.options.keep_retired;
                 let saved = self.saved.as_ref();
                 let summary = self.watch.summary(&spec, &counters, stall_ms, saved, keep);
@@ -346,7 +349,7 @@ impl<D: Database> Drive<D> {
                 Ok(Outcome::Done(Box::new(summary)))
             }
             Ending::Revertible { stands, counters, stall_ms } => {
-                self.compared().await;
+                self.compared(false).await;
                 let saved = self.saved.as_ref();
                 let summary = self.watch.summary(&spec, &counters, stall_ms, saved, true);
                 let told = summary.clone();

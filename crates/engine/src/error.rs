@@ -63,6 +63,29 @@ pub enum EngineError {
         /// The table as `schema.table`.
         table: String,
     },
+    /// The run stands where its tables cannot be compared.
+    #[error("{table}: nothing can be compared in phase {phase}: {why}")]
+    NothingToCompare {
+        /// The table as `schema.table`.
+        table: String,
+        /// The run's phase.
+        phase: String,
+        /// Why not.
+        why: String,
+    },
+    /// The run exchanged or removed its tables while they were compared.
+    #[error(
+        "the run of {table} went on to {phase} while its tables were compared: {rows} rows had been looked \
+         at by then. What the run itself compared is in `underpin history`"
+    )]
+    MovedOn {
+        /// The table as `schema.table`.
+        table: String,
+        /// Where it is now.
+        phase: String,
+        /// Rows that were looked at before.
+        rows: u64,
+    },
     /// The run was closed while we worked on it, by somebody else.
     #[error("run {run_id} of {table} was closed meanwhile by another program")]
     Closed {
@@ -180,6 +203,8 @@ impl EngineError {
             | Self::OtherRun { .. }
             | Self::NoRun { .. }
             | Self::NoRunner(_)
+            | Self::NothingToCompare { .. }
+            | Self::MovedOn { .. }
             | Self::CannotTurn { .. }
             | Self::TooLate { .. } => 3,
             Self::Unreachable { .. }
@@ -208,6 +233,8 @@ impl EngineError {
             Self::Fenced { .. } => "fenced",
             Self::OtherRun { .. } => "other_run",
             Self::NoRun { .. } => "no_run",
+            Self::NothingToCompare { .. } => "nothing_to_compare",
+            Self::MovedOn { .. } => "moved_on",
             Self::Closed { .. } => "closed",
             Self::Unreachable { .. } => "unreachable",
             Self::TooLate { .. } => "too_late",

@@ -3,6 +3,7 @@
 
 use underpin_core::machine::Settings;
 use underpin_core::plan::{Flow, RunSpec};
+use underpin_core::proof::{Verification, seed_of};
 use underpin_dialect::{Origin, OwnQuery};
 
 use crate::calendar::Calendar;
@@ -12,6 +13,9 @@ use crate::own_signals::OwnSignals;
 /// Rows of a chunk or of a range to verify at most: each ends with a flush of the server's log, which takes
 /// a share of a small one's time.
 const BLOCKS_ROWS_MAX: u64 = 200_000;
+
+/// Rows of a range of a sample at least: below it the questions cost more than the answers.
+const SAMPLED_ROWS_MIN: u64 = 1_000;
 
 /// How a run is carried out. All times in milliseconds.
 #[derive(Debug, Clone)]
@@ -82,9 +86,19 @@ impl RunOptions {
             // The probe always answers, if only with an empty list: silence is a reason to wait.
             replicas_known: true,
             row_bytes: spec.row_bytes,
+            sample_seed: seed_of(&spec.run_id),
+            verify_rows_max: match settings.verify {
+                Verification::Sample => sampled_rows_max(spec, settings.verify_rows_max),
+                Verification::Full | Verification::Off => settings.verify_rows_max,
+            },
             ..settings
         }
     }
+}
+
+/// A sample is to come from all over the table: from a hundred ranges and more where it is large.
+fn sampled_rows_max(spec: &RunSpec, rows_max: u64) -> u64 {
+    std::cmp::min(rows_max, std::cmp::max(spec.rows_estimate / 100, SAMPLED_ROWS_MIN))
 }
 
 fn by_blocks(settings: Settings) -> Settings {

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use underpin_core::finding::Finding;
 use underpin_core::plan::{Plan, Strategy};
+use underpin_core::proof::Verdict;
 use underpin_core::signal::Unit;
 use underpin_core::statements::Comparison;
 use underpin_core::way::Way;
@@ -56,16 +57,6 @@ impl PlanSummary {
             refused: underpin_core::finding::is_refused(&plan.findings),
         }
     }
-}
-
-/// The verdict of the comparison of source and shadow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Every row was compared and found equal before the swap.
-    Equal,
-    /// The comparison was switched off.
-    Skipped,
 }
 
 /// How this program left a run that is not done.
@@ -192,6 +183,9 @@ pub struct Summary {
     pub changes_dropped: u64,
     /// Rows of the source found equal before the swap.
     pub rows_verified: u64,
+    /// Rows that the comparison found different and had written once more.
+    #[serde(default)]
+    pub rows_repaired: u64,
     /// The verdict.
     pub verified: Verdict,
     /// How long the swap held up the application; `None` where the swap was seen only after a restart
@@ -324,6 +318,16 @@ pub enum Report {
         /// What came of it.
         #[serde(flatten)]
         comparison: Comparison,
+    },
+    /// The comparison found rows that differ. They are written once more; where that does not help, the run
+    /// stops.
+    Different {
+        /// Time.
+        at_ms: u64,
+        /// How many, in one range.
+        differences: u64,
+        /// Some of them, with their keys.
+        samples: Vec<String>,
     },
     /// A statement was rolled back by the server (deadlock, lock time-out) and is tried again.
     Retrying {

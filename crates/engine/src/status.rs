@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 use underpin_core::checkpoint::{Checkpoint, Phase};
+use underpin_core::proof::Verdict;
+use underpin_core::way::Way;
 use underpin_dialect::{Database, Given, Origin, RunSummary, Store};
 
 use crate::error::EngineResult;
@@ -21,6 +23,10 @@ pub enum Standing {
     Silent,
     /// Unfinished, and nobody works on it.
     Unattended,
+    /// The change is made and can be taken back; nothing is being done.
+    Revertible,
+    /// The change was taken back and can be made again; nothing is being done.
+    Reverted,
     /// The change was made.
     Done,
     /// It was removed.
@@ -42,10 +48,14 @@ pub struct RunStatus {
     pub standing: Standing,
     /// Its phase, as "copy"; `None` where the checkpoint cannot be read.
     pub phase: Option<String>,
+    /// Which way it goes or went last: `forward` to the new table, `back` to the old one.
+    pub direction: Way,
     /// Rows copied, up to the begin of the round under way.
     pub rows_copied: u64,
     /// Rows found equal.
     pub rows_verified: u64,
+    /// What the comparison has proven: at the last swap, or so far; `None` while it is not done.
+    pub verified: Option<Verdict>,
     /// Begin, as the server wrote it (UTC).
     pub created_at: String,
     /// Last sign of life, as the server wrote it (UTC).
@@ -73,8 +83,8 @@ pub struct RunStatus {
 impl RunStatus {
     /// What can be said of a stored run.
     pub fn of(run: &RunSummary) -> Self {
-        let standing = standing_of(run);
         let checkpoint = Checkpoint::decode(&run.checkpoint);
+        let standing = standing_of(run, checkpoint.as_ref().ok());
         let next = match (&checkpoint, standing) {
             (Err(error), Standing::Unattended) => error.to_string(),
             _ => next_for(run, standing, checkpoint.as_ref().ok()),
@@ -88,6 +98,8 @@ impl RunStatus {
             table: run.table.clone(),
             statement: run.statement.clone(),
             standing,
+            direction: checkpoint.as_ref().map(|checkpoint| checkpoint.way).unwrap_or_default(),
+            verified: checkpoint.as_ref().and_then(proven),
             phase: checkpoint.map(|checkpoint| checkpoint.phase.name().to_owned()),
             rows_copied: counters.rows_copied,
             rows_verified: counters.rows_verified,
@@ -106,10 +118,19 @@ impl RunStatus {
     }
 }
 
-fn standing_of(run: &RunSummary) -> Standing {
+/// That something was passed over is told before the comparison is done.
+fn proven(checkpoint: &Checkpoint) -> Option<Verdict> {
+    let proof = checkpoint.proof().map(|proof| proof.verdict);
+    proof.or_else(|| checkpoint.sampled.then_some(Verdict::Sampled))
+}
+
+fn standing_of(run: &RunSummary, checkpoint: Option<&Checkpoint>) -> Standing {
+    let at_rest = checkpoint.filter(|it| it.phase == Phase::Revertible).map(|it| it.way);
     match run.state.as_str() {
         "open" if run.running && run.silent_s >= SILENT_S_MAX => Standing::Silent,
         "open" if run.running => Standing::Running,
+        "open" if at_rest == Some(Way::Forward) => Standing::Revertible,
+        "open" if at_rest == Some(Way::Back) => Standing::Reverted,
         "open" => Standing::Unattended,
         "done" => Standing::Done,
         "aborted" => Standing::Aborted,
@@ -118,13 +139,25 @@ fn standing_of(run: &RunSummary) -> Standing {
 }
 
 fn next_for(run: &RunSummary, standing: Standing, checkpoint: Option<&Checkpoint>) -> String {
-    let swapped = checkpoint
-        .is_some_and(|checkpoint| checkpoint.stands.is_some() || checkpoint.phase >= Phase::Arrive);
+    let swapped = checkpoint.is_some_and(|checkpoint| checkpoint.phase >= Phase::Arrive);
+    let turns = checkpoint.is_some_and(|checkpoint| checkpoint.stands.is_some());
+    let table = &run.table;
     match standing {
+        Standing::Revertible => format!(
+            "the change is made: `underpin revert URL {table}` takes it back, `underpin finish URL \
+             {table}` ends the run"
+        ),
+        Standing::Reverted => format!(
+            "the old table is live: `underpin resume URL {table} --again` makes the change again, \
+             `underpin finish URL {table}` ends the run"
+        ),
         Standing::Unattended if swapped => {
-            "the change is made; run the same `underpin run` again to remove what is left over"
-                .into()
+            format!("the change is made; `underpin resume URL {table}` does what is left to do")
         }
+        Standing::Unattended if turns => format!(
+            "the tables are being exchanged again: `underpin resume URL {table}` goes on, `underpin \
+             abort URL {table}` leaves the one that is live"
+        ),
         Standing::Unattended => format!(
             "run the same `underpin run` again to go on, or `underpin abort URL {}` to remove it",
             run.table
@@ -193,6 +226,7 @@ mod tests {
             options: given,
             ended_at: Some("2026-01-01 00:00:09".into()),
             live: Some(live),
+            verified: Some(Verdict::Equal),
             ..RunStatus::of(&run("open", true, 3, Phase::Copy))
         };
         crate::reference::must_tell("run", &serde_json::to_value(status).unwrap());
@@ -228,6 +262,18 @@ mod tests {
         assert_eq!(RunStatus::of(&run("open", true, 3, Phase::Copy)).standing, Standing::Running);
         assert_eq!(RunStatus::of(&run("open", true, 300, Phase::Copy)).standing, Standing::Silent);
         assert_eq!(RunStatus::of(&run("done", false, 3, Phase::Done)).standing, Standing::Done);
+    }
+
+    #[test]
+    fn what_is_not_proven_is_told_before_the_end() {
+        let at = |phase, sampled| {
+            let checkpoint = Checkpoint { phase, sampled, ..Checkpoint::begin() };
+            let checkpoint = checkpoint.encode().unwrap();
+            RunStatus::of(&RunSummary { checkpoint, ..run("open", true, 3, phase) }).verified
+        };
+        assert_eq!(at(Phase::Verify, false), None);
+        assert_eq!(at(Phase::Verify, true), Some(Verdict::Sampled));
+        assert_eq!(at(Phase::Finish, false), Some(Verdict::Skipped));
     }
 
     #[test]

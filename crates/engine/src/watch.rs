@@ -6,15 +6,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use underpin_core::checkpoint::{Checkpoint, Counters, Phase};
-use underpin_core::key::Frontier;
 use underpin_core::machine::{Event, FailureKind, Machine, Progress};
 use underpin_core::plan::RunSpec;
+use underpin_core::proof::Verdict;
 use underpin_core::signal::{Limit, Reading};
 use underpin_dialect::{Given, Origin};
 
 use crate::enter::table_of;
 use crate::live::Live;
-use crate::report::{Figures, Percentiles, Report, SignalView, StoppedAs, Summary, Verdict, Wait};
+use crate::report::{Figures, Percentiles, Report, SignalView, StoppedAs, Summary, Wait};
 use crate::reporter::Reporter;
 use crate::spell::settings_in_force;
 use crate::worst::{self, Worst};
@@ -97,6 +97,10 @@ impl Watch {
     /// Takes in an event before the machine does.
     pub(crate) fn event(&mut self, event: &Event, swap_attempts: u64) {
         match event {
+            Event::RangeVerified { differences, samples, .. } if *differences > 0 => {
+                let (differences, samples) = (*differences, samples.clone());
+                self.reporter.tell(|at_ms| Report::Different { at_ms, differences, samples });
+            }
             Event::ChunkRolledBack { why, .. } => {
                 self.retrying("copying or verifying a chunk", why)
             }
@@ -104,7 +108,8 @@ impl Watch {
             Event::LockNotHad { why } => self.lock_try(why),
             Event::DrainTooSlow { .. } => {
                 self.lock_try(
-                    "the log could not be drained within the time allowed under the lock",
+                    "the log could not be drained within the time allowed under the lock: --swap-budget \
+                     allows more, and each statement under it takes its way to the server",
                 );
             }
             Event::Prepared | Event::Finished => self.lock_tries = 0,
@@ -276,7 +281,7 @@ impl Watch {
         last: Option<&Checkpoint>,
         keep_retired: bool,
     ) -> Summary {
-        let verified = last.is_some_and(|checkpoint| checkpoint.verified == Frontier::End);
+        let proof = last.and_then(Checkpoint::proof);
         let used = counters.keys_applied.saturating_add(counters.entries_dropped);
         Summary {
             run_id: spec.run_id.clone(),
@@ -288,8 +293,9 @@ impl Watch {
             changes_applied: counters.keys_applied,
             changes_collapsed: counters.entries_consumed.saturating_sub(used),
             changes_dropped: counters.entries_dropped,
-            rows_verified: counters.rows_verified,
-            verified: if verified { Verdict::Equal } else { Verdict::Skipped },
+            rows_verified: proof.map_or(counters.rows_verified, |proof| proof.rows),
+            rows_repaired: counters.keys_repaired,
+            verified: proof.map_or(Verdict::Skipped, |proof| proof.verdict),
             swap_stall_ms: stall_ms.or(self.stall_ms),
             swap_attempts: counters.swap_attempts,
             lag_ms_max: counters.lag_ms_worst,

@@ -11,10 +11,22 @@ use underpin_core::key::{Chunk, Frontier};
 use underpin_core::machine::Applied;
 use underpin_dialect::{ChangeLog, DbError, DbResult, ErrorKind};
 
-use crate::query::{cell, first, run};
-use crate::shape::{Shape, bare};
+use crate::query::{cell, first, number, run};
+use crate::shape::{Pair, Shape, bare};
 use crate::worker::Worker;
 use crate::{diagnose, store};
+
+/// Entries that are counted at most behind a batch.
+const COUNTED_MAX: u32 = 200_000;
+
+/// Which entries an application takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Takes {
+    /// So many of the oldest; the rows of all others are removed until they are taken too.
+    Oldest(u64),
+    /// So many of the oldest; the others are not touched.
+    Only(u64),
+}
 
 impl ChangeLog for Worker {
     async fn apply(&mut self, frontier: &Frontier, keys_max: u64) -> DbResult<Applied> {
@@ -34,10 +46,22 @@ impl Worker {
         let begun = Instant::now();
         self.make_stage().await?;
         self.shape.floor = self.floor.get();
-        // New columns whose defaults differ at each draw: all pending rows must be taken at once, since
-        // a row that is deleted in one transaction and inserted in the next loses its first draw.
-        let entries_max = if self.shape.kept.is_empty() { entries_max } else { u64::MAX };
-        let result = self.apply_in_transaction(frontier, entries_max, chunk).await;
+        // Where the shadow holds values that the source does not have, a row must not be deleted in one
+        // transaction and inserted in the next.
+        let takes = match (self.shape.keeps_values(), chunk) {
+            (false, _) => Takes::Oldest(entries_max),
+            (true, None) => Takes::Only(entries_max),
+            (true, Some(_)) => Takes::Oldest(u64::MAX),
+        };
+        let mut result = self.apply_in_transaction(frontier, takes, chunk).await;
+        if let (Takes::Only(_), Err(error)) = (takes, &result)
+            && error.kind == ErrorKind::DuplicateKey
+        {
+            // It may be the value of a row whose own change is pending and was not taken.
+            self.roll_back(error).await?;
+            let takes = Takes::Oldest(u64::MAX);
+            result = self.apply_in_transaction(frontier, takes, chunk).await;
+        }
         match result {
             Ok((rows, mut applied)) => {
                 self.commit().await?;
@@ -68,13 +92,18 @@ impl Worker {
     async fn apply_in_transaction(
         &mut self,
         frontier: &Frontier,
-        entries_max: u64,
+        takes: Takes,
         chunk: Option<(u64, &Chunk)>,
     ) -> DbResult<(u64, Applied)> {
         let seen_before = self.floor.seen();
         self.begin().await?;
-        self.fill_stage(frontier, entries_max, chunk.map(|(_, chunk)| chunk)).await?;
-        let (rows, applied, high) = self.read_stage().await?;
+        self.fill_stage(frontier, takes, chunk.map(|(_, chunk)| chunk)).await?;
+        let (rows, mut applied, high) = self.read_stage().await?;
+        if let Takes::Only(entries_max) = takes
+            && applied.entries >= entries_max
+        {
+            applied.left = self.count_beyond(high).await?;
+        }
         self.floor.note(high);
         let object = self.shape.table.clone();
         if applied.keys > 0 || rows > 0 {
@@ -100,16 +129,32 @@ impl Worker {
     async fn fill_stage(
         &mut self,
         frontier: &Frontier,
-        entries_max: u64,
+        takes: Takes,
         chunk: Option<&Chunk>,
     ) -> DbResult<()> {
         let object = self.shape.table.clone();
         let empty = format!("DELETE FROM {}", self.shape.stage);
         run(&mut self.session.conn, &empty, "emptying the stage for", &object).await?;
-        let sql = fill_sql(&self.shape, frontier, entries_max, chunk, None)?;
+        let sql = fill_sql(&self.shape, frontier, takes, chunk, None)?;
         run(&mut self.session.conn, &sql, "reading pending changes of", &object).await?;
         self.refuse_warnings("reading pending changes of").await?;
-        self.refuse_staged_losses().await
+        for sql in keep_sql(&self.shape) {
+            run(&mut self.session.conn, &sql, "reading pending changes of", &object).await?;
+            self.refuse_warnings("reading pending changes of").await?;
+        }
+        self.refuse_staged_losses().await?;
+        self.refuse_valueless().await
+    }
+
+    /// Entries behind the highest one that was taken; where there may be any it is one at least.
+    async fn count_beyond(&mut self, high: u64) -> DbResult<u64> {
+        let sql = format!(
+            "SELECT COUNT(*) FROM (SELECT 1 FROM {} WHERE id > {high} LIMIT {COUNTED_MAX}) AS p",
+            self.shape.log
+        );
+        let object = self.shape.table.clone();
+        let left = number(&mut self.session.conn, &sql, "counting the log of", &object).await?;
+        Ok(std::cmp::max(left, 1))
     }
 
     /// What the stage holds: rows of the chunk, what is about to be applied, and the highest id seen.
@@ -142,17 +187,23 @@ impl Worker {
 pub(crate) fn fill_sql(
     shape: &Shape,
     frontier: &Frontier,
-    entries_max: u64,
+    takes: Takes,
     chunk: Option<&Chunk>,
     only_ids: Option<(u64, u64)>,
 ) -> DbResult<String> {
     let log_key = shape.log_key("l.");
     let beyond = shape.beyond_frontier(frontier, "l.")?;
     let (from, to) = only_ids.unwrap_or((shape.floor, u64::MAX));
+    let (taken, limit) = match takes {
+        Takes::Oldest(most) => {
+            let most = std::cmp::min(most, u64::from(u32::MAX));
+            (format!("ROW_NUMBER() OVER (ORDER BY l.id) <= {most}"), String::new())
+        }
+        Takes::Only(most) => ("1".to_owned(), format!(" ORDER BY l.id LIMIT {most}")),
+    };
     let mut entries = format!(
-        "SELECT l.id AS id, {beyond} AS beyond, ROW_NUMBER() OVER (ORDER BY l.id) <= {} AS taken, \
-         {log_key} FROM {} AS l WHERE l.id BETWEEN {from} AND {to}",
-        std::cmp::min(entries_max, u64::from(u32::MAX)),
+        "SELECT l.id AS id, {beyond} AS beyond, {taken} AS taken, {log_key} FROM {} AS l WHERE l.id \
+         BETWEEN {from} AND {to}{limit}",
         shape.log
     );
     if let Some(chunk) = chunk {
@@ -176,10 +227,12 @@ pub(crate) fn fill_sql(
          FROM ({entries}) AS e"
     );
     let staged_key = Shape::list(&shape.key, |part| format!("t_{}", bare(part)));
-    let mut columns: Vec<String> =
-        (0..shape.pairs.len()).map(|index| format!("c{index}")).collect();
-    let mut values: Vec<String> = shape.pairs.iter().map(|pair| pair.value("s.")).collect();
+    let (mut columns, mut values) = (Vec::new(), Vec::new());
     for (index, pair) in shape.pairs.iter().enumerate() {
+        if pair.is_filled_at_once() {
+            columns.push(format!("c{index}"));
+            values.push(pair.value("s."));
+        }
         if pair.staged_loss.is_some() {
             columns.push(format!("o{index}"));
             values.push(format!("s.{}", pair.source));
@@ -202,29 +255,47 @@ pub(crate) fn fill_sql(
     ))
 }
 
+/// The statements that take into the stage what the shadow's rows have and the source's do not tell: the
+/// values of columns that only the shadow has, and on the way back old values that still hold good. The
+/// others are converted then.
+pub(crate) fn keep_sql(shape: &Shape) -> Vec<String> {
+    if !shape.keeps_values() {
+        return Vec::new();
+    }
+    let mut sets = vec!["st.drawn = 1".to_owned()];
+    for (index, (name, _)) in shape.kept.iter().enumerate() {
+        sets.push(format!("st.d{index} = n.{name}"));
+    }
+    let mut conversions = Vec::new();
+    for (index, pair) in shape.pairs.iter().enumerate() {
+        if let Some(kept_if) = &pair.kept_if {
+            sets.push(format!("st.f{index} = {}", pair.forward(kept_if)));
+            sets.push(format!("st.c{index} = n.{}", pair.target));
+            conversions.push(format!(
+                "UPDATE {} AS st SET st.c{index} = {} WHERE st.first_of_key AND st.taken AND \
+                 st.present AND NOT (st.drawn AND {})",
+                shape.stage,
+                pair.read(format!("st.o{index}")),
+                kept_if.same
+            ));
+        }
+    }
+    let keep = format!(
+        "UPDATE {} AS st STRAIGHT_JOIN {} AS n FORCE INDEX ({}) ON {} SET {} WHERE st.first_of_key \
+         AND NOT st.beyond",
+        shape.stage,
+        shape.shadow,
+        shape.target_index,
+        shape.shadow_meets_stage(),
+        sets.join(", ")
+    );
+    std::iter::once(keep).chain(conversions).collect()
+}
+
 /// The statements that make the shadow's rows equal to the stage, in order.
 pub(crate) fn write_shadow_sql(shape: &Shape) -> Vec<(String, &'static str)> {
     let mut statements = Vec::new();
     let meets = shape.shadow_meets_stage();
-    if !shape.kept.is_empty() {
-        let sets: Vec<String> = shape
-            .kept
-            .iter()
-            .enumerate()
-            .map(|(index, (name, _))| format!("st.d{index} = n.{name}"))
-            .collect();
-        statements.push((
-            format!(
-                "UPDATE {} AS st STRAIGHT_JOIN {} AS n FORCE INDEX ({}) ON {meets} \
-                 SET st.drawn = 1, {} WHERE st.first_of_key AND NOT st.beyond",
-                shape.stage,
-                shape.shadow,
-                shape.target_index,
-                sets.join(", ")
-            ),
-            "keeping first draws of new columns of",
-        ));
-    }
     // All pending keys first, then the rows: never REPLACE, which eats other rows on a unique clash.
     // Where the collation changes, one key of the log may stand in the shadow in any spelling that it
     // has had.
@@ -237,20 +308,25 @@ pub(crate) fn write_shadow_sql(shape: &Shape) -> Vec<(String, &'static str)> {
         ),
         "removing changed rows from the shadow of",
     ));
-    let (targets, values) = shape.fills(|index, _| format!("c{index}"));
-    let insert = |extra: &str, extra_values: &str, drawn: u8| {
+    let insert = |(names, values): (String, String), rows: &str| {
         format!(
-            "INSERT INTO {} ({targets}{extra}) SELECT {values}{extra_values} FROM {} \
-             WHERE first_of_key AND taken AND present AND NOT beyond AND drawn = {drawn}",
+            "INSERT INTO {} ({names}) SELECT {values} FROM {} WHERE first_of_key AND taken AND present \
+             AND NOT beyond{rows}",
             shape.shadow, shape.stage
         )
     };
+    let staged = |index: usize, _: &Pair| format!("c{index}");
+    let mut rows = "";
     if !shape.kept.is_empty() {
-        let names: String = shape.kept.iter().map(|(name, _)| format!(", {name}")).collect();
-        let drawn: String = (0..shape.kept.len()).map(|index| format!(", d{index}")).collect();
-        statements.push((insert(&names, &drawn, 1), "writing changed rows to the shadow of"));
+        let kept = insert(shape.fills_kept(staged), " AND drawn = 1");
+        statements.push((kept, "writing changed rows to the shadow of"));
+        rows = " AND drawn = 0";
     }
-    statements.push((insert("", "", 0), "writing changed rows to the shadow of"));
+    // There is no row that would need a value which nobody knows, and the server refuses without a look.
+    if shape.valueless.is_empty() {
+        statements
+            .push((insert(shape.fills(staged), rows), "writing changed rows to the shadow of"));
+    }
     statements
 }
 

@@ -8,6 +8,8 @@ use crate::database::MySql;
 pub struct Control {
     pub(crate) session: Session,
     pub(crate) state_schema: String,
+    /// The source as it was when the triggers were installed, until that is noted.
+    pub(crate) source_seen: Option<crate::shadow_print::Print>,
     /// For the extra sessions that the swap opens.
     pub(crate) server: MySql,
 }

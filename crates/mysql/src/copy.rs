@@ -20,18 +20,8 @@ impl Copy for Worker {
         chunk_rows: u64,
         chunks_max: u32,
     ) -> DbResult<(Vec<Chunk>, bool)> {
-        let mut chunks = Vec::new();
-        let mut after = after.cloned();
-        for index in 0..chunks_max {
-            let up_to = self.bound(after.as_ref(), chunk_rows).await?;
-            let last = up_to.is_none();
-            chunks.push(Chunk { index, range: KeyRange { after, up_to: up_to.clone() } });
-            if last {
-                return Ok((chunks, true));
-            }
-            after = up_to;
-        }
-        Ok((chunks, false))
+        let all = KeyRange { after: after.cloned(), up_to: None };
+        self.chunks_within(&all, chunk_rows, chunks_max).await
     }
 
     async fn copy_chunk(&mut self, round: u64, chunk: &Chunk) -> DbResult<u64> {
@@ -74,10 +64,29 @@ impl Copy for Worker {
 
 impl Worker {
     /// The key of the row `rows` places behind `after`; `None` where the table ends before.
-    async fn bound(&mut self, after: Option<&Key>, chunk_rows: u64) -> DbResult<Option<Key>> {
+    /// Bounds of up to `chunks_max` chunks within a range of keys, and whether they reach its end.
+    pub(crate) async fn chunks_within(
+        &mut self,
+        within: &KeyRange,
+        chunk_rows: u64,
+        chunks_max: u32,
+    ) -> DbResult<(Vec<Chunk>, bool)> {
+        let mut chunks = Vec::new();
+        let mut rest = within.clone();
+        for index in 0..chunks_max {
+            let Some(up_to) = self.bound(&rest, chunk_rows).await? else {
+                chunks.push(Chunk { index, range: rest });
+                return Ok((chunks, true));
+            };
+            let after = rest.after.replace(up_to.clone());
+            chunks.push(Chunk { index, range: KeyRange { after, up_to: Some(up_to) } });
+        }
+        Ok((chunks, false))
+    }
+
+    async fn bound(&mut self, range: &KeyRange, chunk_rows: u64) -> DbResult<Option<Key>> {
         let shape = &self.shape;
-        let range = KeyRange { after: after.cloned(), up_to: None };
-        let predicate = shape.range(&range, |part| part.source.clone())?;
+        let predicate = shape.range(range, |part| part.source.clone())?;
         let sql = format!(
             "SELECT {} FROM {} FORCE INDEX ({}) WHERE {predicate} ORDER BY {} LIMIT 1 OFFSET {}",
             shape.key_readers(""),

@@ -13,6 +13,7 @@ use crate::health::Probe;
 use crate::inspect::read_table;
 use crate::options::ConnectOptions;
 use crate::shape::Shape;
+use crate::wayback::mark_own;
 use crate::worker::Worker;
 
 /// See the module's head.
@@ -79,6 +80,7 @@ impl Database for MySql {
 
     async fn control(&self) -> DbResult<Control> {
         Ok(Control {
+            source_seen: None,
             session: self.session().await?,
             state_schema: self.state_schema.clone(),
             server: self.clone(),
@@ -90,6 +92,7 @@ impl Database for MySql {
         let source = read_table(&mut session, &spec.schema, &spec.table).await?;
         let shadow = read_table(&mut session, &spec.schema, &spec.names.shadow).await?;
         let shape = Shape::new(spec, &source, &shadow)?;
+        mark_own(&mut session, spec).await?;
         Ok(Worker {
             session,
             spec: Arc::clone(spec),

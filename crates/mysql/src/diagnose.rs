@@ -7,13 +7,15 @@
 use std::time::{Duration, Instant};
 
 use underpin_core::key::{Frontier, KeyRange};
+use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
-use crate::changelog::{fill_sql, write_shadow_sql};
+use crate::changelog::{Takes, fill_sql, keep_sql, write_shadow_sql};
 use crate::copy::copy_sql;
 use crate::flavor::StatementTimeLimit;
 use crate::query::{cell, first, number, optional_text, rows, run, text, unquote};
 use crate::shape::Shape;
+use crate::silent::CANNOT_GO_BACK;
 use crate::worker::Worker;
 
 /// Time that a search for the culprit may take on the server, in milliseconds.
@@ -80,11 +82,18 @@ pub(crate) async fn pending_value(
 
 /// Names rows of the source that are duplicates under the violated index.
 pub(crate) async fn duplicate(worker: &mut Worker, mut error: DbError) -> DbError {
-    error.help = Some(
-        "Two rows of the table are equal under a unique index of the new shape. Mend the rows or the \
-         statement; the source is untouched"
-            .to_owned(),
-    );
+    error.help = Some(match worker.shape.way {
+        Way::Forward => {
+            "Two rows of the table are equal under a unique index of the new shape. Mend the \
+                         rows or the statement; the source is untouched"
+                .to_owned()
+        }
+        Way::Back => {
+            "Two rows of the table are equal under a unique index of the old shape. Mend the rows \
+                      and run the same command again; the table stays as it is"
+                .to_owned()
+        }
+    });
     if worker.under_lock {
         return error;
     }
@@ -136,10 +145,14 @@ fn for_a_person(shape: &Shape, mut error: DbError, column: Option<usize>) -> DbE
             .replace(&format!(".c{index}'"), &format!(".{name}'"));
         error.server = Some(renamed);
     }
-    error.help = Some(
-        "The new shape cannot hold this value. Mend the row or the statement; the source is untouched"
-            .to_owned(),
-    );
+    error.help = Some(match shape.way {
+        Way::Forward => {
+            "The new shape cannot hold this value. Mend the row or the statement; the source \
+                         is untouched"
+                .to_owned()
+        }
+        Way::Back => CANNOT_GO_BACK.to_owned(),
+    });
     error
 }
 
@@ -280,9 +293,12 @@ async fn apply_these(
     let object = worker.shape.table.clone();
     let empty = format!("DELETE FROM {}", worker.shape.stage);
     run(&mut worker.session.conn, &empty, "emptying the stage for", &object).await?;
-    let sql = fill_sql(&worker.shape, frontier, u64::MAX, None, Some((low, high)))?;
-    run(&mut worker.session.conn, &sql, "trying changes of", &object).await?;
-    worker.refuse_warnings("trying changes of").await?;
+    let takes = Takes::Oldest(u64::MAX);
+    let sql = fill_sql(&worker.shape, frontier, takes, None, Some((low, high)))?;
+    for sql in std::iter::once(sql).chain(keep_sql(&worker.shape)) {
+        run(&mut worker.session.conn, &sql, "trying changes of", &object).await?;
+        worker.refuse_warnings("trying changes of").await?;
+    }
     for (sql, _) in write_shadow_sql(&worker.shape) {
         run(&mut worker.session.conn, &sql, "trying changes of", &object).await?;
     }

@@ -2,10 +2,12 @@
 //!
 //! TRUNCATE changes only InnoDB's table id and fires no trigger; ALTER changes the definition; a
 //! trigger may be dropped by anybody. Read when the triggers are installed, before each round, and
-//! once more under the swap's lock.
+//! once more under the swap's lock. The names of table and constraints are no part of it: they change
+//! when the table is renamed, and the table that waits for its turn is noted under another name.
 
 use mysql_async::Conn;
 use underpin_core::plan::RunSpec;
+use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::flavor::Capabilities;
@@ -23,16 +25,26 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Reads it. Under LOCK TABLES this needs no further lock.
+    /// Reads that of the source. Under LOCK TABLES this needs no further lock.
     pub(crate) async fn read(
         conn: &mut Conn,
         capabilities: &Capabilities,
         spec: &RunSpec,
     ) -> DbResult<Self> {
+        Self::read_as(conn, capabilities, spec, &spec.table).await
+    }
+
+    /// Reads that of the table that stands under the name `table` now.
+    pub(crate) async fn read_as(
+        conn: &mut Conn,
+        capabilities: &Capabilities,
+        spec: &RunSpec,
+        table: &str,
+    ) -> DbResult<Self> {
         Ok(Self {
-            ids: table_ids(conn, capabilities, &spec.schema, &spec.table).await?,
-            definition: definition(conn, &spec.schema, &spec.table).await?,
-            triggers: triggers(conn, spec).await?,
+            ids: table_ids(conn, capabilities, &spec.schema, table).await?,
+            definition: definition(conn, &spec.schema, table).await?,
+            triggers: triggers(conn, spec, table).await?,
         })
     }
 
@@ -50,32 +62,71 @@ impl Fingerprint {
     ///
     /// # Errors
     /// `SourceChanged`, saying what changed.
-    pub(crate) fn ensure_same(&self, kept: &str, object: &str) -> DbResult<()> {
+    pub(crate) fn ensure_same(&self, kept: &str, way: Way, object: &str) -> DbResult<()> {
+        let (since, help) = match way {
+            Way::Forward => (
+                "since the run began",
+                "The copy can no longer be trusted: abort this run and start it again. Nothing of \
+                 the source was touched",
+            ),
+            Way::Back => (
+                "since the swap",
+                "The old table cannot be brought up to it any more, and the table stays as it is: \
+                 `underpin abort` leaves the way back, `underpin finish` ends the run",
+            ),
+        };
         let changed = |what: &str| {
             Err(DbError::new(ErrorKind::SourceChanged, "checking the source", object)
-                .said(what)
-                .help(
-                    "The copy can no longer be trusted: abort this run and start it again. Nothing \
-                     of the source was touched",
-                ))
+                .said(format!("{what} {since}"))
+                .help(help))
         };
         let Some(kept) = Self::decode(kept) else {
-            return changed("its identity was never recorded");
+            return changed("its identity was not recorded");
         };
-        if kept.definition != self.definition {
-            changed("somebody altered the table since the run began")
-        } else if kept.ids != self.ids {
-            changed("the table was truncated or rebuilt since the run began")
+        if nameless(&kept.definition) != nameless(&self.definition) {
+            changed("somebody altered the table")
+        } else if nameless_ids(&kept.ids) != nameless_ids(&self.ids) {
+            changed("the table was truncated or rebuilt")
         } else if kept.triggers != self.triggers {
-            changed("the capture triggers were dropped or changed since the run began")
+            changed("the capture triggers were dropped or changed")
         } else {
             Ok(())
         }
     }
 }
 
+/// The definition without the table's name, and without the names of constraints: the server makes
+/// those after the table's and renames them with it.
+fn nameless(definition: &str) -> String {
+    let columns = definition.split_once(" (\n").map_or(definition, |(_, columns)| columns);
+    without_constraint_names(columns)
+}
+
+/// The lines of a definition without the names of constraints, which a RENAME changes.
+pub(crate) fn without_constraint_names(columns: &str) -> String {
+    let mut parts = columns.split("CONSTRAINT `");
+    let mut bare = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        bare.push_str("CONSTRAINT ");
+        // A backtick in a name is doubled.
+        let name = part.replace("``", "__");
+        let behind = name.find('`').map_or(part.len(), |at| at + 1);
+        bare.push_str(part.get(behind..).unwrap_or_default());
+    }
+    bare
+}
+
+/// The ids without the table's name; that of a partition stays.
+fn nameless_ids(ids: &str) -> Vec<&str> {
+    let bare = |line: &'_ str| {
+        let name = line.find(':').unwrap_or(line.len());
+        line.find('#').unwrap_or(name)
+    };
+    ids.split(',').map(|line| line.get(bare(line)..).unwrap_or(line)).collect()
+}
+
 /// Ids of the table in InnoDB's own catalogue: one line a partition.
-async fn table_ids(
+pub(crate) async fn table_ids(
     conn: &mut Conn,
     capabilities: &Capabilities,
     schema: &str,
@@ -107,7 +158,7 @@ async fn table_ids(
 /// A regular expression for the way InnoDB spells a name: ASCII letters, digits and underscores as they
 /// are, most others as `@` and four hex digits, the letters of some scripts as `@` and two characters
 /// that only the server knows.
-fn file_pattern(name: &str) -> String {
+pub(crate) fn file_pattern(name: &str) -> String {
     let mut pattern = String::new();
     for c in name.chars() {
         let code = u32::from(c);
@@ -126,7 +177,7 @@ fn file_pattern(name: &str) -> String {
 }
 
 /// The table's definition without its counter, which every insert moves.
-async fn definition(conn: &mut Conn, schema: &str, table: &str) -> DbResult<String> {
+pub(crate) async fn definition(conn: &mut Conn, schema: &str, table: &str) -> DbResult<String> {
     let object = format!("{schema}.{table}");
     let sql = format!("SHOW CREATE TABLE {}", quote_table(schema, table)?);
     let row = first(conn, &sql, "reading the definition of", &object).await?;
@@ -162,8 +213,8 @@ fn without_counter(create: &str) -> String {
 }
 
 /// The capture triggers as the catalogue shows them.
-async fn triggers(conn: &mut Conn, spec: &RunSpec) -> DbResult<String> {
-    let object = format!("{}.{}", spec.schema, spec.table);
+async fn triggers(conn: &mut Conn, spec: &RunSpec, table: &str) -> DbResult<String> {
+    let object = format!("{}.{table}", spec.schema);
     let names: Vec<String> =
         spec.names.triggers.iter().map(|name| literal(name)).collect::<DbResult<_>>()?;
     let sql = format!(
@@ -171,7 +222,7 @@ async fn triggers(conn: &mut Conn, spec: &RunSpec) -> DbResult<String> {
          FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {} AND EVENT_OBJECT_TABLE = {} \
          AND TRIGGER_NAME IN ({}) ORDER BY TRIGGER_NAME",
         literal(&spec.schema)?,
-        literal(&spec.table)?,
+        literal(table)?,
         names.join(", ")
     );
     let found = rows(conn, &sql, "reading the triggers of", &object).await?;
@@ -212,14 +263,35 @@ mod tests {
     #[test]
     fn each_kind_of_change_is_named() {
         let print = Fingerprint { ids: "1".into(), definition: "d".into(), triggers: "t".into() };
-        assert!(print.ensure_same(&print.encode(), "t").is_ok());
+        assert!(print.ensure_same(&print.encode(), Way::Forward, "t").is_ok());
         for (other, word) in [
             (Fingerprint { ids: "2".into(), ..print.clone() }, "truncated"),
             (Fingerprint { definition: "e".into(), ..print.clone() }, "altered"),
             (Fingerprint { triggers: String::new(), ..print.clone() }, "triggers"),
         ] {
-            let error = other.ensure_same(&print.encode(), "t").unwrap_err();
-            assert!(error.to_string().contains(word), "{error}");
+            for (way, since) in [(Way::Forward, "since the run"), (Way::Back, "since the swap")] {
+                let error = other.ensure_same(&print.encode(), way, "t").unwrap_err().to_string();
+                assert!(error.contains(word) && error.contains(since), "{error}");
+            }
         }
+    }
+
+    #[test]
+    fn a_table_that_was_renamed_is_the_same() {
+        let print = |table: &str, file: &str| Fingerprint {
+            ids: format!("d/{file}#p#p0:7:8,d/{file}#p#p1:9:10"),
+            definition: format!(
+                "CREATE TABLE `{table}` (\n  `t` int,\n  CONSTRAINT `{table}_chk_1` CHECK (`t` > 1)\n)"
+            ),
+            triggers: String::new(),
+        };
+        let noted = print("t~up_new", "t@007eup_new").encode();
+        let renamed = print("t", "t");
+        assert!(renamed.ensure_same(&noted, Way::Back, "t").is_ok());
+        let rebuilt = Fingerprint { ids: renamed.ids.replace(":9:", ":11:"), ..renamed.clone() };
+        assert!(rebuilt.ensure_same(&noted, Way::Back, "t").is_err());
+        let altered = renamed.definition.replace("> 1", "> 2");
+        let altered = Fingerprint { definition: altered, ..renamed };
+        assert!(altered.ensure_same(&noted, Way::Back, "t").is_err());
     }
 }

@@ -131,11 +131,31 @@ pub(crate) fn comparison(
     }
 }
 
+/// Whether two values of the same type are the same to the byte, as an expression that is never NULL.
+pub(crate) fn identical(column: &Column, a: &str, b: &str) -> String {
+    match family(column) {
+        // Beyond what fits a packet the cast gives NULL, which is no proof.
+        Family::Text | Family::Bytes => format!(
+            "({a} IS NULL AND {b} IS NULL OR COALESCE(CAST({a} AS BINARY) = CAST({b} AS BINARY), FALSE))"
+        ),
+        Family::Json => format!(
+            "({a} IS NULL AND {b} IS NULL OR COALESCE(CAST(CAST({a} AS CHAR) AS BINARY) = \
+             CAST(CAST({b} AS CHAR) AS BINARY), FALSE))"
+        ),
+        Family::Other => {
+            format!("({a} IS NULL AND {b} IS NULL OR COALESCE(HEX({a}) = HEX({b}), FALSE))")
+        }
+        Family::Bit | Family::Enum | Family::Set => format!("({a}+0 <=> {b}+0)"),
+        _ => format!("({a} <=> {b})"),
+    }
+}
+
 fn is_number(family: Family) -> bool {
     family.is_exact() || family.is_float()
 }
 
-fn is_unchanged(old: &Column, new: &Column) -> bool {
+/// Whether values need no conversion.
+pub(crate) fn is_unchanged(old: &Column, new: &Column) -> bool {
     old.base_type == new.base_type && old.full_type == new.full_type && old.charset == new.charset
 }
 

@@ -17,7 +17,7 @@ use crate::query::{
     cell, define, first, literal, number, optional_text, quote_table, rows, run, text,
 };
 use crate::types::key_fit;
-use crate::{health, preflight, statements};
+use crate::{health, preflight, reversal, statements};
 
 impl Inspect for Control {
     fn server(&self) -> String {
@@ -61,6 +61,9 @@ impl Inspect for Control {
             Err(refusal) => plan.findings.push(refusal),
             Ok((mapping, key)) => {
                 plan.findings.extend(preflight::conversions(&source, &scratch, &mapping));
+                if request.keeps_way_back && plan.strategy == Strategy::Shadow {
+                    plan.findings.extend(reversal::findings(&source, &scratch, &mapping));
+                }
                 let spec = spec_for(request, names, &source, &scratch, mapping, key, replicas);
                 plan.spec = Some(spec);
             }

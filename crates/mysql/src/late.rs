@@ -1,7 +1,9 @@
 //! After the swap the log must be empty. What is in it all the same came late, and is applied from the
 //! retired table before that goes.
 //!
-//! Part of finishing, not of the swap: so it is done too where the swap's own answer was lost.
+//! Part of finishing, not of the swap: so it is done too where the swap's own answer was lost. Where the way
+//! back is kept it is part of arriving, and never done later: once the run goes back and that is left
+//! half way, an entry of this log would bring an old row over a newer one.
 
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use crate::floor::Floor;
 use crate::inspect::{read_table, table_exists};
 use crate::query::{literal, number, quote, quote_table};
 use crate::shape::Shape;
+use crate::wayback::mark_own;
 use crate::worker::Worker;
 
 /// Entries that one application takes at most.
@@ -56,6 +59,7 @@ impl Control {
         let retired = read_table(&mut session, &spec.schema, &spec.names.retired).await?;
         let new = read_table(&mut session, &spec.schema, &spec.table).await?;
         let shape = Shape::new(spec, &retired, &new)?.after_rename();
+        mark_own(&mut session, spec).await?;
         let sql = format!(
             "SELECT epoch FROM {}.fences WHERE run_id = {}",
             quote(&self.state_schema)?,

@@ -287,7 +287,7 @@ pub(crate) async fn left_overs(
     names: &Names,
 ) -> DbResult<Vec<Finding>> {
     let mut findings = Vec::new();
-    for name in [&names.shadow, &names.log, &names.retired] {
+    for name in [&names.shadow, &names.log, &names.retired, &names.return_log] {
         if table_exists(&mut control.session, schema, name).await? {
             findings.push(Finding::refusal(
                 "left-over",

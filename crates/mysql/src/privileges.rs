@@ -66,6 +66,14 @@ pub(crate) async fn check(
     Ok(findings)
 }
 
+/// Whether the account sees every trigger of the database.
+pub(crate) async fn may_see_triggers(control: &mut Control, schema: &str) -> DbResult<bool> {
+    let attempted = "reading the account's privileges";
+    let lines = rows(&mut control.session.conn, "SHOW GRANTS", attempted, "").await?;
+    let grants = Grants(lines.iter().filter_map(|row| Grant::parse(&text(row, 0))).collect());
+    Ok(grants.allow_in("TRIGGER", schema))
+}
+
 /// Each with what would do instead of it.
 fn needed_globally(control: &Control, request: &Request) -> Vec<&'static [&'static str]> {
     let is_mysql = control.session.capabilities.flavor == Flavor::MySql;

@@ -8,6 +8,7 @@ use mysql_async::prelude::{FromValue, Queryable};
 use mysql_async::{Conn, Row};
 use tokio::time::sleep;
 use underpin_core::ident::{self, Dialect};
+use underpin_dialect::points::Points;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::error::Doing;
@@ -60,8 +61,10 @@ pub(crate) async fn run(
     attempted: &str,
     object: &str,
 ) -> DbResult<u64> {
-    conn.query_drop(sql).await.doing(attempted, object)?;
-    Ok(conn.affected_rows())
+    let points = lost_before(conn, sql, attempted).await;
+    let done = conn.query_drop(sql).await.doing(attempted, object);
+    let changed = conn.affected_rows();
+    lost_after(points, conn, done.map(|()| changed), attempted, object).await
 }
 
 /// Runs a definition of ours, again where the server rolled it back: definitions made side by side
@@ -94,7 +97,9 @@ pub(crate) async fn rows(
     attempted: &str,
     object: &str,
 ) -> DbResult<Vec<Row>> {
-    conn.query(sql).await.doing(attempted, object)
+    let points = lost_before(conn, sql, attempted).await;
+    let answer = conn.query(sql).await.doing(attempted, object);
+    lost_after(points, conn, answer, attempted, object).await
 }
 
 /// Fetches the first row, if there is one.
@@ -107,7 +112,9 @@ pub(crate) async fn first(
     attempted: &str,
     object: &str,
 ) -> DbResult<Option<Row>> {
-    conn.query_first(sql).await.doing(attempted, object)
+    let points = lost_before(conn, sql, attempted).await;
+    let answer = conn.query_first(sql).await.doing(attempted, object);
+    lost_after(points, conn, answer, attempted, object).await
 }
 
 /// Fetches one number; `None` and NULL count as 0.
@@ -151,4 +158,35 @@ pub(crate) fn optional_text(row: &Row, index: usize) -> Option<String> {
         Some(mysql_async::Value::Bytes(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
         Some(other) => Some(other.as_sql(true).trim_matches('\'').to_owned()),
     }
+}
+
+/// The fail point before a statement: the server never hears it.
+async fn lost_before(conn: &mut Conn, sql: &str, attempted: &str) -> Points {
+    let points = Points::of(attempted, sql);
+    if points.before(conn.id().into()) {
+        lose(conn).await;
+    }
+    points
+}
+
+/// The fail point after a statement: the server has done it, and nobody hears of it.
+async fn lost_after<T>(
+    points: Points,
+    conn: &mut Conn,
+    answer: DbResult<T>,
+    attempted: &str,
+    object: &str,
+) -> DbResult<T> {
+    let answer = answer?;
+    if points.after(conn.id().into()) {
+        lose(conn).await;
+        conn.query_drop("DO 0").await.doing(attempted, object)?;
+    }
+    Ok(answer)
+}
+
+/// Has the server end the session; what is sent on it afterwards fails as on a lost connection.
+async fn lose(conn: &mut Conn) {
+    // The answer is the loss.
+    let _ = conn.query_drop("KILL CONNECTION_ID()").await;
 }

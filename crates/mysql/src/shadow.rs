@@ -10,10 +10,10 @@ use underpin_dialect::{DbError, DbResult, ErrorKind, Shadow};
 
 use crate::control::Control;
 use crate::fingerprint::Fingerprint;
-use crate::inspect::{comment_of, read_table, table_exists};
+use crate::inspect::{read_table, table_exists};
 use crate::query::{define, literal, quote_table, run};
 use crate::shape::Shape;
-use crate::{health, trigger};
+use crate::{health, strangers, trigger, xa};
 
 /// How often installing may wait for a metadata lock: once for the table, once for each trigger.
 const LOCK_WAITS: u32 = 4;
@@ -23,6 +23,7 @@ impl Shadow for Control {
         // Nothing has been copied yet: what a first try left is made anew.
         self.remove(spec, true).await?;
         self.make_shadow(spec).await?;
+        self.note_shadow(spec).await?;
         let shape = self.shape(spec).await?;
         let comment = literal(&our_comment(&spec.run_id, "change log"))?;
         let object = shape.table.clone();
@@ -33,13 +34,16 @@ impl Shadow for Control {
 
     async fn check_source(&mut self, spec: &RunSpec) -> DbResult<()> {
         let object = format!("{}.{}", spec.schema, spec.table);
-        let kept = self.load_identity(&spec.run_id).await?;
+        let kept = self.load_identity(&spec.run_id, spec.way).await?;
         let capabilities = self.session.capabilities.clone();
         let now = Fingerprint::read(&mut self.session.conn, &capabilities, spec).await?;
-        now.ensure_same(&kept, &object)
+        now.ensure_same(&kept, spec.way, &object)?;
+        strangers::refuse(&mut self.session.conn, &capabilities, spec).await?;
+        self.check_shadow(spec).await
     }
 
     async fn build_indexes(&mut self, spec: &RunSpec) -> DbResult<()> {
+        self.check_shadow(spec).await?;
         let shadow = read_table(&mut self.session, &spec.schema, &spec.names.shadow).await?;
         let standing: Vec<&str> =
             shadow.indexes.iter().map(|index| index.definition.as_str()).collect();
@@ -50,7 +54,8 @@ impl Shadow for Control {
             .map(|definition| format!("ADD {definition}"))
             .collect();
         if missing.is_empty() {
-            return Ok(());
+            // They may have been built by a runner that died before it had noted that.
+            return self.note_shadow(spec).await;
         }
         let object = format!("{}.{}", spec.schema, spec.names.shadow);
         // One statement: the table is read once and the indexes are sorted side by side.
@@ -59,7 +64,8 @@ impl Shadow for Control {
             quote_table(&spec.schema, &spec.names.shadow)?,
             missing.join(", ")
         );
-        run(&mut self.session.conn, &sql, "building indexes on", &object).await.map(|_| ())
+        run(&mut self.session.conn, &sql, "building indexes on", &object).await?;
+        self.note_shadow(spec).await
     }
 
     async fn alter_natively(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -76,25 +82,35 @@ impl Shadow for Control {
             Some(round) => self.marks(&spec.run_id, round.number).await?,
             None => Vec::new(),
         };
-        Ok(Observed { done, swap: self.swap_state(spec, checkpoint).await? })
+        let by_name = self.swap_state(spec, checkpoint).await?;
+        Ok(Observed { done, swap: self.proven(spec, checkpoint, by_name).await? })
     }
 
     async fn arrive(&mut self, spec: &RunSpec) -> DbResult<()> {
-        self.apply_late_entries(spec).await
+        self.apply_late_entries(spec).await?;
+        self.drop_fences(spec).await
     }
 
     async fn finish(&mut self, spec: &RunSpec, keep_retired: bool) -> DbResult<()> {
         let object = format!("{}.{}", spec.schema, spec.names.retired);
-        self.apply_late_entries(spec).await?;
+        if !spec.keeps_way_back {
+            self.apply_late_entries(spec).await?;
+        }
+        self.drop_return_triggers(spec).await?;
         for names in [&spec.names.triggers, &spec.names.fences] {
             for sql in trigger::drop_sql(&spec.schema, names)? {
                 self.run_on_live(&sql, "dropping a trigger of", &object).await?;
             }
         }
         if !keep_retired {
+            self.refuse_to_drop_the_rows(spec, &spec.names.retired, true).await?;
             self.drop_table(&spec.schema, &spec.names.retired).await?;
         }
-        self.drop_table(&spec.schema, &spec.names.log).await
+        // Of a turn that was cut off in its swap and then left.
+        if spec.keeps_way_back && self.is_sentry(spec, &spec.names.shadow).await? {
+            self.drop_table(&spec.schema, &spec.names.shadow).await?;
+        }
+        self.drop_logs(spec).await
     }
 
     async fn abort(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -145,11 +161,14 @@ impl Control {
     async fn install_triggers(&mut self, spec: &RunSpec, shape: &Shape) -> DbResult<()> {
         let object = shape.table.clone();
         self.date_triggers_ahead(&object).await?;
+        self.lock_rows_too(&object).await?;
         let installed = self.install_under_lock(spec, shape).await;
+        let settled = self.lock_names_only(&object).await;
         let dated = self.set_clock("DEFAULT", &object).await;
         let identity = installed?;
-        dated?;
-        self.save_identity(&spec.run_id, &identity).await
+        settled.and(dated)?;
+        self.note_source(spec).await?;
+        self.save_identity(&spec.run_id, spec.way, &identity).await
     }
 
     async fn install_under_lock(&mut self, spec: &RunSpec, shape: &Shape) -> DbResult<String> {
@@ -182,11 +201,12 @@ impl Control {
 
     async fn create_triggers(&mut self, spec: &RunSpec, shape: &Shape) -> DbResult<String> {
         let object = shape.table.clone();
-        for sql in trigger::capture_sql(shape, spec)? {
+        for sql in trigger::capture_sql(shape, spec, &spec.table)? {
             run(&mut self.session.conn, &sql, "installing a capture trigger on", &object).await?;
         }
         let capabilities = self.session.capabilities.clone();
         let print = Fingerprint::read(&mut self.session.conn, &capabilities, spec).await?;
+        self.source_seen = Some(crate::shadow_print::Print::of(&print));
         Ok(print.encode())
     }
 
@@ -210,10 +230,11 @@ impl Control {
         }
         // The sentry of an interrupted swap bears the retired name; a real retired table never does
         // before the swap.
-        let sentry = comment_of(&mut self.session, &spec.schema, &spec.names.retired).await?;
-        if sentry.as_deref() == Some(&our_comment(&spec.run_id, "sentry")) {
+        if self.is_sentry(spec, &spec.names.retired).await? {
             self.drop_table(&spec.schema, &spec.names.retired).await?;
-        } else if sentry.is_some() && !only_ours {
+        } else if !only_ours
+            && table_exists(&mut self.session, &spec.schema, &spec.names.retired).await?
+        {
             return Err(DbError::new(ErrorKind::Ambiguous, "removing the run's objects", object)
                 .help(format!(
                     "Table {} exists and is not this run's sentry: the swap may have happened. Look \
@@ -221,8 +242,18 @@ impl Control {
                     spec.names.retired
                 )));
         }
+        self.refuse_to_drop_the_rows(spec, &spec.names.shadow, false).await?;
+        // Its capture triggers, where it has any, go with it.
         self.drop_table(&spec.schema, &spec.names.shadow).await?;
-        self.drop_table(&spec.schema, &spec.names.log).await
+        self.drop_logs(spec).await
+    }
+
+    async fn drop_logs(&mut self, spec: &RunSpec) -> DbResult<()> {
+        self.drop_table(&spec.schema, &spec.names.log).await?;
+        if spec.keeps_way_back {
+            self.drop_table(&spec.schema, &spec.names.return_log).await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn any_trigger(&mut self, schema: &str, names: &[String]) -> DbResult<bool> {
@@ -263,7 +294,8 @@ impl Control {
     async fn lock_not_had(&mut self, object: &str, mut error: DbError) -> DbError {
         let (schema, table) = object.split_once('.').unwrap_or(("", object));
         error.kind = ErrorKind::LockNotHad;
-        error.help = Some(health::holders(&mut self.session, schema, table).await);
+        let holders = health::holders(&mut self.session, schema, table).await;
+        error.help = Some(holders + &xa::prepared(&mut self.session).await);
         error
     }
 
@@ -271,10 +303,11 @@ impl Control {
     async fn swap_state(&mut self, spec: &RunSpec, checkpoint: &Checkpoint) -> DbResult<SwapState> {
         let phase = checkpoint.phase;
         let source = table_exists(&mut self.session, &spec.schema, &spec.table).await?;
-        let shadow = table_exists(&mut self.session, &spec.schema, &spec.names.shadow).await?;
-        let retired = comment_of(&mut self.session, &spec.schema, &spec.names.retired).await?;
-        let sentry = our_comment(&spec.run_id, "sentry");
-        let retired = retired.is_some_and(|comment| comment != sentry);
+        // The other name bears a sentry where a swap was cut off, that of a turn which was left too.
+        let shadow = table_exists(&mut self.session, &spec.schema, &spec.names.shadow).await?
+            && !self.is_sentry(spec, &spec.names.shadow).await?;
+        let retired = table_exists(&mut self.session, &spec.schema, &spec.names.retired).await?
+            && !self.is_sentry(spec, &spec.names.retired).await?;
         Ok(match (source, shadow, retired) {
             (true, true, false) => SwapState::NotSwapped,
             // Nothing was made yet, what was made is being made anew, or an abort was cut off.
@@ -282,8 +315,9 @@ impl Control {
                 SwapState::NotSwapped
             }
             (true, false, true) => SwapState::Swapped,
-            // The retired table is dropped only after the swap was recorded.
-            (true, false, false) if phase >= Phase::Finish => SwapState::Swapped,
+            // The retired table is dropped only after the swap was recorded, by us or by somebody who
+            // wants no way back.
+            (true, false, false) if phase >= Phase::Arrive => SwapState::Swapped,
             _ => SwapState::Unclear(format!(
                 "in {}: {} {}, {} {}, {} {}",
                 spec.schema,

@@ -7,6 +7,7 @@ use underpin_core::key::{Frontier, Key, KeyRange};
 use underpin_core::mapping::KeyFit;
 use underpin_core::plan::RunSpec;
 use underpin_core::schema::{Column, Table};
+use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::forms;
@@ -73,19 +74,52 @@ pub(crate) struct Pair {
     /// Where the server may cut the value without a word: whether it did, over the stage's `o` (as it
     /// was) and `c` (as it became).
     pub(crate) staged_loss: Option<String>,
+    /// On the way back, where the type differs: how the shadow's own value is kept.
+    pub(crate) kept_if: Option<KeptIf>,
+    /// Whether the shadow computes the value by itself: it is compared, not written.
+    pub(crate) is_computed: bool,
+}
+
+/// The old row's value stays where it means what the new row says: what the change made of `007` is a 7,
+/// and a row of which another column was written since must not come back with that.
+#[derive(Debug, Clone)]
+pub(crate) struct KeptIf {
+    /// Whether the change reads the old value as text.
+    forward_as_text: bool,
+    /// Whether the stage's `f` (what the change makes of the old row's value) and `o` (what the new row
+    /// holds) are the same to the byte.
+    pub(crate) same: String,
 }
 
 impl Pair {
     /// The expression that reads the value which is written into the new column.
     pub(crate) fn value(&self, prefix: &str) -> String {
         let name = format!("{prefix}{}", self.source);
+        self.read(name)
+    }
+
+    /// The expression that writes what is in the column `name` into the new column.
+    pub(crate) fn read(&self, name: String) -> String {
         if self.read_as_text { format!("CONCAT({name})") } else { name }
+    }
+
+    /// The expression that makes of the shadow's value under the alias `n` what the change makes of it.
+    pub(crate) fn forward(&self, kept_if: &KeptIf) -> String {
+        let name = format!("n.{}", self.target);
+        if kept_if.forward_as_text { format!("CONCAT({name})") } else { name }
+    }
+
+    /// Whether the stage's `c` is filled at once, and not by way of `o`.
+    pub(crate) fn is_filled_at_once(&self) -> bool {
+        !self.is_computed && self.kept_if.is_none()
     }
 }
 
 /// See the module's head. All names are quoted.
 #[derive(Debug, Clone)]
 pub(crate) struct Shape {
+    /// Which way it is for.
+    pub(crate) way: Way,
     /// The table's name for messages.
     pub(crate) table: String,
     pub(crate) source: String,
@@ -102,6 +136,8 @@ pub(crate) struct Shape {
     pub(crate) kept: Vec<(String, String)>,
     /// Columns of the shadow alone that must have a value and have no default: name and value.
     pub(crate) implied: Vec<(String, &'static str)>,
+    /// On the way back, columns of the shadow alone in which a row that is new can have no value.
+    pub(crate) valueless: Vec<String>,
     pub(crate) same_order: bool,
     /// The first log id worth reading.
     pub(crate) floor: u64,
@@ -120,28 +156,40 @@ impl Shape {
                     format!("looking for column {name}"),
                     format!("{}.{}", table.schema, table.name),
                 )
+                .said(match spec.way {
+                    Way::Forward => "somebody altered the table since the run began",
+                    Way::Back => "somebody altered the table since the swap",
+                })
             })
         };
         let mut key = Vec::new();
         for (position, column) in spec.key.columns.iter().enumerate() {
             let old = find(source, &column.source)?;
             let new = find(shadow, &column.target)?;
-            key.push(key_part(position, &old, &new, column.fit)?);
+            key.push(key_part(position, &old, &new, column.fit, spec.way)?);
         }
         let mut pairs = Vec::new();
         for (index, pair) in spec.mapping.pairs.iter().enumerate() {
             let old = find(source, &pair.source)?;
             let new = find(shadow, &pair.target)?;
-            pairs.push(column_pair(index, &old, &new)?);
+            pairs.push(match spec.way {
+                Way::Forward => column_pair(index, &old, &new)?,
+                Way::Back => column_pair_back(index, &old, &new)?,
+            });
         }
         let mut kept = Vec::new();
-        for name in &spec.volatile_added {
-            kept.push((quote(name)?, column_type(&find(shadow, name)?)));
+        for name in alone(spec, shadow) {
+            let column = find(shadow, &name)?;
+            if !column.generated {
+                kept.push((quote(&name)?, column_type(&column)));
+            }
         }
         let mut implied = Vec::new();
         for name in &spec.mapping.added {
             let column = find(shadow, name)?;
-            if !column.has_default
+            // On the way back nothing is made up: a row that is new has no value there.
+            if spec.way == Way::Forward
+                && !column.has_default
                 && let Some(value) = types::implied_default(&column)
             {
                 implied.push((quote(name)?, value));
@@ -149,6 +197,7 @@ impl Shape {
         }
         let table = |name: &str| quote_table(&spec.schema, name);
         Ok(Self {
+            way: spec.way,
             table: format!("{}.{}", spec.schema, spec.table),
             source: table(&spec.table)?,
             shadow: table(&spec.names.shadow)?,
@@ -161,6 +210,7 @@ impl Shape {
             pairs,
             kept,
             implied,
+            valueless: valueless(spec, shadow),
             same_order: spec.key.same_order,
             floor: 0,
         })
@@ -179,14 +229,34 @@ impl Shape {
 
     /// Columns that an INSERT into the shadow names, each with what it takes from `value`.
     pub(crate) fn fills(&self, value: impl Fn(usize, &Pair) -> String) -> (String, String) {
-        let pairs = self.pairs.iter().enumerate();
-        let (mut names, mut values): (Vec<String>, Vec<String>) =
-            pairs.map(|(index, pair)| (pair.target.clone(), value(index, pair))).unzip();
-        for (name, implied) in &self.implied {
-            names.push(name.clone());
-            values.push((*implied).to_owned());
-        }
+        let implied = self.implied.iter().map(|(name, value)| (name.clone(), (*value).to_owned()));
+        self.fills_and(value, implied)
+    }
+
+    /// The same for rows that keep what the stage holds of the shadow's own columns.
+    pub(crate) fn fills_kept(&self, value: impl Fn(usize, &Pair) -> String) -> (String, String) {
+        let is_kept = |name: &String| self.kept.iter().any(|(kept, _)| kept == name);
+        let implied = self.implied.iter().filter(|(name, _)| !is_kept(name));
+        let implied = implied.map(|(name, value)| (name.clone(), (*value).to_owned()));
+        let kept = self.kept.iter().enumerate();
+        let kept = kept.map(|(index, (name, _))| (name.clone(), format!("d{index}")));
+        self.fills_and(value, implied.chain(kept))
+    }
+
+    fn fills_and(
+        &self,
+        value: impl Fn(usize, &Pair) -> String,
+        more: impl Iterator<Item = (String, String)>,
+    ) -> (String, String) {
+        let pairs = self.pairs.iter().enumerate().filter(|(_, pair)| !pair.is_computed);
+        let pairs = pairs.map(|(index, pair)| (pair.target.clone(), value(index, pair)));
+        let (names, values): (Vec<String>, Vec<String>) = pairs.chain(more).unzip();
         (names.join(", "), values.join(", "))
+    }
+
+    /// Whether the shadow's rows hold values that the source's rows do not tell.
+    pub(crate) fn keeps_values(&self) -> bool {
+        !self.kept.is_empty() || self.pairs.iter().any(|pair| pair.kept_if.is_some())
     }
 
     /// Whether two keys that are equal in the source may be two keys in the shadow.
@@ -372,12 +442,44 @@ impl Shape {
     }
 }
 
+/// Columns of the old shape alone in which a row that is new can have no value.
+fn valueless(spec: &RunSpec, shadow: &Table) -> Vec<String> {
+    let mut names = if spec.way == Way::Back { alone(spec, shadow) } else { Vec::new() };
+    names.retain(|name| shadow.column(name).is_some_and(|column| !column.has_default));
+    names
+}
+
+/// Columns of the shadow whose values a row keeps.
+fn alone(spec: &RunSpec, shadow: &Table) -> Vec<String> {
+    let mut names = spec.volatile_added.clone();
+    if spec.way == Way::Back {
+        // Those too that the new shape computes: they are in no pair.
+        let stands = |name: &String| {
+            names.contains(name) || spec.mapping.pairs.iter().any(|pair| pair.target == *name)
+        };
+        let computed: Vec<String> = shadow
+            .columns
+            .iter()
+            .map(|column| column.name.clone())
+            .filter(|name| !stands(name))
+            .collect();
+        names.extend(computed);
+    }
+    names
+}
+
 /// The log's column name without its quotes; it is ours and needs none.
 pub(crate) fn bare(part: &KeyPart) -> &str {
     part.log.trim_matches('`')
 }
 
-fn key_part(position: usize, old: &Column, new: &Column, fit: KeyFit) -> DbResult<KeyPart> {
+fn key_part(
+    position: usize,
+    old: &Column,
+    new: &Column,
+    fit: KeyFit,
+    way: Way,
+) -> DbResult<KeyPart> {
     let kind = KeyKind::of(old).ok_or_else(|| {
         DbError::new(ErrorKind::Refused, "reading the key", old.name.clone())
             .said(format!("type {} cannot be a key here", old.full_type))
@@ -393,9 +495,15 @@ fn key_part(position: usize, old: &Column, new: &Column, fit: KeyFit) -> DbResul
         target: quote(&new.name)?,
         log: format!("`k{position}`"),
         is_text: matches!(kind, KeyKind::Text { .. }),
-        kind,
         source_type: column_type(old),
-        target_type: column_type(new),
+        // On the way back the shadow's type may be too narrow for a key that came and went.
+        target_type: match (way, fit, &kind) {
+            (Way::Back, KeyFit::Wider, kind) if !matches!(kind, KeyKind::Enum { .. }) => {
+                column_type(old)
+            }
+            _ => column_type(new),
+        },
+        kind,
         recollated,
     })
 }
@@ -418,6 +526,38 @@ fn column_pair(index: usize, old: &Column, new: &Column) -> DbResult<Pair> {
         read_as_text: forms::is_read_as_text(old, new),
         nullable: old.nullable || new.nullable,
         staged_loss,
+        kept_if: None,
+        is_computed: false,
+    })
+}
+
+/// A pair on the way back: `new` is the source's column, `old` the shadow's. Compared as on the way
+/// forward: the old value, converted by the change, is what the new row must hold.
+fn column_pair_back(index: usize, new: &Column, old: &Column) -> DbResult<Pair> {
+    let (source, target) = (quote(&new.name)?, quote(&old.name)?);
+    let (target_form, source_form) =
+        forms::comparison(old, &format!("n.{target}"), new, &format!("s.{source}"));
+    let converts = !old.generated && !forms::is_unchanged(old, new);
+    let staged_loss = converts.then(|| {
+        let (is, was) = forms::comparison(old, &format!("c{index}"), new, &format!("o{index}"));
+        format!("NOT ({was} <=> {is})")
+    });
+    let kept_if = converts.then(|| KeptIf {
+        forward_as_text: forms::is_read_as_text(old, new),
+        same: forms::identical(new, &format!("st.f{index}"), &format!("st.o{index}")),
+    });
+    Ok(Pair {
+        source,
+        target,
+        stage_type: column_type(old),
+        source_form,
+        target_form,
+        source_type: column_type(new),
+        read_as_text: forms::is_read_as_text(new, old),
+        nullable: old.nullable || new.nullable,
+        staged_loss,
+        kept_if,
+        is_computed: old.generated,
     })
 }
 

@@ -6,6 +6,7 @@
 //! conversions are silent is `forms`' knowledge.
 
 use underpin_core::key::KeyRange;
+use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::query::{cell, first, optional_text, text, unquote};
@@ -15,6 +16,10 @@ use crate::worker::Worker;
 
 /// Characters of a value that a message shows.
 const SHOWN_CHARS: u32 = 100;
+
+/// What to do where the old shape cannot hold a value of the new table.
+pub(crate) const CANNOT_GO_BACK: &str = "The old shape cannot hold this value as it is. Mend the row and \
+                                         run the same command again; the table stays as it is";
 
 /// A pair of columns with the expressions to compare and to show.
 struct Watched<'a> {
@@ -82,6 +87,35 @@ impl Worker {
         self.refuse_loss(&sql, &columns, "reading pending changes of").await
     }
 
+    /// On the way back: a row that is new, where the old shape wants a value that nothing tells.
+    ///
+    /// # Errors
+    /// `DataError`, naming row and column.
+    pub(crate) async fn refuse_valueless(&mut self) -> DbResult<()> {
+        let Some(column) = self.shape.valueless.first().cloned() else { return Ok(()) };
+        let keys = Shape::list(&self.shape.key, |part| {
+            part.kind.shown(&format!("t_{}", crate::shape::bare(part)))
+        });
+        let sql = format!(
+            "SELECT {keys} FROM {} WHERE first_of_key AND taken AND present AND NOT beyond AND drawn = \
+             0 LIMIT 1",
+            self.shape.stage
+        );
+        let samples = self.key_samples(&sql).await?;
+        let Some(row) = samples.first() else { return Ok(()) };
+        let old = &self.spec.names.shadow;
+        Err(DbError::new(
+            ErrorKind::DataError,
+            "bringing rows back to",
+            format!("{}; row {row}, column {column}", self.shape.table),
+        )
+        .said(format!("nothing: column {column} of the old shape is NOT NULL without a DEFAULT"))
+        .help(format!(
+            "The row is new since the swap, and nothing says what it shall have there. Give the column \
+             of {old} a DEFAULT and run the same command again; the table stays as it is"
+        )))
+    }
+
     async fn refuse_loss(&mut self, sql: &str, columns: &[String], doing: &str) -> DbResult<()> {
         let object = self.shape.table.clone();
         let found =
@@ -109,10 +143,13 @@ impl Worker {
             format!("{object}; row {}, column {column}, value {}", key.join(", "), value(keys + 1)),
         )
         .said(format!("nothing, and stored {}", value(keys + 2)))
-        .help(
-            "The new shape cannot hold this value as it is. Mend the row or the statement; the source \
-             is untouched",
-        ))
+        .help(match self.spec.way {
+            Way::Forward => {
+                "The new shape cannot hold this value as it is. Mend the row or the statement; the \
+                 source is untouched"
+            }
+            Way::Back => CANNOT_GO_BACK,
+        }))
     }
 }
 

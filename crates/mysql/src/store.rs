@@ -4,11 +4,13 @@
 //! tables. Every time is the server's, in UTC.
 
 pub(crate) mod orders;
+mod prints;
 mod tables;
 
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::machine::{Command, DoneChunk};
 use underpin_core::plan::RunSpec;
+use underpin_core::way::Way;
 use underpin_dialect::{
     DbError, DbResult, ErrorKind, Grip, Order, Origin, RunSummary, Store, StoredRun,
 };
@@ -19,6 +21,9 @@ use tables::Found;
 
 /// Tries to bump a fence that an older runner's transaction still holds; one innodb lock wait each.
 const TAKE_OVER_TRIES: u32 = 200;
+
+/// Stands between the identities of the old and of the new table.
+const OTHER_IDENTITY: char = '\u{1d}';
 
 /// Longest wait for the table's runner lock, in seconds: long enough for the server to notice that a
 /// killed runner is gone.
@@ -317,19 +322,35 @@ impl Control {
             .collect()
     }
 
-    /// Keeps the source's identity as it was when the triggers were installed.
-    pub(crate) async fn save_identity(&mut self, run_id: &str, identity: &str) -> DbResult<()> {
+    /// Keeps the identity of the table that is the source on this way, as it was when the triggers were
+    /// installed.
+    pub(crate) async fn save_identity(
+        &mut self,
+        run_id: &str,
+        way: Way,
+        identity: &str,
+    ) -> DbResult<()> {
+        let mut kept = self.load_identities(run_id).await?;
+        match way {
+            Way::Forward => kept.0 = identity.to_owned(),
+            Way::Back => kept.1 = identity.to_owned(),
+        }
         let sql = format!(
             "UPDATE {}.runs SET identity = {} WHERE run_id = {}",
             quote(&self.state_schema)?,
-            literal(identity)?,
+            literal(&format!("{}{OTHER_IDENTITY}{}", kept.0, kept.1))?,
             literal(run_id)?
         );
         run(&mut self.session.conn, &sql, "noting the identity of run", run_id).await.map(|_| ())
     }
 
     /// The identity that was kept.
-    pub(crate) async fn load_identity(&mut self, run_id: &str) -> DbResult<String> {
+    pub(crate) async fn load_identity(&mut self, run_id: &str, way: Way) -> DbResult<String> {
+        let (forward, back) = self.load_identities(run_id).await?;
+        Ok(if way == Way::Forward { forward } else { back })
+    }
+
+    async fn load_identities(&mut self, run_id: &str) -> DbResult<(String, String)> {
         let sql = format!(
             "SELECT identity FROM {}.runs WHERE run_id = {}",
             quote(&self.state_schema)?,
@@ -337,8 +358,17 @@ impl Control {
         );
         let row =
             first(&mut self.session.conn, &sql, "reading the identity of run", run_id).await?;
-        Ok(row.map(|row| text(&row, 0)).unwrap_or_default())
+        let kept = row.map(|row| text(&row, 0)).unwrap_or_default();
+        Ok(match kept.split_once(OTHER_IDENTITY) {
+            Some((forward, back)) => (forward.to_owned(), back.to_owned()),
+            None => (kept, String::new()),
+        })
     }
+}
+
+/// Whether somebody holds the runner's lock of the table, as 1 or 0.
+pub(crate) fn is_runner_alive_sql(schema: &str, table: &str) -> DbResult<String> {
+    Ok(format!("SELECT IS_USED_LOCK({}) IS NOT NULL", literal(&runner_lock(schema, table))?))
 }
 
 /// The name of the server-side lock that makes one runner a table. At most 64 characters, so hashed.

@@ -18,13 +18,13 @@ use underpin_dialect::{Database, DbError, DbResult, ErrorKind, Grip, Swap, SwapO
 use crate::connect::Session;
 use crate::control::Control;
 use crate::fingerprint::Fingerprint;
-use crate::inspect::comment_of;
 use crate::query::{define, first, literal, number, quote, quote_table, rows, run, text};
 use crate::shadow::our_comment;
+use crate::shadow_print::Print;
 use crate::store;
 use crate::trigger;
 use crate::worker::Worker;
-use crate::{counter, diagnose, health};
+use crate::{counter, diagnose, health, strangers, xa};
 
 /// Entries that are drained under the lock at most. One application reads all of them, however few it
 /// takes, so that a longer log would exceed any budget before it is looked at.
@@ -59,13 +59,27 @@ impl Swap for Control {
         self.refuse_old_holders(spec).await?;
         self.analyze(spec).await?;
         counter::carry(&mut self.session, spec).await?;
-        let kept = self.load_identity(&spec.run_id).await?;
+        self.prepare_way_back(spec).await?;
+        let kept = self.load_identity(&spec.run_id, spec.way).await?;
+        // Nobody is to wait for us where it cannot be.
+        self.check_shadow(spec).await?;
+        let shadow = self.shadow_kept(spec).await?;
         let mut worker = self.server.worker(spec, grip).await?;
         worker.make_stage().await?;
         worker.set(&format!("wait_timeout = {LOCKED_SILENCE_S}")).await?;
+        // So that a prepared transaction, which may have no metadata lock, is waited for; no longer than
+        // for that one.
+        let seconds = self.server.settings.lock_wait_timeout_s;
+        worker.set(&format!("innodb_lock_wait_timeout = {seconds}")).await?;
+        worker.set("innodb_table_locks = 1").await?;
         worker.set("autocommit = 0").await?;
-        let attempt =
-            Attempt { spec, kept, budget: Duration::from_millis(budget_ms), begun: Instant::now() };
+        let attempt = Attempt {
+            spec,
+            kept,
+            shadow,
+            budget: Duration::from_millis(budget_ms),
+            begun: Instant::now(),
+        };
         let outcome = if self.session.capabilities.rename_under_lock {
             one_session(&attempt, &mut worker).await
         } else {
@@ -88,6 +102,7 @@ impl Swap for Control {
 struct Attempt<'a> {
     spec: &'a Arc<RunSpec>,
     kept: String,
+    shadow: Option<Print>,
     budget: Duration,
     begun: Instant,
 }
@@ -188,7 +203,12 @@ async fn prepare_under_lock(
     }
     let capabilities = worker.session.capabilities.clone();
     let print = Fingerprint::read(&mut worker.session.conn, &capabilities, attempt.spec).await?;
-    print.ensure_same(&attempt.kept, &object)?;
+    print.ensure_same(&attempt.kept, attempt.spec.way, &object)?;
+    strangers::refuse(&mut worker.session.conn, &capabilities, attempt.spec).await?;
+    if let Some(kept) = &attempt.shadow {
+        let now = Print::read_shadow(&mut worker.session.conn, &capabilities, attempt.spec).await?;
+        now.ensure_same(kept, attempt.spec)?;
+    }
     counter::carry(&mut worker.session, attempt.spec).await?;
     if locked.elapsed() >= attempt.budget {
         return Ok(Err(SwapOutcome::DrainTooSlow { drained }));
@@ -341,8 +361,7 @@ impl Control {
 
     /// Drops the sentry if the table under the retired name is one.
     async fn drop_sentry(&mut self, spec: &RunSpec) -> DbResult<()> {
-        let comment = comment_of(&mut self.session, &spec.schema, &spec.names.retired).await?;
-        if comment.as_deref() == Some(our_comment(&spec.run_id, "sentry").as_str()) {
+        if self.is_sentry(spec, &spec.names.retired).await? {
             self.drop_table(&spec.schema, &spec.names.retired).await?;
         }
         Ok(())
@@ -404,7 +423,8 @@ impl Control {
         // Our own words say already who was in the way.
         if error.kind != ErrorKind::LockNotHad {
             error.kind = ErrorKind::LockNotHad;
-            error.help = Some(health::holders(&mut self.session, &spec.schema, &spec.table).await);
+            let holders = health::holders(&mut self.session, &spec.schema, &spec.table).await;
+            error.help = Some(holders + &xa::prepared(&mut self.session).await);
         }
         error
     }

@@ -18,12 +18,18 @@ pub(crate) fn log_sql(shape: &Shape, comment: &str) -> String {
     )
 }
 
-/// The three capture triggers: insert, update, delete.
+/// The session variable by which workers of a run whose way back is kept are told apart: what they write
+/// needs no entry. It bears the run's id, so that nobody sets it by chance.
+pub(crate) fn own_variable(run_id: &str) -> DbResult<String> {
+    Ok(format!("@{}", quote(&format!("underpin_{run_id}"))?))
+}
+
+/// The three capture triggers on `table` (unquoted): insert, update, delete.
 ///
 /// An update of the key logs both keys. Texts are compared byte by byte: under most collations 'a' and
 /// 'A' are equal, yet the row that bears the one is not found under the other once the collation
 /// changes.
-pub(crate) fn capture_sql(shape: &Shape, spec: &RunSpec) -> DbResult<Vec<String>> {
+pub(crate) fn capture_sql(shape: &Shape, spec: &RunSpec, table: &str) -> DbResult<Vec<String>> {
     let values = |row: &str| Shape::list(&shape.key, |part| format!("{row}.{}", part.source));
     let append =
         |rows: &str| format!("INSERT INTO {} ({}) VALUES {rows}", shape.log, shape.log_key(""));
@@ -41,15 +47,22 @@ pub(crate) fn capture_sql(shape: &Shape, spec: &RunSpec) -> DbResult<Vec<String>
         ),
         ("DELETE", append(&format!("({})", values("OLD")))),
     ];
+    let own = own_variable(&spec.run_id)?;
     bodies
         .iter()
         .zip(&spec.names.triggers)
         .map(|((event, body), name)| {
+            let body = if spec.keeps_way_back {
+                // Applying to the table that is not live would else log every row anew.
+                format!("IF {own} IS NULL THEN {body}; END IF")
+            } else {
+                body.clone()
+            };
             Ok(format!(
                 "CREATE TRIGGER {}.{} AFTER {event} ON {} FOR EACH ROW {body}",
                 quote(&spec.schema)?,
                 quote(name)?,
-                quote_table(&spec.schema, &spec.table)?
+                quote_table(&spec.schema, table)?
             ))
         })
         .collect()

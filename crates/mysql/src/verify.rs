@@ -4,28 +4,28 @@
 //! Rows whose keys are pending in the log are left out: everything else must be equal, column by
 //! column, through the change's own conversion.
 
-use underpin_core::key::{Chunk, Key};
-use underpin_dialect::{Copy, DbResult, RangeReport, Verify};
+use underpin_core::key::{Chunk, KeyRange};
+use underpin_dialect::{DbResult, RangeReport, Verify};
 
 use crate::query::{cell, first, literal, number, run, unquote};
 use crate::shape::{KeyPart, Shape};
 use crate::worker::Worker;
 
-/// Differing rows that are named.
-const SAMPLES_MAX: u32 = 5;
+/// Differing rows that are named, of each kind.
+const SAMPLES_MAX: u32 = 20;
 
 /// An odd constant below 2^32. CRC32 alone is linear: two rows that swapped their values would cancel
 /// out under `BIT_XOR`. The product of two numbers below 2^32 fits 64 bits and its carries are not linear.
 const MIX: u64 = 2_654_435_761;
 
 impl Verify for Worker {
-    async fn plan_ranges(
+    async fn plan_ranges_within(
         &mut self,
-        after: Option<&Key>,
+        within: &KeyRange,
         range_rows: u64,
         ranges_max: u32,
     ) -> DbResult<(Vec<Chunk>, bool)> {
-        self.plan_chunks(after, range_rows, ranges_max).await
+        self.chunks_within(within, range_rows, ranges_max).await
     }
 
     async fn verify_range(&mut self, range: &Chunk) -> DbResult<RangeReport> {
@@ -259,7 +259,10 @@ fn differing(shape: &Shape, missing: &str) -> DbResult<String> {
         .iter()
         .map(|pair| {
             let name = literal(&unquote(&pair.source))?;
-            Ok(format!("IF({} <=> {}, NULL, {name})", pair.source_form, pair.target_form))
+            // By their texts, as rows are compared: 0 = -0, but that is a difference.
+            let text = |form: &str| format!("CAST(CONCAT({form}) AS BINARY)");
+            let (old, new) = (text(&pair.source_form), text(&pair.target_form));
+            Ok(format!("IF({old} <=> {new}, NULL, {name})"))
         })
         .collect::<DbResult<_>>()?;
     Ok(format!(

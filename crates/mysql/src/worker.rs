@@ -107,7 +107,8 @@ impl Worker {
 }
 
 /// The stage holds one snapshot of pending entries with the rows they mean, in the shadow's types: the
-/// conversion happens on the way in, strictly.
+/// conversion happens on the way in, strictly. On the way back it also holds what they are converted
+/// from (`o`), and what the change makes of the values that stand (`f`).
 fn stage_sql(shape: &Shape) -> String {
     let mut columns = vec![
         // Some servers demand a primary key of every table.
@@ -123,9 +124,14 @@ fn stage_sql(shape: &Shape) -> String {
         columns.push(format!("t_{} {} NULL", crate::shape::bare(part), part.target_type));
     }
     for (index, pair) in shape.pairs.iter().enumerate() {
-        columns.push(format!("c{index} {} NULL", pair.stage_type));
+        if !pair.is_computed {
+            columns.push(format!("c{index} {} NULL", pair.stage_type));
+        }
         if pair.staged_loss.is_some() {
             columns.push(format!("o{index} {} NULL", pair.source_type));
+        }
+        if pair.kept_if.is_some() {
+            columns.push(format!("f{index} {} NULL", pair.source_type));
         }
     }
     for (index, (_, kind)) in shape.kept.iter().enumerate() {

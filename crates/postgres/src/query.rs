@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 use underpin_core::ident::{self, Dialect};
+use underpin_dialect::points::Points;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::connect::Session;
@@ -190,7 +191,17 @@ async fn ask(
     attempted: &str,
     object: &str,
 ) -> DbResult<Vec<SimpleQueryMessage>> {
-    match session.client.simple_query(sql).await {
+    let points = Points::of(attempted, sql);
+    let pid = session.id.pid.into();
+    if points.before(pid) {
+        lose(session).await;
+    }
+    let mut answer = session.client.simple_query(sql).await;
+    if answer.is_ok() && points.after(pid) {
+        lose(session).await;
+        answer = session.client.simple_query("").await;
+    }
+    match answer {
         Ok(messages) => Ok(messages),
         Err(error) => {
             let mut out = db_error(&error, attempted, object);
@@ -203,4 +214,11 @@ async fn ask(
             Err(out)
         }
     }
+}
+
+/// Loses the connection at a fail point: what is sent on it afterwards fails.
+async fn lose(session: &Session) {
+    let end = "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())";
+    // The answer is the loss.
+    let _ = session.client.simple_query(end).await;
 }

@@ -38,12 +38,14 @@ impl Shadow for Control {
         // Nothing has been copied yet: what a first try left is made anew.
         self.remove(spec).await?;
         self.make_shadow(spec).await?;
+        self.note_shadow(spec, false).await?;
         self.install_capture(spec).await
     }
 
     async fn check_source(&mut self, spec: &RunSpec) -> DbResult<()> {
         let kept = self.load_identity(&spec.run_id).await?;
-        self.ensure_same(spec, &kept).await
+        self.ensure_same(spec, &kept).await?;
+        self.check_shadow(spec).await
     }
 
     async fn build_indexes(&mut self, spec: &RunSpec) -> DbResult<()> {
@@ -52,7 +54,8 @@ impl Shadow for Control {
                 let shape = Shape::read(&self.session, spec).await?;
                 Err(diagnose::duplicate(&self.session, &shape, error).await)
             }
-            built => built,
+            Ok(()) => self.note_shadow(spec, true).await,
+            failed => failed,
         }
     }
 
@@ -83,7 +86,8 @@ impl Shadow for Control {
             Some(round) => self.marks(&spec.run_id, round.number).await?,
             None => Vec::new(),
         };
-        let swap = self.swap_state(spec, checkpoint).await?;
+        let by_name = self.swap_state(spec, checkpoint).await?;
+        let swap = self.proven(spec, checkpoint, by_name).await?;
         let is_turning = checkpoint.stands.is_some_and(|stands| stands != spec.way);
         if is_turning && checkpoint.phase < Phase::Arrive && swap == SwapState::NotSwapped {
             // Before anything of the new way is begun.
@@ -224,6 +228,7 @@ impl Control {
         let what = "installing the capture triggers on";
         run(&self.session, &statements.join("; "), what, object).await?;
         let print = Fingerprint::read(&self.session, spec).await?;
+        self.note_source(spec).await?;
         self.save_identity(&spec.run_id, &print.encode()).await?;
         run(&self.session, "COMMIT", what, object).await.map(drop)
     }
@@ -261,6 +266,7 @@ impl Control {
 
     /// Removes everything of a run that has not been swapped.
     async fn remove(&self, spec: &RunSpec) -> DbResult<()> {
+        self.refuse_to_drop_the_rows(spec).await?;
         self.drop_triggers(spec).await?;
         self.drop_schema(&names::private_schema(&spec.run_id), spec).await?;
         self.drop_schema(&names::retired_schema(&spec.run_id), spec).await

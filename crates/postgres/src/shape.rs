@@ -100,6 +100,8 @@ impl Shape {
     ///
     /// # Errors
     /// `SourceChanged` where a column of the run's facts is not there.
+    // One statement after the other, each for one field.
+    #[allow(clippy::too_many_lines)]
     pub(crate) async fn read(session: &Session, spec: &RunSpec) -> DbResult<Self> {
         let table = format!("{}.{}", spec.schema, spec.table);
         let places = names::places(spec)?;

@@ -7,6 +7,7 @@
 //! `tables`', what is asked of runs `orders`'.
 
 mod orders;
+mod prints;
 mod tables;
 
 use std::collections::HashSet;
@@ -22,6 +23,7 @@ use crate::control::Control;
 use crate::error::{LOCK_NOT_AVAILABLE, has_state};
 use crate::query::{cell, first, literal, number, optional_text, quote, rows, run, text, undo};
 pub(crate) use orders::{order, take_sql};
+pub(crate) use prints::print_sql;
 use tables::Shape;
 
 /// Tries to bump a fence that an older runner's transaction still holds; one `lock_timeout` each.
@@ -353,6 +355,11 @@ fn holders_sql() -> String {
      ON d.oid = l.database WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted \
      AND d.datname = pg_catalog.current_database()"
         .to_owned()
+}
+
+/// Whether somebody holds the runner's lock of the table.
+pub(crate) fn is_runner_alive_sql(schema: &str, table: &str) -> String {
+    format!("SELECT EXISTS ({} AND {})", holders_sql(), is_key(runner_lock(schema, table)))
 }
 
 /// The condition for one key in [`holders_sql`].

@@ -27,6 +27,7 @@ use crate::inspect::alter_of;
 use crate::names::{self, places};
 use crate::query::{first, number, quote, run, text};
 use crate::shadow::{begin_on_live, ensure_same, eviction_ms, source_of};
+use crate::shadow_print::{Print, stands_sql};
 use crate::shape::Shape;
 use crate::steps::{self, Stage};
 use crate::turned::Behind;
@@ -51,6 +52,7 @@ impl Swap for Control {
         let kept = self.load_identity(&spec.run_id).await?;
         // Nobody is to wait for us where it cannot be.
         self.ensure_same(spec, &kept).await?;
+        self.check_shadow(spec).await?;
         let session = self.server.session().await?;
         let pid = u64::from(session.id.pid);
         let shape = Shape::read(&session, spec).await?;
@@ -58,6 +60,8 @@ impl Swap for Control {
             spec,
             shape,
             kept,
+            shadow: self.shadow_kept(spec).await?,
+            stands: stands_sql(&self.state_schema, spec)?,
             fence: store::fence_sql(&self.state_schema, &grip.run_id)?,
             epoch: grip.epoch,
             state_schema: self.state_schema.clone(),
@@ -135,6 +139,10 @@ struct Attempt<'a> {
     spec: &'a Arc<RunSpec>,
     shape: Shape,
     kept: String,
+    /// The shadow as it was noted.
+    shadow: Option<Print>,
+    /// Notes that the swap is made.
+    stands: String,
     fence: String,
     epoch: u64,
     state_schema: String,
@@ -221,7 +229,13 @@ impl Attempt<'_> {
     }
 
     async fn ensure_same(&self) -> DbResult<()> {
-        ensure_same(&self.session, self.spec, &self.kept).await
+        ensure_same(&self.session, self.spec, &self.kept).await?;
+        match &self.shadow {
+            None => Ok(()),
+            Some(kept) => {
+                Print::read_shadow(&self.session, self.spec).await?.ensure_same(kept, self.spec)
+            }
+        }
     }
 
     /// Takes the weaker lock on the tables beside the source too: autovacuum comes to a shadow that was
@@ -257,6 +271,8 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    // The order of the moves is the whole of it.
+    #[allow(clippy::too_many_lines)]
     async fn script(&self) -> DbResult<Script> {
         let session = &self.session;
         let spec = self.spec;
@@ -328,6 +344,7 @@ impl Attempt<'_> {
             .map(|sql| (String::new(), sql, String::new()))
             .collect();
         moves.push(steps::record_sql(spec, Stage::After, &after)?);
+        moves.push(self.stands.clone());
         let rights = format!(
             "SELECT pg_catalog.md5(pg_catalog.concat_ws('|', c.relacl, (SELECT \
              pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.attacl), ';' ORDER BY \

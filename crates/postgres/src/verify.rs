@@ -14,25 +14,24 @@ use crate::shape::{Pair, Shape};
 use crate::worker::Worker;
 
 /// Differing rows that are named, of each kind.
-const SAMPLES_MAX: u32 = 5;
+const SAMPLES_MAX: u32 = 20;
 
 impl Verify for Worker {
-    async fn plan_ranges(
+    async fn plan_ranges_within(
         &mut self,
-        after: Option<&Key>,
+        within: &KeyRange,
         range_rows: u64,
         ranges_max: u32,
     ) -> DbResult<(Vec<Chunk>, bool)> {
         let mut ranges = Vec::new();
-        let mut after = after.cloned();
+        let mut rest = within.clone();
         for index in 0..ranges_max {
-            let up_to = self.bound(after.as_ref(), range_rows).await?;
-            let last = up_to.is_none();
-            ranges.push(Chunk { index, range: KeyRange { after, up_to: up_to.clone() } });
-            if last {
+            let Some(up_to) = self.bound(&rest, range_rows).await? else {
+                ranges.push(Chunk { index, range: rest });
                 return Ok((ranges, true));
-            }
-            after = up_to;
+            };
+            let after = rest.after.replace(up_to.clone());
+            ranges.push(Chunk { index, range: KeyRange { after, up_to: Some(up_to) } });
         }
         Ok((ranges, false))
     }
@@ -88,18 +87,17 @@ impl Worker {
         run(&self.session, &sql, "setting up for", &self.shape.table).await.map(drop)
     }
 
-    /// The key of the row `rows` places behind `after`; `None` where the table ends before.
-    async fn bound(&mut self, after: Option<&Key>, range_rows: u64) -> DbResult<Option<Key>> {
+    /// The key of the row `rows` places from the beginning of the range; `None` where it ends before.
+    async fn bound(&mut self, range: &KeyRange, range_rows: u64) -> DbResult<Option<Key>> {
         let shape = &self.shape;
         let source = &shape.places.source;
-        let range = KeyRange { after: after.cloned(), up_to: None };
         let sql = format!(
             "BEGIN; {}; SET LOCAL enable_seqscan = off; \
              SELECT {} FROM (SELECT {key} FROM ONLY {source} WHERE {} ORDER BY {key} LIMIT 1 OFFSET {}) AS \
              bound; COMMIT",
             self.as_owner(),
             shape.key_texts("bound"),
-            shape.range(&range, |part| format!("{source}.{}", part.source))?,
+            shape.range(range, |part| format!("{source}.{}", part.source))?,
             std::cmp::max(range_rows, 1) - 1,
             key = shape.source_key(),
         );

@@ -12,6 +12,7 @@ mod ending;
 use std::collections::{BTreeMap, BTreeSet};
 
 use underpin_core::checkpoint::{Checkpoint, Phase};
+use underpin_core::way::Way;
 
 use crate::db::{AppRow, Clash, Commit, Db, Index, Mark, Object, Row, RowKey, Rows, Rules};
 use crate::report::{Breach, Invariant};
@@ -59,11 +60,24 @@ pub(crate) struct Checker {
     ahead: BTreeSet<RowKey>,
     /// Keys of dropped entries: the last commit that dropped one.
     dropped: BTreeMap<RowKey, u64>,
+    /// What only the new shape has, and what only the old one.
     draws: Draws,
+    old_draws: Draws,
     /// Keys whose shadow rows somebody has changed behind our back: unequal until they are repaired.
     spoiled: BTreeSet<RowKey>,
     is_capturing: bool,
     is_swapped: bool,
+    /// What a swap replaces stays and is kept up to date.
+    keeps_way_back: bool,
+    /// Which table is live by the swaps that were made.
+    pub(super) stands: Object,
+    /// Which table people want to be live, whether work towards it has begun, and whether it may have been
+    /// given up since.
+    goal: Option<Object>,
+    is_begun: bool,
+    may_be_left: bool,
+    /// Keys of rows that came late to the table that was live before.
+    late: BTreeSet<RowKey>,
     is_tampered: bool,
     /// The commit up to which the last settling saw.
     settled_no: u64,
@@ -91,9 +105,16 @@ impl Checker {
             ahead: BTreeSet::new(),
             dropped: BTreeMap::new(),
             draws: Draws::new(volatile),
+            old_draws: Draws::new(true),
             spoiled: BTreeSet::new(),
             is_capturing: false,
             is_swapped: false,
+            keeps_way_back: false,
+            stands: Object::Original,
+            goal: None,
+            is_begun: false,
+            may_be_left: false,
+            late: BTreeSet::new(),
             is_tampered: false,
             settled_no: 0,
             violations: 0,
@@ -105,6 +126,44 @@ impl Checker {
     /// The same for a copy by blocks.
     pub(crate) fn by_blocks(self) -> Self {
         Self { is_by_blocks: true, ..self }
+    }
+
+    /// The same for a run that keeps the way back.
+    pub(crate) fn keeps_way_back(self) -> Self {
+        Self { keeps_way_back: true, ..self }
+    }
+
+    /// People want this table to be live, or, with `None`, the run to end with the one that is.
+    pub(crate) fn turn_asked(&mut self, goal: Option<Object>) {
+        if let Some(goal) = goal {
+            self.goal = Some(goal);
+            self.is_begun = false;
+        }
+        self.may_be_left = false;
+    }
+
+    /// A program works on what people want.
+    pub(crate) fn turn_begun(&mut self) {
+        self.is_begun = true;
+    }
+
+    /// A turn that is under way may be left.
+    pub(crate) fn may_be_left(&mut self) {
+        self.may_be_left = true;
+    }
+
+    /// A row has come late to the table that was live: until what came late is applied it is missing.
+    pub(crate) fn late(&mut self, key: RowKey) {
+        self.late.insert(key);
+    }
+
+    /// What came late has been applied.
+    pub(crate) fn arrived(&mut self) {
+        self.late.clear();
+    }
+
+    fn draws_of(&mut self, object: Object) -> &mut Draws {
+        if object == Object::Shadow { &mut self.draws } else { &mut self.old_draws }
     }
 
     /// The first promise that was not kept.
@@ -122,6 +181,7 @@ impl Checker {
         for change in changes {
             perform(&mut self.model, *change);
             self.draws.changed(*change);
+            self.old_draws.changed(*change);
         }
         self.history.push((no, changes.to_vec()));
     }
@@ -147,11 +207,13 @@ impl Checker {
         self.draws.forget();
         self.is_capturing = false;
         self.is_tampered = false;
+        self.is_swapped = false;
+        self.goal = None;
     }
 
     /// Somebody else has touched the table while we captured its changes.
     pub(crate) fn tampered(&mut self) {
-        self.is_tampered |= self.is_capturing && !self.is_swapped;
+        self.is_tampered |= self.is_capturing;
     }
 
     /// Somebody has changed the shadow's row of this key: it is unequal until it is repaired, and must
@@ -171,8 +233,14 @@ impl Checker {
 
     /// A transaction of ours has committed.
     pub(crate) fn committed(&mut self, commit: &Commit, about: About) {
-        if !commit.original_keys.is_empty() {
-            let what = format!("we wrote keys {:?} to the source", commit.original_keys);
+        let touches_live = match self.stands {
+            Object::Original => !commit.original_keys.is_empty(),
+            Object::Shadow | Object::Sentry => commit.touches_shadow,
+        };
+        // A row that came late is written to where it belongs.
+        if touches_live && self.late.is_empty() {
+            let (old, new) = (&commit.original_keys, &commit.shadow_puts);
+            let what = format!("we wrote keys {old:?} or {new:?} to the live {:?}", self.stands);
             self.report(Invariant::SourceUntouched, what);
         }
         for mark in &commit.marks {
@@ -250,20 +318,14 @@ impl Checker {
             return;
         };
         self.rows_checked += u64::try_from(rows.len()).unwrap_or(0);
-        let differs = if object == Object::Shadow {
-            differing(rows, &self.model, image)
-        } else {
-            differing(rows, &self.model, |row| Some((row.uniq, row.value)))
-        };
+        let differs = differing(rows, &self.model, &self.late, |row| shaped(object, row));
         if let Some(key) = differs {
             let (promised, found) = (self.model.get(&key), rows.get(&key));
             let what = format!("key {key}: promised {promised:?}, {object:?} holds {found:?}");
             self.report(invariant, what);
         }
-        if object == Object::Shadow {
-            self.draws.look(rows, |_| false).unwrap_or_else(|what| {
-                self.breach.get_or_insert(Breach { invariant: Invariant::FirstDraw, what });
-            });
+        if let Err(what) = self.draws_of(object).look(rows, |_| false) {
+            self.report(Invariant::FirstDraw, what);
         }
     }
 
@@ -272,14 +334,19 @@ impl Checker {
         let invariant =
             if self.is_swapped { Invariant::AtomicSwap } else { Invariant::SourceUntouched };
         self.live(db, invariant);
-        if self.is_swapped || self.is_tampered || !self.is_capturing {
+        if self.is_tampered || !self.is_capturing {
             return;
         }
-        let Some(shadow) = db.tables.get(&Object::Shadow) else { return };
-        let pending = Self::pending(db);
+        let (live, other) = match self.stands {
+            Object::Original => (Object::Original, Object::Shadow),
+            Object::Shadow | Object::Sentry => (Object::Shadow, Object::Original),
+        };
+        let Some(shadow) = db.tables.get(&other) else { return };
+        let mut pending = Self::pending(db, live);
+        pending.extend(&self.late);
         if let Some(heaps) = &db.heaps {
             // The run is to be begun again; until then the shadow means nothing.
-            if heaps.is_truncated() {
+            if heaps.log(live).is_truncated() {
                 return;
             }
             if !db.shadow_indexed {
@@ -298,7 +365,7 @@ impl Checker {
                     format!("key {key} is in the shadow, not copied yet"),
                 );
             }
-            let is_equal = found == self.model.get(&key).and_then(|row| image(*row));
+            let is_equal = found == self.model.get(&key).and_then(|row| shaped(other, *row));
             if is_equal {
                 self.spoiled.remove(&key);
             }
@@ -306,22 +373,28 @@ impl Checker {
             if !is_equal && !is_excused && (must_be_there || found.is_some()) {
                 let promised = self.model.get(&key);
                 let what =
-                    format!("key {key}: promised {promised:?}, shadow {found:?}, not pending");
+                    format!("key {key}: promised {promised:?}, {other:?} {found:?}, not pending");
                 self.report(Invariant::EqualOrPending, what);
             }
         }
-        if let Err(what) = self.draws.look(shadow, |key| pending.contains(&key)) {
+        if let Err(what) = self.draws_of(other).look(shadow, |key| pending.contains(&key)) {
             self.report(Invariant::FirstDraw, what);
         }
     }
 
     /// The rename has happened, this instant.
-    pub(crate) fn swapped(&mut self, db: &Db) {
+    pub(crate) fn swapped(&mut self, db: &Db, live: Object) {
         if self.is_tampered {
             let what = "swapped although somebody had touched the source".to_owned();
             self.report(Invariant::RightEnding, what);
         }
+        if !self.is_swapped {
+            // From here on the application sees what was drawn.
+            self.draws.begin();
+        }
         self.is_swapped = true;
+        self.stands = live;
+        self.is_capturing &= self.keeps_way_back;
         self.live(db, Invariant::AtomicSwap);
     }
 
@@ -363,9 +436,13 @@ impl Checker {
     }
 
     /// Our work ends because the value of this key does not fit, in the snapshot of commit `no`.
-    pub(crate) fn unfit(&mut self, key: RowKey, no: u64) {
+    pub(crate) fn unfit(&mut self, key: RowKey, no: u64, way: Way) {
         let row = self.state_at(no).get(&key).copied();
-        let is_real = row.is_some_and(|row| self.rules.fit_max.is_some_and(|max| row.value > max));
+        let most = match way {
+            Way::Forward => self.rules.fit_max,
+            Way::Back => self.rules.old_fit_max,
+        };
+        let is_real = row.is_some_and(|row| most.is_some_and(|most| row.value > most));
         if !is_real && !self.is_tampered {
             let what = format!("key {key} fits: {row:?} in commit {no}");
             self.report(Invariant::RealViolation, what);
@@ -380,16 +457,23 @@ fn image(row: AppRow) -> Option<(Option<i64>, i64)> {
     Some((row.uniq, tens.checked_add(7)?))
 }
 
+/// A row as it must be in this table.
+fn shaped(object: Object, row: AppRow) -> Option<(Option<i64>, i64)> {
+    if object == Object::Shadow { image(row) } else { Some((row.uniq, row.value)) }
+}
+
 fn differing(
     rows: &Rows,
     model: &Model,
+    excused: &BTreeSet<RowKey>,
     expect: impl Fn(AppRow) -> Option<(Option<i64>, i64)>,
 ) -> Option<RowKey> {
     let wrong = |key: &RowKey, row: &Row| {
         model.get(key).and_then(|row| expect(*row)) != Some((row.uniq, row.value))
     };
     let surplus = rows.iter().find(|(key, row)| wrong(key, row)).map(|(key, _)| *key);
-    surplus.or_else(|| model.keys().find(|key| !rows.contains_key(key)).copied())
+    let missing = |key: &&RowKey| !rows.contains_key(key) && !excused.contains(key);
+    surplus.or_else(|| model.keys().find(missing).copied())
 }
 
 fn perform(model: &mut Model, change: Change) {

@@ -9,6 +9,7 @@ mod app;
 mod define;
 mod heaps;
 mod locks;
+mod sides;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -17,6 +18,8 @@ pub(crate) use app::AppRow;
 pub(crate) use heaps::{Definition, Heaps, Xids};
 pub(crate) use locks::Mode;
 use locks::{Busy, Lock, NameLocks, RowLocks};
+use sides::Sides;
+pub(crate) use sides::{retired_name, shadow_name, source_of, target_of};
 
 pub(crate) type SessionId = u32;
 pub(crate) type RowKey = i64;
@@ -42,14 +45,14 @@ pub(crate) enum Object {
     Sentry,
 }
 
-/// A row of either shape. In the old one `draw` is 0; in the new one `value` is converted.
+/// A row of either shape. In the new one `value` is converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Row {
     /// A unique column that may be NULL.
     pub(crate) uniq: Option<i64>,
     /// A plain column; the change converts it and may make it unique.
     pub(crate) value: i64,
-    /// A column that only the new shape has, with a default that differs at each draw.
+    /// A column that the other shape does not have, with a default that differs at each draw.
     pub(crate) draw: u64,
 }
 
@@ -70,6 +73,8 @@ pub(crate) struct Rules {
     pub(crate) new_unique: bool,
     /// Greatest value that fits the new shape.
     pub(crate) fit_max: Option<i64>,
+    /// Greatest value that fits the old shape.
+    pub(crate) old_fit_max: Option<i64>,
 }
 
 /// A write that the constraints refuse.
@@ -89,7 +94,7 @@ pub(crate) enum Refusal {
     Wait,
     Deadlock,
     Clash(Clash),
-    /// The value of this key does not fit the new shape.
+    /// The value of this key does not fit the shape.
     Unfit(RowKey),
     /// The fence of the two-session swap.
     Fenced,
@@ -124,8 +129,8 @@ pub(crate) struct Store {
     /// The checkpoint as the core encodes it.
     pub(crate) checkpoint: Option<String>,
     pub(crate) marks: Vec<Mark>,
-    /// The source's incarnation when its triggers were installed.
-    pub(crate) identity: Option<u64>,
+    /// The incarnation of a table when it was made sure that it is captured and live.
+    pub(crate) identity: BTreeMap<Object, u64>,
     /// Greatest entry id consumed; only `Fault::ConsumeByLastId` looks at it.
     pub(crate) entry_last: u64,
 }
@@ -135,10 +140,12 @@ pub(crate) struct Store {
 pub(crate) struct Snapshot {
     /// Number of the last commit that is in it.
     pub(crate) no: u64,
+    /// Which table the source is.
+    pub(crate) of: Object,
     pub(crate) source: Rc<Rows>,
     pub(crate) shadow: Option<Rc<Rows>>,
     pub(crate) log: Option<Rc<Entries>>,
-    /// The original's file.
+    /// The source's file.
     pub(crate) incarnation: u64,
     /// Where tables are heaps.
     pub(crate) heaps: Option<Heaps>,
@@ -149,7 +156,7 @@ struct Txn {
     /// Drawn at its first write.
     no: u64,
     rows: BTreeMap<(Object, RowKey), Option<Row>>,
-    entries_new: Vec<(u64, RowKey)>,
+    entries_new: Vec<(Object, u64, RowKey)>,
     entries_gone: Vec<u64>,
     marks: Vec<Mark>,
     checkpoint: Option<String>,
@@ -168,6 +175,8 @@ pub(crate) struct Commit {
     pub(crate) original_keys: Vec<RowKey>,
     /// Keys that it wrote to the shadow.
     pub(crate) shadow_puts: Vec<RowKey>,
+    /// Whether it wrote or deleted a row of the shadow.
+    pub(crate) touches_shadow: bool,
     /// Keys of the log entries that it deleted.
     pub(crate) entries_gone: Vec<RowKey>,
     pub(crate) marks: Vec<Mark>,
@@ -183,21 +192,24 @@ pub(crate) struct Db {
     pub(crate) commit_no: u64,
     pub(crate) names: BTreeMap<&'static str, Object>,
     pub(crate) tables: BTreeMap<Object, Rc<Rows>>,
-    /// Changes when the original is truncated or altered.
-    pub(crate) incarnation: u64,
-    pub(crate) log: Option<Rc<Entries>>,
-    /// Besides, where tables are heaps. `log` tells what is pending in truth then.
+    /// Triggers, change log and file of each table.
+    pub(crate) sides: Sides,
+    /// Besides, where tables are heaps. The logs of `sides` tell what is pending in truth then.
     pub(crate) heaps: Option<Heaps>,
-    /// Capture triggers of the original: insert, update, delete.
-    pub(crate) triggers: [bool; 3],
+    /// Whether capture triggers fire for our own sessions too.
+    pub(crate) captures_own: bool,
+    /// Whether the swap leaves the new table's capture for later; for a fault.
+    pub(crate) returns_late: bool,
+    /// Whether the swap keeps the way back.
+    pub(crate) keeps_way_back: bool,
     /// Whether an update of a key logs the old key too.
     pub(crate) logs_old_key: bool,
     /// Whether an entry bears the id of its savepoint, not of its transaction; for a fault.
     pub(crate) logs_savepoint: bool,
     /// Whether the end of the copy may be fixed before the triggers stand; for a fault.
     pub(crate) keeps_end: bool,
-    /// Writes to the original are refused before this time, in microseconds.
-    pub(crate) fence_until_us: u64,
+    /// Writes to this table are refused before this time, in microseconds.
+    pub(crate) fence: Option<(Object, u64)>,
     /// Whether the shadow's unique indexes stand.
     pub(crate) shadow_indexed: bool,
     pub(crate) store: Store,
@@ -219,14 +231,15 @@ impl Db {
             commit_no: 0,
             names: BTreeMap::from([(SOURCE, Object::Original)]),
             tables: BTreeMap::from([(Object::Original, Rc::new(rows))]),
-            incarnation: 1,
-            log: None,
+            sides: Sides::default(),
             heaps: None,
-            triggers: [false; 3],
+            captures_own: false,
+            returns_late: false,
+            keeps_way_back: false,
             logs_old_key: true,
             logs_savepoint: false,
             keeps_end: false,
-            fence_until_us: 0,
+            fence: None,
             shadow_indexed: true,
             store: Store::default(),
             name_locks: NameLocks::default(),
@@ -235,19 +248,7 @@ impl Db {
             saved: BTreeMap::new(),
             txn_next: 1,
             entry_next: 1,
-            draw_next: 1,
-        }
-    }
-
-    /// What is committed now.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            no: self.commit_no,
-            source: self.tables.get(&Object::Original).cloned().unwrap_or_default(),
-            shadow: self.tables.get(&Object::Shadow).cloned(),
-            log: self.log.clone(),
-            incarnation: self.incarnation,
-            heaps: self.heaps.clone(),
+            draw_next: 1_000,
         }
     }
 
@@ -378,16 +379,21 @@ impl Db {
         self.draw_next
     }
 
-    /// Appends to the log in this transaction. The id is drawn now, so that ids do not commit in order
+    /// Appends to the log of a table in this transaction. The id is drawn now, so that ids do not commit in order
     /// and those of rolled-back transactions leave gaps.
-    pub(crate) fn append(&mut self, session: SessionId, key: RowKey) -> Result<(), Refusal> {
-        if self.log.is_none() {
+    pub(crate) fn append(
+        &mut self,
+        session: SessionId,
+        of: Object,
+        key: RowKey,
+    ) -> Result<(), Refusal> {
+        if self.log(of).is_none() {
             return Err(Refusal::NoLog);
         }
         let id = self.entry_next;
         self.entry_next += 1;
-        self.txn(session).entries_new.push((id, key));
-        self.append_to_heap(session, id, key);
+        self.txn(session).entries_new.push((of, id, key));
+        self.append_to_heap(session, of, id, key);
         Ok(())
     }
 
@@ -420,25 +426,30 @@ impl Db {
             no: self.commit_no,
             original_keys: Vec::new(),
             shadow_puts: Vec::new(),
+            touches_shadow: false,
             entries_gone: Vec::new(),
             marks: txn.marks.clone(),
             checkpoint: txn.checkpoint.clone(),
             definition: Self::definition_of(&txn),
         };
         let txn = self.commit_rows(txn, &mut commit);
-        if let Some(log) = &mut self.log
-            && !(txn.entries_new.is_empty() && txn.entries_gone.is_empty())
-        {
-            let log = Rc::make_mut(log);
-            log.extend(txn.entries_new);
-            let gone = txn.entries_gone.iter().filter_map(|id| log.remove(id));
-            commit.entries_gone.extend(gone);
-        }
+        self.commit_entries(&txn, &mut commit);
         self.store.marks.extend(txn.marks);
         self.store.checkpoint = txn.checkpoint.or(self.store.checkpoint.take());
         self.store.entry_last = txn.entry_last.unwrap_or(self.store.entry_last);
         self.row_locks.release(session);
         commit
+    }
+
+    /// A log that is not there any more takes nothing in; ids are those of one log only.
+    fn commit_entries(&mut self, txn: &Txn, commit: &mut Commit) {
+        for object in [Object::Original, Object::Shadow] {
+            let new = txn.entries_new.iter().filter(|(of, ..)| *of == object);
+            let Some(log) = &mut self.sides.of(object).log else { continue };
+            let log = Rc::make_mut(log);
+            log.extend(new.map(|(_, id, key)| (*id, *key)));
+            commit.entries_gone.extend(txn.entries_gone.iter().filter_map(|id| log.remove(id)));
+        }
     }
 
     fn commit_rows(&mut self, txn: Txn, commit: &mut Commit) -> Txn {
@@ -448,6 +459,7 @@ impl Db {
                 (Object::Shadow, Some(_)) => commit.shadow_puts.push(*key),
                 _ => {}
             }
+            commit.touches_shadow |= *object == Object::Shadow;
             let Some(rows) = self.tables.get_mut(object) else { continue };
             match row {
                 Some(row) => Rc::make_mut(rows).insert(*key, *row),

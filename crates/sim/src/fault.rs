@@ -88,11 +88,33 @@ pub enum Fault {
     GatesIgnored,
     /// A program that goes on with a run does not read what people have ordered.
     OrdersForgotten,
+    /// The new table's changes are captured only from after the swap on.
+    ReturnLogLate,
+    /// An abort while turning removes the table that is not live.
+    AbortRemoves,
+    /// Work of a turn begins before the turn is on record.
+    TurnNotRecorded,
+    /// A turn is taken from the record alone: nobody looks whether the swap before it was made.
+    TurnUnlooked,
+    /// Columns that only the old shape has are drawn again on the way back.
+    OldColumnAgain,
+    /// On the way back nobody looks whether the live table still is what it was.
+    NoIdentityCheckBack,
+    /// On the way back verification takes the pending keys of the other log.
+    WrongLog,
+    /// The end of a run that was taken back drops the new table by the name of the live one.
+    FinishDropsLive,
+    /// What came late to the retired table is not applied.
+    LateForgotten,
+    /// What came late is looked for once more at the end, where a turn that was left has written since.
+    LateAtFinish,
+    /// Orders for the way before are gone through again after a turn.
+    OldOrders,
 }
 
 impl Fault {
     /// All faults with their names on the command line.
-    pub const ALL: [(Self, &'static str); 40] = [
+    pub const ALL: [(Self, &'static str); 51] = [
         (Self::ApplyDuringChunk, "apply-during-chunk"),
         (Self::StaleFrontier, "stale-frontier"),
         (Self::ConsumeByLastId, "consume-by-last-id"),
@@ -133,6 +155,17 @@ impl Fault {
         (Self::UnloggedShadow, "unlogged-shadow"),
         (Self::GatesIgnored, "gates-ignored"),
         (Self::OrdersForgotten, "orders-forgotten"),
+        (Self::ReturnLogLate, "return-log-late"),
+        (Self::AbortRemoves, "abort-removes"),
+        (Self::TurnNotRecorded, "turn-not-recorded"),
+        (Self::TurnUnlooked, "turn-unlooked"),
+        (Self::OldColumnAgain, "old-column-again"),
+        (Self::NoIdentityCheckBack, "no-identity-check-back"),
+        (Self::WrongLog, "wrong-log"),
+        (Self::FinishDropsLive, "finish-drops-live"),
+        (Self::LateForgotten, "late-forgotten"),
+        (Self::LateAtFinish, "late-at-finish"),
+        (Self::OldOrders, "old-orders"),
     ];
 
     /// The flows in which it breaks a rule.
@@ -146,6 +179,8 @@ impl Fault {
             | Self::FloorTooEarly
             | Self::DrawAgain
             | Self::PartsLoseDraws
+            | Self::LateForgotten
+            | Self::LateAtFinish
             | Self::ClashIsViolation => &[Flow::KeyRanges],
             Self::CursorByXid
             | Self::SavepointInLog
@@ -162,6 +197,23 @@ impl Fault {
             | Self::UnloggedShadow => &[Flow::Blocks],
             _ => &[Flow::KeyRanges, Flow::Blocks],
         }
+    }
+
+    /// Whether it only shows on the way back.
+    pub(crate) fn is_of_turns(self) -> bool {
+        matches!(
+            self,
+            Self::ReturnLogLate
+                | Self::AbortRemoves
+                | Self::TurnNotRecorded
+                | Self::TurnUnlooked
+                | Self::OldColumnAgain
+                | Self::NoIdentityCheckBack
+                | Self::WrongLog
+                | Self::FinishDropsLive
+                | Self::LateAtFinish
+                | Self::OldOrders
+        )
     }
 
     /// The name on the command line.

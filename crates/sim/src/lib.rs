@@ -18,6 +18,7 @@ mod db;
 mod dice;
 mod director;
 mod fault;
+mod losses;
 mod many;
 mod ops;
 pub mod plants;
@@ -30,6 +31,7 @@ mod world;
 mod writers;
 
 pub use fault::Fault;
+pub use losses::LoseAt;
 pub use many::{Summary, first_caught, run_many};
 pub use report::{Breach, Counts, Invariant, Outcome};
 pub use underpin_core::plan::Flow;
@@ -46,6 +48,12 @@ pub struct Options {
     pub keep_log: bool,
     /// Kill the program after this step of the scheduler, besides what the seed brings.
     pub crash_at: Option<u64>,
+    /// Ask for an abort after this step of the scheduler.
+    pub abort_at: Option<u64>,
+    /// Lose this answer.
+    pub lose_at: Option<LoseAt>,
+    /// Play a short day without any other calamity, on which the change is taken back and made again.
+    pub small: bool,
     /// The flow; where it is not given the fault, or else the seed, chooses it.
     pub flow: Option<Flow>,
 }
@@ -62,8 +70,7 @@ fn flow_of(seed: u64, fault: Option<Fault>) -> Flow {
 /// Plays one seed.
 pub fn run(seed: u64, options: Options) -> Outcome {
     let flow = options.flow.unwrap_or_else(|| flow_of(seed, options.fault));
-    let mut world = world::World::new(seed, flow, options.fault, options.keep_log);
-    world.crash_at = options.crash_at;
+    let mut world = world::World::new(seed, flow, options);
     world.note_scenario();
     let ctx = clockwork::Ctx::new(world);
     director::start(&ctx);
@@ -75,5 +82,6 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     }
     let mut counts = world.counts;
     counts.rows_checked = world.checker.rows_checked;
+    counts.answers = world.losses.answers;
     Outcome { seed, counts, breach: world.checker.breach().cloned(), log: world.take_log() }
 }

@@ -4,10 +4,11 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use underpin_sim::{Fault, Flow, Options, first_caught, run, run_many};
+use underpin_sim::{Fault, Flow, LoseAt, Options, first_caught, run, run_many};
 
 const USAGE: &str = "\
-usage: underpin-sim --seed N [--flow FLOW] [--fault NAME] [--crash-at STEP] [--log]   plays one seed
+usage: underpin-sim --seed N [--flow FLOW] [--fault NAME] [--crash-at STEP] [--abort-at STEP]
+                    [--lose NTH] [--lose-done NTH] [--small] [--log]           plays one seed
        underpin-sim --seeds COUNT [--from N] [--flow FLOW] [--fault NAME]             plays many
        underpin-sim --prove                  sows every fault and tells how it is caught
 
@@ -56,6 +57,12 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
             "--seeds" => args.seeds = Some(number(value()?)?),
             "--from" => args.from = number(value()?)?,
             "--crash-at" => args.options.crash_at = Some(number(value()?)?),
+            "--abort-at" => args.options.abort_at = Some(number(value()?)?),
+            word @ ("--lose" | "--lose-done") => {
+                let is_done = word == "--lose-done";
+                args.options.lose_at = Some(LoseAt { nth: number(value()?)?, is_done });
+            }
+            "--small" => args.options.small = true,
             "--fault" => {
                 let name = value()?;
                 let fault = Fault::from_name(&name);

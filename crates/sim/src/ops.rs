@@ -21,8 +21,9 @@ use underpin_core::key::{Frontier, KeyRange};
 use underpin_core::machine::{Action, Applied, Event, Failure, FailureKind};
 
 use crate::clockwork::{Ctx, Owner};
-use crate::db::{Mark, RowKey, Snapshot};
+use crate::db::{Mark, RowKey, Snapshot, shadow_name};
 use crate::fault::Fault;
+use crate::losses::Answer;
 use crate::session::{Cut, Done, Session, bound};
 use crate::world::Message;
 
@@ -31,7 +32,7 @@ pub(crate) fn begin(ctx: &Ctx, action: Action) {
     let session = Session::open(ctx);
     ctx.note(|| format!("session {}: {action:?}", session.id));
     ctx.spawn(Owner::Session, async move {
-        let result = carry_out(&session, &action).await;
+        let result = answered(&session, &action).await;
         let message = match result {
             Ok(event) => Some(Message::Event(event)),
             Err(Cut::Gone) => None,
@@ -72,6 +73,26 @@ fn may_retry_blindly(session: &Session, action: &Action) -> bool {
         && matches!(action, Action::CopyChunk { .. })
 }
 
+/// Carries it out, unless this is an answer to be lost.
+async fn answered(session: &Session, action: &Action) -> Done<Event> {
+    let answer = session.now(|world| world.losses.next());
+    if answer == Answer::NotDone {
+        return Err(Cut::Lost);
+    }
+    let result = carry_out(session, action).await;
+    if answer == Answer::Done { result.and(Err(Cut::Lost)) } else { result }
+}
+
+/// What the last swap left for later, for a turn that is about to be taken.
+pub(crate) async fn arrive(session: &Session) -> Done<Event> {
+    carry_out(session, &Action::Arrive).await
+}
+
+/// Removes what is not live although a turn was only to be left; for a fault.
+pub(crate) async fn remove_other(session: &Session) -> Done<()> {
+    session.define(|world| world.db.drop_table(shadow_name(session.way))).await
+}
+
 fn is_by_blocks(session: &Session) -> bool {
     session.now(|world| world.db.heaps.is_some())
 }
@@ -96,9 +117,10 @@ async fn carry_out(session: &Session, action: &Action) -> Done<Event> {
             let applied = apply::apply(session, frontier, *keys_max).await?;
             Ok(Event::Applied(applied))
         }
-        Action::Settle | Action::Tidy | Action::CancelTidy | Action::Arrive => {
+        Action::Settle | Action::Tidy | Action::CancelTidy => {
             Err(Cut::Nonsense("this flow has no such step".to_owned()))
         }
+        Action::Arrive => prepare::arrive(session).await,
         Action::BuildIndexes => prepare::build_indexes(session).await,
         Action::VerifyRange { range } => verify::range(session, range).await,
         Action::Repair { range } => verify::repair(session, range).await,
@@ -132,11 +154,8 @@ async fn carry_out_by_blocks(session: &Session, action: &Action) -> Done<Event> 
         Action::TrySwap { budget_ms } => batch::try_swap(session, *budget_ms).await,
         Action::Finish => blocks::finish(session).await,
         Action::Abort => blocks::abort(session).await,
-        Action::CopyWithPending { .. }
-        | Action::Arrive
-        | Action::CancelTidy
-        | Action::Save(_)
-        | Action::Stop(_) => {
+        Action::Arrive => blocks::arrive(session).await,
+        Action::CopyWithPending { .. } | Action::CancelTidy | Action::Save(_) | Action::Stop(_) => {
             Err(Cut::Nonsense(format!("{action:?} is not to be carried out here")))
         }
     }
@@ -163,7 +182,11 @@ fn failed(session: &Session, action: &Action, cut: &Cut) -> Event {
         (Cut::RolledBack(_), Action::Apply { .. }, _) => return Event::ApplyRolledBack { why },
         (
             Cut::LockNotHad | Cut::RolledBack(_),
-            Action::Prepare | Action::TrySwap { .. } | Action::Finish | Action::Abort,
+            Action::Prepare
+            | Action::TrySwap { .. }
+            | Action::Arrive
+            | Action::Finish
+            | Action::Abort,
             _,
         ) => {
             session.now(|world| {
@@ -186,7 +209,7 @@ fn failed(session: &Session, action: &Action, cut: &Cut) -> Event {
             FailureKind::Violation
         }
         Cut::Unfit(key, no) => {
-            session.now(|world| world.checker.unfit(*key, *no));
+            session.now(|world| world.checker.unfit(*key, *no, session.way));
             FailureKind::Violation
         }
         Cut::Truncated => {

@@ -51,6 +51,18 @@ pub struct Counts {
     pub gates_closed: u64,
     /// Runs that were aborted because the load was beyond what may be borne.
     pub critical_aborts: u64,
+    /// Swaps that were made back to the old shape.
+    pub swaps_back: u64,
+    /// Turns that were taken: back, again, to the end.
+    pub turns: u64,
+    /// Turns that were left before their swap.
+    pub turns_left: u64,
+    /// Turns that could not be taken.
+    pub not_turned: u64,
+    /// Writes that came late to the retired table.
+    pub late: u64,
+    /// Answers of our sessions: of actions, commits, definitions.
+    pub answers: u64,
     /// Rows compared at quiet points, swaps and ends.
     pub rows_checked: u64,
 }
@@ -81,6 +93,12 @@ impl Counts {
         self.orders += other.orders;
         self.gates_closed += other.gates_closed;
         self.critical_aborts += other.critical_aborts;
+        self.swaps_back += other.swaps_back;
+        self.turns += other.turns;
+        self.turns_left += other.turns_left;
+        self.not_turned += other.not_turned;
+        self.late += other.late;
+        self.answers += other.answers;
         self.rows_checked += other.rows_checked;
     }
 }
@@ -93,7 +111,8 @@ impl fmt::Display for Counts {
              {} commits rolled back; {} swaps, {} aborts, {} violations, {} changed sources; \
              {} clashes in chunks, {} ranges repaired, {} locks not had, {} writes ({} fenced), \
              {} of them prepared, {} savepoints undone; {} rows settled, {} times truncated; \
-             {} orders, {} gates closed, {} aborts at critical load; {} rows checked at {} quiet \
+             {} orders, {} gates closed, {} aborts at critical load; {} turns, {} swaps back, {} \
+             turns left, {} not taken, {} late writes; {} answers; {} rows checked at {} quiet \
              points",
             self.seeds,
             self.steps,
@@ -117,6 +136,12 @@ impl fmt::Display for Counts {
             self.orders,
             self.gates_closed,
             self.critical_aborts,
+            self.turns,
+            self.swaps_back,
+            self.turns_left,
+            self.not_turned,
+            self.late,
+            self.answers,
             self.rows_checked,
             self.quiet_points
         )

@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::key::Frontier;
 use underpin_core::machine::{
-    Action, Applied, Command, DoneChunk, Event, Machine, Observed, SwapState,
+    Action, Applied, Command, DoneChunk, Ending, Event, Machine, Observed, SwapState,
 };
 use underpin_core::signal::{Gates, LAG, Reading, Unit};
+use underpin_core::turn::Turn;
 
 use crate::checker::About;
 use crate::clockwork::{Ctx, Owner};
-use crate::db::{Db, Object, RETIRED, SHADOW, SOURCE};
+use crate::db::{Db, Object, SOURCE, retired_name, shadow_name, source_of};
 use crate::fault::Fault;
 use crate::ops;
 use crate::report::Invariant;
@@ -25,8 +26,8 @@ use crate::world::{Message, RunnerEnd, World};
 /// Between two ticks, in microseconds.
 const TICK_US: u64 = 100_000;
 
-/// Begins a runner. `first` is what it is told at once.
-pub(crate) fn start(ctx: &Ctx, first: Option<Command>) {
+/// Begins a runner. `first` is what it is told at once, `turn` what it does before it goes on.
+pub(crate) fn start(ctx: &Ctx, first: Option<Command>, turn: Option<Turn>) {
     {
         let mut world = ctx.world();
         world.inbox.clear();
@@ -35,11 +36,12 @@ pub(crate) fn start(ctx: &Ctx, first: Option<Command>) {
         world.met.commanded = None;
         world.met.lock_not_had = false;
         world.met.critical = false;
+        world.remembered = None;
         world.checker.runner_began();
     }
     let own = ctx.clone();
     ctx.spawn(Owner::Runner, async move {
-        let end = run(&own, first).await;
+        let end = run(&own, first, turn).await;
         own.note(|| format!("runner: {end:?}"));
         let mut world = own.world();
         world.runner_end = Some(end);
@@ -54,14 +56,22 @@ struct Memory {
     planned_after: Option<Frontier>,
 }
 
-async fn run(ctx: &Ctx, first: Option<Command>) -> RunnerEnd {
+async fn run(ctx: &Ctx, first: Option<Command>, turn: Option<Turn>) -> RunnerEnd {
     if !ctx.world().has(Fault::NoFence) {
         // Everything of the old runner ends on its own: each statement is short, and nobody sends more.
         while !ctx.world().sessions.is_empty() {
             ctx.wait().await;
         }
     }
+    if let Some(turn) = turn {
+        match turned(ctx, turn).await {
+            Ok(true) => ctx.world().checker.turn_begun(),
+            Ok(false) => return RunnerEnd::NotTurned,
+            Err(_) => return RunnerEnd::Lost,
+        }
+    }
     let Ok((checkpoint, observed)) = observe(ctx).await else { return RunnerEnd::Lost };
+    let orders_before = checkpoint.orders_before;
     ctx.note(|| format!("runner: recovers from {checkpoint:?}, {observed:?}"));
     let settings = ctx.world().scenario.settings.clone();
     let mut machine = Machine::recover(settings, checkpoint, &observed);
@@ -69,11 +79,15 @@ async fn run(ctx: &Ctx, first: Option<Command>) -> RunnerEnd {
     if let Some(command) = first {
         ctx.world().command(command);
     }
-    let mut told = Told::begin(&ctx.world());
-    let mut known = what_is_known(ctx);
+    let mut told = Told::begin(&ctx.world(), orders_before);
+    let mut known = what_is_known(ctx, orders_before);
     let mut event = known.pop_front().unwrap_or(Event::Started);
+    // What is known before it begins is what it was told of to begin with.
+    let mut is_news = false;
     loop {
-        told.event(&event);
+        if is_news {
+            told.event(&event);
+        }
         let event_told = as_told(ctx, event);
         let now_ms = ctx.world().now_ms();
         let phase = machine.progress(now_ms).phase;
@@ -89,7 +103,7 @@ async fn run(ctx: &Ctx, first: Option<Command>) -> RunnerEnd {
                         return RunnerEnd::Lost;
                     }
                 }
-                Action::Stop(ending) => return RunnerEnd::Ended(ending),
+                Action::Stop(ending) => return stopped(ctx, ending).await,
                 // Too late: it comes to its end, which whoever cancels has to expect.
                 Action::CancelTidy => {}
                 other => begin(ctx, other, phase, &mut memory),
@@ -97,18 +111,33 @@ async fn run(ctx: &Ctx, first: Option<Command>) -> RunnerEnd {
         }
         event = match known.pop_front() {
             Some(event) => event,
-            None => match next(ctx).await {
-                Message::Event(event) => event,
-                Message::Lost => return RunnerEnd::Lost,
-            },
+            None => {
+                is_news = true;
+                match next(ctx).await {
+                    Message::Event(event) => event,
+                    Message::Lost => return RunnerEnd::Lost,
+                }
+            }
         };
     }
 }
 
+/// The machine has ended; a fault removes what is not live where a turn was only to be left.
+async fn stopped(ctx: &Ctx, ending: Ending) -> RunnerEnd {
+    if matches!(ending, Ending::Stayed { .. }) && ctx.world().has(Fault::AbortRemoves) {
+        let session = Session::open(ctx);
+        // Whatever comes of it shows in the tables.
+        let _ = ops::remove_other(&session).await;
+        session.close();
+    }
+    RunnerEnd::Ended(ending)
+}
+
 /// What a program tells the machine before it begins: all orders of the store, and the calendar.
-fn what_is_known(ctx: &Ctx) -> VecDeque<Event> {
+fn what_is_known(ctx: &Ctx, orders_before: usize) -> VecDeque<Event> {
     let world = ctx.world();
-    let orders = world.orders.iter().cloned().map(Event::Command);
+    let orders_before = if world.has(Fault::OldOrders) { 0 } else { orders_before };
+    let orders = world.orders.iter().skip(orders_before).cloned().map(Event::Command);
     let orders = orders.take(if world.has(Fault::OrdersForgotten) { 0 } else { usize::MAX });
     orders.chain([Event::Gates(world.gates.clone()), Event::Started]).collect()
 }
@@ -184,8 +213,9 @@ fn probe(ctx: &Ctx) -> Event {
     let mut world = ctx.world();
     match world.dice.below(4) {
         0 => {
-            let todo = world.db.heaps.as_ref().map_or(0, |heaps| heaps.todo.len());
-            let entries = world.db.log.as_ref().map_or(0, |log| log.len()) + todo;
+            let source = source_of(world.way);
+            let todo = world.db.heaps.as_ref().map_or(0, |heaps| heaps.log(source).todo.len());
+            let entries = world.db.log(source).map_or(0, |log| log.len()) + todo;
             let entries = u64::try_from(entries).unwrap_or(0);
             // Roughly: it may be off either way.
             Event::Backlog { entries: world.dice.between(entries / 2, entries * 2) }
@@ -258,16 +288,77 @@ async fn write_checkpoint(session: &Session, text: &str) -> Done<()> {
     }
 }
 
+/// The checkpoint of the store.
+fn read(ctx: &Ctx) -> Done<Checkpoint> {
+    let (text, remembered) = {
+        let mut world = ctx.world();
+        (world.db.store.checkpoint.clone(), world.remembered.take())
+    };
+    let text = remembered.or(text);
+    match text {
+        None => Ok(Checkpoint::begin()),
+        Some(text) => Checkpoint::decode(&text).map_err(|error| Cut::Nonsense(error.to_string())),
+    }
+}
+
+/// Turns the run: durable before anything of the new way is begun. A swap whose answer was lost, or that
+/// was not seen to its end, is brought there first. False where that was not had.
+async fn turned(ctx: &Ctx, turn: Turn) -> Done<bool> {
+    let Some(checkpoint) = arrived(ctx).await? else { return Ok(false) };
+    let turned = match checkpoint.turned(turn) {
+        Ok(turned) => turned,
+        Err(why) => {
+            ctx.note(|| format!("runner: {turn:?} is not taken: {why}"));
+            ctx.world().counts.not_turned += 1;
+            return Ok(true);
+        }
+    };
+    ctx.note(|| format!("runner: takes the turn {turn:?} from {checkpoint:?}"));
+    if turned == checkpoint {
+        return Ok(true);
+    }
+    let orders_before = ctx.world().orders.len();
+    let turned = Checkpoint { orders_before, ..turned };
+    if ctx.world().has(Fault::TurnNotRecorded) {
+        let text = turned.encode().map_err(|error| Cut::Nonsense(error.to_string()))?;
+        ctx.world().remembered = Some(text);
+    } else {
+        save(ctx, &turned).await?;
+    }
+    ctx.world().counts.turns += 1;
+    Ok(true)
+}
+
+/// The checkpoint of a run of whose last swap nothing is left to do.
+async fn arrived(ctx: &Ctx) -> Done<Option<Checkpoint>> {
+    let (checkpoint, observed) = observe(ctx).await?;
+    let is_made = observed.swap == SwapState::Swapped && !ctx.world().has(Fault::TurnUnlooked);
+    if !is_made || !ctx.world().keeps_way_back() || checkpoint.phase >= Phase::Revertible {
+        return Ok(Some(checkpoint));
+    }
+    let session = Session::open(ctx);
+    let id = session.id;
+    ctx.note(|| format!("session {id}: arrives, for a turn"));
+    let is_done = std::rc::Rc::new(std::cell::RefCell::new(false));
+    let told = std::rc::Rc::clone(&is_done);
+    ctx.spawn(Owner::Session, async move {
+        *told.borrow_mut() = ops::arrive(&session).await.is_ok();
+        session.close();
+    });
+    // Bounded by the session's end.
+    while ctx.world().sessions.contains_key(&id) {
+        ctx.wait().await;
+    }
+    let stands = Some(checkpoint.way);
+    let arrived = Checkpoint { phase: Phase::Revertible, stands, round: None, ..checkpoint };
+    Ok(is_done.borrow().then_some(arrived))
+}
+
 /// What is on the server, looked at in several statements.
 async fn observe(ctx: &Ctx) -> Done<(Checkpoint, Observed)> {
     ctx.step().await;
-    let text = ctx.world().db.store.checkpoint.clone();
-    let checkpoint = match text {
-        None => Checkpoint::begin(),
-        Some(text) => {
-            Checkpoint::decode(&text).map_err(|error| Cut::Nonsense(error.to_string()))?
-        }
-    };
+    let checkpoint = read(ctx)?;
+    ctx.world().way = checkpoint.way;
     ctx.step().await;
     let marks = match &checkpoint.round {
         Some(round) => ctx.world().db.marks_of(round.number),
@@ -281,9 +372,11 @@ async fn observe(ctx: &Ctx) -> Done<(Checkpoint, Observed)> {
 
 /// Which table bears the source's name, told by which names are taken, as the dialect tells it.
 fn swap_state(db: &Db, checkpoint: &Checkpoint) -> SwapState {
+    let way = checkpoint.way;
+    // A sentry of a swap that was not made may stand under either name, once the turn was left.
+    let is_ours = |name| db.names.get(name).is_some_and(|object| *object != Object::Sentry);
     let source = db.names.contains_key(SOURCE);
-    let shadow = db.names.contains_key(SHADOW);
-    let retired = db.names.get(RETIRED).is_some_and(|object| *object != Object::Sentry);
+    let (shadow, retired) = (is_ours(shadow_name(way)), is_ours(retired_name(way)));
     let may_be_missing = checkpoint.phase == Phase::Prepare || checkpoint.aborting;
     match (source, shadow, retired) {
         (true, true, false) => SwapState::NotSwapped,

@@ -4,6 +4,9 @@
 
 use underpin_core::machine::{Command, Settings};
 use underpin_core::plan::Flow;
+use underpin_core::proof::Verification;
+use underpin_core::signal::SwapWhen;
+use underpin_core::turn::Turn;
 
 use crate::db::{AppRow, Row, Rows, Rules};
 use crate::dice::Dice;
@@ -104,6 +107,18 @@ pub(crate) struct Scenario {
     /// Whether an aborted run is begun again from the start.
     pub(crate) again_after_abort: bool,
     pub(crate) steering: Steering,
+    /// Whether capture triggers fire for our own sessions too.
+    pub(crate) captures_own: bool,
+    /// Whether somebody gets past the fence of the two-session swap.
+    pub(crate) slips: bool,
+    /// What is asked for once the change is made, before the end.
+    pub(crate) turns: Vec<Turn>,
+    /// What befalls the live table once the change is made, and at which turn.
+    pub(crate) meddling_at_turn: Option<(usize, Meddling)>,
+    /// Whether the application writes values that the old shape cannot hold.
+    pub(crate) outgrows: bool,
+    /// Chance that people stop or leave a turn, in percent.
+    pub(crate) leaves_percent: u64,
 }
 
 impl Scenario {
@@ -116,6 +131,7 @@ impl Scenario {
             app_keeps_value_unique: new_unique && !violates,
             new_unique: new_unique || violates,
             fit_max: (violates && dice.percent(40)).then_some(140),
+            old_fit_max: None,
         };
         let settings = settings(dice);
         let rows = rows(dice, rules);
@@ -137,6 +153,12 @@ impl Scenario {
             traffic: traffic(dice, violates),
             again_after_abort: dice.percent(50),
             steering: Steering::default(),
+            captures_own: false,
+            slips: false,
+            turns: Vec::new(),
+            meddling_at_turn: None,
+            outgrows: false,
+            leaves_percent: 0,
             settings,
         }
     }
@@ -146,6 +168,74 @@ impl Scenario {
     /// How the run is steered. Drawn after everything else.
     pub(crate) fn steered(&mut self, dice: &mut Dice, fault: Option<Fault>) {
         self.steering = Steering::draw(dice, fault, &mut self.settings);
+    }
+
+    /// Whether the way back is kept, and how often it is gone. Drawn last of all.
+    pub(crate) fn turned(&mut self, dice: &mut Dice, fault: Option<Fault>) {
+        let needs_turns = fault.is_some_and(Fault::is_of_turns);
+        let slips = fault == Some(Fault::LateForgotten) || dice.percent(15);
+        self.slips = slips && !self.rules.new_unique;
+        if fault == Some(Fault::LateForgotten) {
+            self.swap = SwapStyle::TwoSessions;
+        }
+        if !needs_turns && dice.percent(50) {
+            return;
+        }
+        self.settings.keeps_way_back = true;
+        self.captures_own = dice.percent(50);
+        let mut next = Turn::Revert;
+        for _ in 0..dice.below(5) + if needs_turns { 2 } else { 0 } {
+            self.turns.push(next);
+            // Now and then what is asked for is done already.
+            if dice.percent(85) {
+                next = if next == Turn::Revert { Turn::Again } else { Turn::Revert };
+            }
+        }
+        if fault == Some(Fault::NoIdentityCheckBack) || dice.percent(12) {
+            let what = match dice.below(5) {
+                0 | 1 => Meddling::Truncate,
+                2 | 3 => Meddling::SpoilShadow,
+                _ => Meddling::DropTrigger(dice.pick(&[0, 1, 2]).unwrap_or(0)),
+            };
+            let at = usize::try_from(dice.below(3)).unwrap_or(0);
+            self.meddling_at_turn = Some((at, what));
+        }
+        if dice.percent(15) {
+            self.outgrows = true;
+            self.rules.old_fit_max = Some(OLD_FIT_MAX);
+        }
+        self.leaves_percent = if dice.percent(50) { dice.between(10, 60) } else { 0 };
+    }
+
+    /// A short day without calamities, on which the change is taken back and made again.
+    pub(crate) fn small(&mut self, dice: &mut Dice) {
+        let settings = &mut self.settings;
+        settings.keeps_way_back = true;
+        settings.replicas_known = false;
+        settings.limits.clear();
+        settings.work_share = 1000;
+        settings.rows_per_s = None;
+        settings.swap_when = SwapWhen::Now;
+        settings.apply_entries_high = std::cmp::min(settings.apply_entries_high, 25);
+        self.steering = Steering::default();
+        self.chaos = Chaos::none();
+        self.rows = std::mem::take(&mut self.rows).into_iter().take(6).collect();
+        self.rules.new_unique = self.rules.app_keeps_value_unique;
+        self.rules.fit_max = None;
+        self.rules.old_fit_max = None;
+        self.outgrows = false;
+        self.meddling_at_turn = None;
+        self.leaves_percent = 0;
+        self.slips = false;
+        self.captures_own = dice.percent(50);
+        self.turns = vec![Turn::Revert, Turn::Again];
+        self.slow_us = 5_000;
+        self.our_step_us = 0;
+        let traffic = &mut self.traffic;
+        (traffic.writers, traffic.transactions) = (1, 8);
+        (traffic.long_percent, traffic.violates) = (0, false);
+        (traffic.savepoint_percent, traffic.prepare_percent) = (0, 0);
+        traffic.think_us = 8_000;
     }
 
     /// What else there is on a server whose tables are heaps. Drawn last, so that the dice of the
@@ -173,6 +263,31 @@ impl Scenario {
     }
 }
 
+/// Greatest value of the old shape, where it holds less than the new one.
+const OLD_FIT_MAX: i64 = 145;
+
+impl Chaos {
+    /// Nothing goes wrong.
+    fn none() -> Self {
+        Self {
+            crash_per_10k: 0,
+            crash_at_commit_percent: 0,
+            runner_crashes: 0,
+            server_crashes: 0,
+            lost_percent: 0,
+            lost: 0,
+            rolled_back_percent: 0,
+            rolled_back: 0,
+            commands: Vec::new(),
+            meddling: None,
+            truncates: Vec::new(),
+            holder: None,
+            bad_lag_percent: 0,
+            lag_readings: 0,
+        }
+    }
+}
+
 fn settings(dice: &mut Dice) -> Settings {
     let rows_min = dice.between(1, 4);
     let applies_often = dice.percent(60);
@@ -194,7 +309,12 @@ fn settings(dice: &mut Dice) -> Settings {
         apply_keys_max: dice.between(1, 20),
         near_empty_entries: dice.between(0, 5),
         deferred_indexes: dice.percent(30),
-        verify: dice.percent(60),
+        verify: match dice.below(100) {
+            0..60 => Verification::Full,
+            60..75 => Verification::Sample,
+            _ => Verification::Off,
+        },
+        sample_seed: 0,
         verify_rows_max: dice.between(1, 30),
         lag_ms_max: 2000,
         replicas_known: dice.percent(40),
@@ -218,7 +338,9 @@ fn rows(dice: &mut Dice, rules: Rules) -> Rows {
         } else {
             dice.signed(0, 125)
         };
-        rows.insert(key, Row { uniq, value, draw: 0 });
+        // Below whatever is drawn later.
+        let draw = u64::try_from(at).unwrap_or(0) + 1;
+        rows.insert(key, Row { uniq, value, draw });
     }
     rows
 }

@@ -5,10 +5,14 @@
 //! in the server for a while. A commit that was sent cannot be called back.
 
 use underpin_core::key::{Frontier, Key};
+use underpin_core::way::Way;
 
 use crate::checker::About;
 use crate::clockwork::{Ctx, Owner};
-use crate::db::{Clash, Definition, Mode, Refusal, RowKey, SessionId};
+use crate::db::{
+    Clash, Definition, Mode, Object, Refusal, RowKey, SessionId, Snapshot, source_of, target_of,
+};
+use crate::losses::Answer;
 use crate::world::{Message, SessionState};
 
 /// Why a sequence of statements did not get to its end.
@@ -44,6 +48,8 @@ pub(crate) type Done<T> = Result<T, Cut>;
 pub(crate) struct Session {
     pub(crate) ctx: Ctx,
     pub(crate) id: SessionId,
+    /// Which way the run goes that it works for.
+    pub(crate) way: Way,
 }
 
 impl Session {
@@ -52,8 +58,24 @@ impl Session {
         let mut world = ctx.world();
         let id = world.session_id();
         world.sessions.insert(id, SessionState::default());
+        let way = world.way;
         drop(world);
-        Self { ctx: ctx.clone(), id }
+        Self { ctx: ctx.clone(), id, way }
+    }
+
+    /// The table that is read from.
+    pub(crate) fn source(&self) -> Object {
+        source_of(self.way)
+    }
+
+    /// The table that is written to.
+    pub(crate) fn target(&self) -> Object {
+        target_of(self.way)
+    }
+
+    /// What is committed now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.now(|world| world.db.snapshot(self.way))
     }
 
     fn state(&self) -> SessionState {
@@ -131,7 +153,11 @@ impl Session {
                 world.counts.lost += 1;
             }
             let before = lost && world.dice.percent(50);
-            (before, lost && !before)
+            match world.losses.next() {
+                Answer::Heard => (before, lost && !before),
+                Answer::NotDone => (true, false),
+                Answer::Done => (false, true),
+            }
         });
         if lost_before {
             self.ctx.note(|| format!("session {}: connection lost before its commit", self.id));
@@ -154,7 +180,7 @@ impl Session {
                 )
             });
             world.checker.committed(&commit, about);
-            if commit.definition == Some(Definition::Swap) {
+            if matches!(commit.definition, Some(Definition::Swap(_))) {
                 crate::ops::renamed(world);
             }
         });
@@ -185,8 +211,15 @@ impl Session {
     ) -> Done<T> {
         self.statement().await?;
         self.work().await?;
+        let answer = self.now(|world| world.losses.next());
+        if answer == Answer::NotDone {
+            return Err(Cut::Lost);
+        }
         let value = self.now(what);
         self.ctx.step().await;
+        if answer == Answer::Done {
+            return Err(Cut::Lost);
+        }
         if self.state().is_gone { Err(Cut::Gone) } else { Ok(value) }
     }
 

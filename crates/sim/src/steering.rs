@@ -34,7 +34,8 @@ pub(crate) struct Steering {
 impl Steering {
     /// Draws how a run with these settings is steered, and sets what belongs to it.
     pub(crate) fn draw(dice: &mut Dice, fault: Option<Fault>, settings: &mut Settings) -> Self {
-        let is_needed = matches!(fault, Some(Fault::GatesIgnored | Fault::OrdersForgotten));
+        let is_needed =
+            matches!(fault, Some(Fault::GatesIgnored | Fault::OrdersForgotten | Fault::OldOrders));
         let mut steering = Self::default();
         if !is_needed && dice.percent(55) {
             return steering;
@@ -152,6 +153,7 @@ pub(crate) fn load(world: &mut World) -> Option<Reading> {
     let (percent, critical) = (*bad_load_percent, *critical);
     let running = if critical.is_some_and(|(from_us, to_us)| (from_us..to_us).contains(&now_us)) {
         world.met.critical = true;
+        world.checker.may_be_left();
         ABORT_AT + 1
     } else if world.budget.bad_load > 0 && world.dice.percent(percent) {
         world.budget.bad_load -= 1;
@@ -172,8 +174,8 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// What a program must know that begins to work on the run.
-    pub(crate) fn begin(world: &World) -> Self {
+    /// What a program must know that begins to work on the run. `orders_before`: those of the way before.
+    pub(crate) fn begin(world: &World, orders_before: usize) -> Self {
         let settings = &world.scenario.settings;
         let mut told = Self {
             is_paused: false,
@@ -181,7 +183,7 @@ impl Told {
             gates: world.gates.clone(),
             log_entries_max: settings.log_entries_max,
         };
-        for command in &world.orders {
+        for command in world.orders.iter().skip(orders_before) {
             told.command(command);
         }
         told
@@ -219,7 +221,7 @@ impl Told {
         );
         let is_swap = matches!(action, Action::TrySwap { .. });
         let is_apply = matches!(action, Action::Apply { .. });
-        let is_other = matches!(action, Action::Tidy | Action::Finish);
+        let is_other = matches!(action, Action::Tidy | Action::Arrive | Action::Finish);
         if self.is_paused && (is_heavy || is_swap || is_other) {
             return Some("the run is paused");
         }

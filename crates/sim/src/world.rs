@@ -6,15 +6,18 @@ use std::collections::{BTreeMap, VecDeque};
 use underpin_core::machine::{Command, Ending, Event};
 use underpin_core::plan::Flow;
 use underpin_core::signal::Gates;
+use underpin_core::way::Way;
 
+use crate::Options;
 use crate::checker::{Checker, Circumstances};
 use crate::clockwork::{Calamity, NewTask, Owner};
 use crate::db::{Db, Heaps, SessionId};
 use crate::dice::Dice;
 use crate::fault::Fault;
+use crate::losses::Losses;
 use crate::ops::Floor;
 use crate::report::Counts;
-use crate::scenario::{Scenario, app_rows};
+use crate::scenario::{Chaos, Scenario, app_rows};
 use crate::session::readable;
 use crate::steering;
 
@@ -44,6 +47,8 @@ pub(crate) enum RunnerEnd {
     Lost,
     /// The machine said so.
     Ended(Ending),
+    /// The turn was not taken: the swap before it could not be brought to its end.
+    NotTurned,
 }
 
 /// Orders of things that may still go wrong.
@@ -55,6 +60,19 @@ pub(crate) struct Budget {
     pub(crate) rolled_back: u64,
     pub(crate) bad_lag: u64,
     pub(crate) bad_load: u64,
+}
+
+impl Budget {
+    fn of(chaos: &Chaos) -> Self {
+        Self {
+            runner_crashes: chaos.runner_crashes,
+            server_crashes: chaos.server_crashes,
+            lost: chaos.lost,
+            rolled_back: chaos.rolled_back,
+            bad_lag: chaos.lag_readings,
+            bad_load: chaos.lag_readings,
+        }
+    }
 }
 
 /// See the module's head.
@@ -86,6 +104,20 @@ pub(crate) struct World {
     pub(crate) writers_alive: usize,
     /// Kill the runner after this step, whatever the dice say.
     pub(crate) crash_at: Option<u64>,
+    /// Ask for an abort after this step, whatever the dice say.
+    pub(crate) abort_at: Option<u64>,
+    /// Answers that are lost, whatever the dice say.
+    pub(crate) losses: Losses,
+    /// Which way the run goes, as its runner has read it.
+    pub(crate) way: Way,
+    /// A swap of this run has been made.
+    pub(crate) has_swapped: bool,
+    /// A checkpoint that only the program knows; for a fault.
+    pub(crate) remembered: Option<String>,
+    /// Turns that people have asked for.
+    pub(crate) turn_at: usize,
+    /// Writes that passed the fence.
+    pub(crate) slipped: i64,
     /// Something of ours has committed in this step.
     pub(crate) has_committed: bool,
     pub(crate) spawned: Vec<NewTask>,
@@ -97,7 +129,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, flow: Flow, fault: Option<Fault>, keep_log: bool) -> Self {
+    pub(crate) fn new(seed: u64, flow: Flow, options: Options) -> Self {
+        let Options { fault, keep_log, .. } = options;
         let mut dice = Dice::new(seed);
         let mut scenario = Scenario::draw(&mut dice, fault);
         let by_blocks = flow == Flow::Blocks;
@@ -105,24 +138,26 @@ impl World {
             scenario.by_blocks(&mut dice, fault);
         }
         scenario.steered(&mut dice, fault);
+        scenario.turned(&mut dice, fault);
+        if options.small {
+            scenario.small(&mut dice);
+        }
         let mut db = Db::new(scenario.rules, scenario.rows.clone());
+        db.keeps_way_back = scenario.settings.keeps_way_back;
+        db.captures_own = scenario.captures_own;
+        db.returns_late = fault == Some(Fault::ReturnLogLate);
         db.logs_old_key = fault != Some(Fault::NewKeyOnly);
         let mut checker = Checker::new(scenario.rules, scenario.volatile, app_rows(&scenario.rows));
+        if scenario.settings.keeps_way_back {
+            checker = checker.keeps_way_back();
+        }
         if by_blocks {
             db.heaps = Some(Heaps::new(&scenario.rows, dice.below(u64::MAX)));
             db.logs_savepoint = fault == Some(Fault::SavepointInLog);
             db.keeps_end = fault == Some(Fault::EndBeforeTriggers);
             checker = checker.by_blocks();
         }
-        let chaos = &scenario.chaos;
-        let budget = Budget {
-            runner_crashes: chaos.runner_crashes,
-            server_crashes: chaos.server_crashes,
-            lost: chaos.lost,
-            rolled_back: chaos.rolled_back,
-            bad_lag: chaos.lag_readings,
-            bad_load: chaos.lag_readings,
-        };
+        let budget = Budget::of(&scenario.chaos);
         let writers = vec![scenario.traffic.transactions; scenario.traffic.writers];
         Self {
             now_us: 0,
@@ -143,7 +178,14 @@ impl World {
             writers,
             prepared: 0,
             writers_alive: 0,
-            crash_at: None,
+            crash_at: options.crash_at,
+            abort_at: options.abort_at,
+            losses: Losses::new(options.lose_at),
+            way: Way::Forward,
+            has_swapped: false,
+            slipped: 0,
+            turn_at: 0,
+            remembered: None,
             has_committed: false,
             spawned: Vec::new(),
             woken: Vec::new(),
@@ -160,6 +202,17 @@ impl World {
 
     pub(crate) fn has(&self, fault: Fault) -> bool {
         self.fault == Some(fault)
+    }
+
+    /// Whether what the swap replaces stays, so that it can be taken back.
+    pub(crate) fn keeps_way_back(&self) -> bool {
+        self.scenario.settings.keeps_way_back
+    }
+
+    /// Whether rows keep what only the target's shape has: where they do from the start, and behind a
+    /// swap, before which the application has seen it.
+    pub(crate) fn keeps_draws(&self) -> bool {
+        self.scenario.volatile || self.has_swapped
     }
 
     /// How long the next step takes: mostly short, sometimes long enough for everybody else to pass.
@@ -204,6 +257,9 @@ impl World {
     /// A person asks for something. Where no runner is alive, the next one hears what the store keeps.
     pub(crate) fn command(&mut self, command: Command) {
         self.note(|| format!("person: {command:?}"));
+        if command == Command::Abort {
+            self.checker.may_be_left();
+        }
         if matches!(command, Command::Stop | Command::Abort) {
             self.met.commanded = match self.met.commanded {
                 Some(Command::Abort) => Some(Command::Abort),
@@ -224,6 +280,9 @@ impl World {
             self.checked_no = self.db.commit_no;
             self.counts.quiet_points += 1;
             self.checker.quiet(&self.db);
+        }
+        if self.abort_at == Some(steps) {
+            self.command(Command::Abort);
         }
         if self.crash_at == Some(steps) && self.runner_end.is_none() {
             return Some(Calamity::RunnerCrash);

@@ -29,7 +29,7 @@ async fn work(ctx: &Ctx, at: usize) {
     if ctx.world().scenario.traffic.waits_for_capture {
         for _ in 0..CAPTURE_LOOKS_MAX {
             // One of them begins earlier, so that something straddles the installation.
-            if at == 0 || ctx.world().db.triggers == [true; 3] {
+            if at == 0 || is_captured(ctx) {
                 break;
             }
             ctx.wait().await;
@@ -52,6 +52,40 @@ async fn work(ctx: &Ctx, at: usize) {
         };
         ctx.pause(think_us).await;
         transaction(ctx).await;
+    }
+}
+
+/// Whether the live table's changes are captured.
+fn is_captured(ctx: &Ctx) -> bool {
+    let world = ctx.world();
+    world.db.live().is_some_and(|live| world.db.is_captured(live))
+}
+
+/// The application goes on: the first writers get more to do, and begin anew where they have ended.
+pub(crate) fn go_on(ctx: &Ctx) {
+    let count = {
+        let mut world = ctx.world();
+        let most = u64::try_from(world.writers.len()).unwrap_or(1);
+        usize::try_from(world.dice.between(1, most)).unwrap_or(1)
+    };
+    for at in 0..count {
+        {
+            let mut world = ctx.world();
+            let most = std::cmp::min(world.scenario.traffic.transactions, 25);
+            let more = world.dice.between(2, std::cmp::max(most, 4));
+            let Some(left) = world.writers.get_mut(at) else { continue };
+            let is_at_work = *left > 0;
+            *left += more;
+            if is_at_work {
+                continue;
+            }
+            world.writers_alive += 1;
+        }
+        let own = ctx.clone();
+        ctx.spawn(Owner::Writer, async move {
+            work(&own, at).await;
+            own.world().writers_alive -= 1;
+        });
     }
 }
 
@@ -345,6 +379,7 @@ fn pick_uniq(ctx: &Ctx) -> Option<i64> {
 fn pick_value(ctx: &Ctx) -> i64 {
     let mut world = ctx.world();
     let fits = world.scenario.rules.fit_max.filter(|_| !world.scenario.traffic.violates);
-    let most = fits.unwrap_or(145);
+    let outgrows = world.scenario.outgrows && world.dice.percent(6);
+    let most = fits.unwrap_or(if outgrows { 160 } else { 145 });
     world.dice.signed(0, most)
 }

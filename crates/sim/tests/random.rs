@@ -49,6 +49,10 @@ fn ten_thousand_seeds_keep_every_promise() {
         ("orders", counts.orders, 8_000),
         ("closed windows", counts.gates_closed, 3_000),
         ("aborts at critical load", counts.critical_aborts, 150),
+        ("turns", counts.turns, 8_000),
+        ("swaps back", counts.swaps_back, 3_000),
+        ("turns left", counts.turns_left, 300),
+        ("late writes", counts.late, 30),
         ("rows checked", counts.rows_checked, 10_000_000),
     ] {
         assert!(count >= at_least, "{count} {what} in 10000 seeds, expected {at_least} at least");

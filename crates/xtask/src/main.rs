@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 mod bounded;
+mod deny;
 mod programs;
 mod test_programs;
 mod test_run;
@@ -22,8 +23,14 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   soak --db DB --runs N          the demo N times over, as a table
   soak --db DB --swaps N         N swaps in a row of a small table with sixteen writers
   soak --db DB --memory          peak memory at 100,000 and at 5,000,000 rows
+  walk --db DB [--flow FLOW] [--brief]
+                                 struck at every fail point of every flow, by kill and by cut
+  soak --db DB|all --chaos --minutes N
+                                 random tables, changes, writers and faults; --seed N plays one
   bench DB                       against other tools, paired runs
   sim --seed N | --seeds N       replay one seed with its log, or run the first N
+  deny [CHECK...]                licences, bans and sources of all dependencies by cargo-deny, which is
+                                 installed below target if need be; `deny advisories` fetches the database
   lab up --db DB                 a primary and a replica to play with
 
 DB is mysql, mariadb, mariadb118, postgres (the distribution's), postgres14, postgres16, postgres17 or
@@ -51,8 +58,10 @@ fn run() -> Result<ExitCode> {
         // what `test` calls once the servers are up
         "test-programs" => Ok(test_programs::run(rest)),
         "demo" | "soak" | "bench" => programs::lab_with_product(&words),
+        "walk" => programs::walk(&words),
         "sim" => programs::sim(rest),
         "lab" => programs::lab(rest),
+        "deny" => deny::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

@@ -38,6 +38,17 @@ pub(crate) fn lab_with_product(words: &[String]) -> Result<ExitCode> {
     Ok(code(lab.status().context("starting underpin-lab")?))
 }
 
+/// `underpin-lab WORDS` with the product as tests have it: a release has no fail points.
+pub(crate) fn walk(words: &[String]) -> Result<ExitCode> {
+    let mut build = cargo();
+    build.args(["build", "--quiet", "-p", "underpin", "-p", "underpin-tests", "--bins"]);
+    let status = build.status().context("starting cargo build")?;
+    ensure!(status.success(), "building the programs ended with {status}");
+    let mut lab = Command::new(built("underpin-lab"));
+    lab.args(words).env("UNDERPIN_BIN", built("underpin"));
+    Ok(code(lab.status().context("starting underpin-lab")?))
+}
+
 /// `underpin-sim WORDS`; a single seed is replayed with its log.
 pub(crate) fn sim(words: &[String]) -> Result<ExitCode> {
     let mut words = words.to_vec();
@@ -59,7 +70,7 @@ pub(crate) fn built(name: &str) -> PathBuf {
 }
 
 /// Where cargo puts what it builds.
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target"),
         PathBuf::from,
@@ -69,7 +80,7 @@ fn target_dir() -> PathBuf {
 }
 
 /// The exit code to hand on; an end by a signal counts as a failure.
-fn code(status: ExitStatus) -> ExitCode {
+pub(crate) fn code(status: ExitStatus) -> ExitCode {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     ExitCode::from(code.unwrap_or(1))
 }

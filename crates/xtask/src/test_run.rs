@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::deny;
 use crate::programs::{built, cargo};
 use crate::test_programs;
 
@@ -28,6 +29,10 @@ pub(crate) fn all(fast: bool) -> Result<ExitCode> {
     sum.check("formatting", cargo().args(["fmt", "--all", "--check"]));
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     sum.check("lints", cargo().args(lints));
+    // licences and sources are a test as well, which needs nothing installed
+    if let Some(mut check) = deny::check() {
+        sum.check("dependencies", &mut check);
+    }
     step("build of the tests");
     // before the servers start, so that they do not idle while the compiler takes both cores
     match test_programs::build() {

@@ -29,6 +29,7 @@ Examples:
     underpin pause mysql://admin@db1/shop orders
     underpin set mysql://admin@db1/shop orders max-lag=5s nice=50%
     underpin resume mysql://admin@db1/shop orders
+    underpin verify mysql://admin@db1/shop orders
     underpin abort mysql://admin@db1/shop orders
     underpin abort postgres://admin@db2/shop sales.orders
 
@@ -45,7 +46,7 @@ Exit codes:
     3  refused before anything was created: by preflight, by the server (log-in, rights, statement),
        by an unfinished run in the way, or by the answer to the question
     4  unclear what the server did: a person must look; the message says at what
-    5  verification found a difference; nothing was swapped
+    5  verification found a difference; nothing was swapped for it
     6  the table's lock was not had in the time allowed; nothing was swapped
   130  interrupted; the same command goes on";
 

@@ -8,6 +8,7 @@ mod connection;
 mod duration;
 mod given;
 mod help;
+mod leftovers;
 mod load;
 mod run;
 mod setting;
@@ -16,17 +17,20 @@ mod steer;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod verify;
 mod when;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(crate) use connection::{ConnectionArgs, SslMode};
 pub(crate) use duration::DurationMs;
+pub(crate) use leftovers::LeftoversArgs;
 pub(crate) use run::{Capture, Finish, Indexes, RunArgs, ShapeArgs, Strategy, Verify, WorkArgs};
 pub(crate) use setting::{KNOWN, LoadLimit, Rate};
 pub(crate) use statement::{Source, StatementArgs};
 pub(crate) use steer::{HistoryArgs, ListArgs, SetArgs, StatusArgs, TableArgs};
 pub(crate) use turn::{ResumeArgs, TurnArgs, inherited};
+pub(crate) use verify::VerifyArgs;
 pub(crate) use when::{AtDeadline, SwapTime};
 
 /// Change a MySQL, MariaDB or PostgreSQL table while it is in use
@@ -115,6 +119,9 @@ pub(crate) enum Command {
     /// Let a run that waits for it make its swap
     #[command(long_about = help::SWAP_ABOUT, after_long_help = help::SWAP_AFTER)]
     Swap(TableArgs),
+    /// Compare the two tables of an unfinished run, at any time and beside it; repairs nothing
+    #[command(long_about = verify::ABOUT, after_long_help = verify::AFTER)]
+    Verify(VerifyArgs),
     /// Change limits of a run while it goes on
     #[command(long_about = help::SET_ABOUT, after_long_help = help::SET_AFTER)]
     Set(SetArgs),
@@ -127,6 +134,9 @@ pub(crate) enum Command {
     /// End an unfinished run and remove everything of it; the table stays as it is
     #[command(long_about = help::ABORT_ABOUT, after_long_help = help::ABORT_AFTER)]
     Abort(TableArgs),
+    /// Show what of underpin's own stands on a server, and remove what is left over
+    #[command(long_about = leftovers::ABOUT)]
+    Leftovers(LeftoversArgs),
 }
 
 /// Options that every command knows.

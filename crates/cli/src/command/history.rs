@@ -177,6 +177,8 @@ fn page(run: &PastRun) -> String {
 fn past_standing(run: &PastRun) -> &'static str {
     match run.standing {
         Standing::Done => "changed",
+        Standing::Revertible => "changed, can be taken back",
+        Standing::Reverted => "taken back, can be made again",
         Standing::Aborted => "aborted, the table is as it was",
         Standing::Failed => "failed",
         Standing::Running | Standing::Silent => "running",

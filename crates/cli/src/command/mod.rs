@@ -5,6 +5,7 @@
 mod abort;
 mod end;
 mod history;
+mod leftovers;
 mod plan;
 mod run;
 mod shell;
@@ -12,6 +13,7 @@ mod status;
 mod steer;
 mod stop;
 mod turn;
+mod verify;
 
 use std::io;
 
@@ -70,8 +72,10 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> anyhow::Result<ExitStatus> {
         Command::Revert(args) => turn::revert(args, global, printer).await,
         Command::Finish(args) => turn::finish(args, global, printer).await,
         Command::Swap(args) => steer::order(args, machine::Command::Swap, global, printer).await,
+        Command::Verify(args) => verify::verify(args, global, printer).await,
         Command::Set(args) => steer::set(args, global, printer).await,
         Command::Abort(args) => abort::abort(args, global, printer).await,
+        Command::Leftovers(args) => leftovers::leftovers(args, global, printer).await,
     }
 }
 

@@ -19,9 +19,9 @@ use underpin_engine::{
 };
 
 use super::end::{Hints, tell_end};
-use super::introduce;
 use super::plan::{ask, tell_plan};
 use super::stop::{Ended, until_stopped};
+use super::{introduce, verify};
 use crate::args::{GlobalArgs, RunArgs, Verify};
 use crate::backend::Task;
 use crate::exit::{ExitStatus, Problem};
@@ -40,16 +40,15 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitStatus> {
     let order = resolve::run(args, global, printer.can_ask(), input)?;
     introduce(&order.change.backend, global, printer);
-    if args.work.verify == Verify::Off {
-        printer.warning(
-            "--verify off: nothing will be compared before the swap. A fault in the new table would \
-             be noticed only when the old one is gone",
-        );
+    if let Some(why) = verify::warning(args.work.verify) {
+        printer.warning(why);
     }
     let table = order.change.request.alter.table.to_string();
     let hints = Hints::of(&order.change.backend, &table, global);
     let resolve::Change { backend, request } = order.change;
-    let work = Make { request, options: order.options, yes: order.yes, printer, hints: &hints };
+    let verify = args.work.verify;
+    let work =
+        Make { request, options: order.options, yes: order.yes, verify, printer, hints: &hints };
     backend.carry_out(work).await
 }
 
@@ -57,6 +56,7 @@ struct Make<'a> {
     request: Request,
     options: RunOptions,
     yes: bool,
+    verify: Verify,
     printer: &'a Printer,
     hints: &'a Hints,
 }
@@ -165,9 +165,12 @@ impl Make<'_> {
     }
 
     /// Shows the plan and asks.
-    fn accept(&self, plan: Plan) -> anyhow::Result<Work> {
+    fn accept(&self, mut plan: Plan) -> anyhow::Result<Work> {
         let (printer, request) = (self.printer, &self.request);
         let native = plan.strategy == Strategy::Native;
+        if !native {
+            plan.findings.extend(verify::finding(self.verify));
+        }
         if printer.is_json() {
             tell_plan(&plan, printer);
         } else {

@@ -7,9 +7,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::sleep;
 use underpin_core::signal::Unit;
+use underpin_core::way::Way;
 use underpin_dialect::Database;
 use underpin_engine::{Live, RunStatus, SignalView, Standing};
 
+use super::verify::doubt;
 use super::{introduce, shell};
 use crate::args::{GlobalArgs, StatusArgs};
 use crate::backend::{Backend, SessionWishes, Task};
@@ -140,6 +142,11 @@ impl Page<'_> {
 
 fn is_open(run: &RunStatus) -> bool {
     matches!(run.standing, Standing::Running | Standing::Silent | Standing::Unattended)
+        || is_at_rest(run)
+}
+
+fn is_at_rest(run: &RunStatus) -> bool {
+    matches!(run.standing, Standing::Revertible | Standing::Reverted)
 }
 
 /// What a person is told about how a run stands.
@@ -148,6 +155,8 @@ pub(super) fn standing(run: &RunStatus) -> String {
         Standing::Running => "running".to_owned(),
         Standing::Silent => format!("silent for {}", span(run.silent_s)),
         Standing::Unattended => format!("dead since {}", span(run.silent_s)),
+        Standing::Revertible => "revertible".to_owned(),
+        Standing::Reverted => "reverted".to_owned(),
         Standing::Done => "done".to_owned(),
         Standing::Aborted => "aborted".to_owned(),
         Standing::Failed => "failed".to_owned(),
@@ -185,18 +194,35 @@ fn next_steps(run: &RunStatus, global: &GlobalArgs, place_of: PlaceOf<'_>) -> St
     let (schema, name) = run.table.split_once('.').unwrap_or(("", &run.table));
     let (url, name) = place_of(schema, name);
     let mut out = format!("\n{}: {}\n", run.table, run.statement.replace('\n', "\n  "));
+    if is_at_rest(run) {
+        let command = |verb: &str| shell::underpin(verb, &[&url, &name], global);
+        let (what, turn) = match run.standing {
+            Standing::Reverted => ("make again", format!("{} --again", command("resume"))),
+            _ => ("take back", command("revert")),
+        };
+        out.push_str(&format!("  {what:<10}  {turn}\n  end with    {}\n", command("finish")));
+        return out;
+    }
     let alive = run.live.as_ref().filter(|_| run.standing != Standing::Unattended);
     for line in alive.map(|live| now(&Reading::from(&live.figures))).unwrap_or_default() {
         out.push_str(&format!("  {line}\n"));
     }
+    if let Some(doubt) = doubt(run) {
+        out.push_str(&format!("  verified    {doubt}\n"));
+    }
     if run.standing == Standing::Unattended {
         let since = run.updated_at.split('.').next().unwrap_or_default();
         out.push_str(&format!("  no program works on it; last sign of life {since} UTC\n"));
-        let go_on = shell::go_on(&url, &run.statement, &run.options, global);
+        let go_on = match (run.direction, run.phase.as_deref()) {
+            (Way::Forward, _) if !is_made(run) => {
+                shell::go_on(&url, &run.statement, &run.options, global)
+            }
+            _ => shell::underpin("resume", &[&url, &name], global),
+        };
         out.push_str(&format!("  go on with  {go_on}\n"));
     }
     // After the swap the change is made: what is left is to go on.
-    if run.phase.as_deref() != Some("finish") {
+    if !is_made(run) {
         let abort = shell::underpin("abort", &[&url, &name], global);
         out.push_str(&format!("  end with    {abort}\n"));
     }
@@ -204,6 +230,11 @@ fn next_steps(run: &RunStatus, global: &GlobalArgs, place_of: PlaceOf<'_>) -> St
         out.push_str(&format!("  note        {}\n", run.next));
     }
     out
+}
+
+/// Whether the swap of the way that the run goes is made.
+fn is_made(run: &RunStatus) -> bool {
+    matches!(run.phase.as_deref(), Some("arrive" | "revertible" | "finish"))
 }
 
 /// How a run fares, a line a concern.
@@ -277,8 +308,10 @@ mod tests {
             statement: "ALTER TABLE orders ADD note TEXT".into(),
             standing,
             phase: Some("copy".into()),
+            direction: Way::Forward,
             rows_copied: 1_234_000,
             rows_verified: 0,
+            verified: None,
             created_at: "2026-11-21 03:00:00.123456".into(),
             updated_at: "2026-11-21 03:05:00.000000".into(),
             silent_s: 720,

@@ -14,7 +14,7 @@ use underpin_engine::{
 
 use super::end::{Hints, tell_end};
 use super::stop::until_stopped;
-use super::{introduce, schema_of, steer};
+use super::{introduce, schema_of, steer, verify};
 use crate::args::{Cli, Command, GlobalArgs, ResumeArgs, TurnArgs, inherited};
 use crate::backend::{Backend, SessionWishes, Task};
 use crate::exit::{ExitStatus, Problem};
@@ -74,6 +74,11 @@ async fn take_up(
     let (run, origin) = backend.carry_out(look).await?;
     let options = inherited(&origin.options, &args.given, turn.is_some());
     let again = read_again(args, verb, &options)?;
+    if turn != Some(Turn::Finish)
+        && let Some(why) = verify::warning(again.work.verify)
+    {
+        printer.warning(why);
+    }
     let wishes = SessionWishes { lock_timeout_ms: Some(again.work.lock_timeout.0) };
     let backend = Backend::resolve(&args.url, global, wishes, &again.replicas)?;
     let options = options::options(&again.work, &again.given, backend.workers())?;

@@ -3,6 +3,7 @@
 //! Whatever is wrong with them together is found here, before anything is contacted.
 
 use underpin_core::machine::Settings;
+use underpin_core::proof::Verification;
 use underpin_core::signal::{Limit, SwapWhen};
 use underpin_core::window::{Deadline, Then, Windows};
 use underpin_dialect::{Given, Origin, OwnQuery};
@@ -42,7 +43,11 @@ pub(crate) fn options(
         rows_per_s,
         bytes_per_s,
         swap_when: swap_when(args)?,
-        verify: args.verify == Verify::Full,
+        verify: match args.verify {
+            Verify::Full => Verification::Full,
+            Verify::Sample => Verification::Sample,
+            Verify::Off => Verification::Off,
+        },
         swap_budget_ms: args.swap_budget.0,
         lock_patience_ms: args.lock_patience.0,
         ..Settings::default()

@@ -2,6 +2,7 @@
 
 use clap::Parser as _;
 use underpin_core::machine::Settings;
+use underpin_core::proof::Verification;
 use underpin_core::signal::SwapWhen;
 
 use super::*;
@@ -93,7 +94,7 @@ fn limits_reach_the_run() {
     let settings = &order.options.settings;
     assert_eq!((settings.workers, settings.chunk_ms_target), (7, 150));
     assert_eq!((settings.lag_ms_max, settings.swap_budget_ms), (5_000, 200));
-    assert_eq!((settings.lock_patience_ms, settings.verify), (3_600_000, false));
+    assert_eq!((settings.lock_patience_ms, settings.verify), (3_600_000, Verification::Off));
     assert!(order.options.keep_retired);
     assert!(order.change.request.force_shadow);
     assert_eq!(order.change.request.indexes, IndexTiming::After);
@@ -134,7 +135,11 @@ fn the_defaults_are_the_machines_own() {
     assert_eq!(ours.lag_ms_max, machine.lag_ms_max);
     assert_eq!(ours.swap_budget_ms, machine.swap_budget_ms);
     assert_eq!(ours.lock_patience_ms, machine.lock_patience_ms);
-    assert!(ours.verify && !order.options.keep_retired && !order.change.request.force_shadow);
+    assert!(
+        ours.verify == Verification::Full
+            && !order.options.keep_retired
+            && !order.change.request.force_shadow
+    );
 }
 
 #[test]

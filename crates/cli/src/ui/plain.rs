@@ -100,6 +100,11 @@ fn sentence(report: &Report) -> Option<String> {
         Report::Retrying { what, why, .. } => {
             format!("{what} was rolled back and is tried again: {why}")
         }
+        Report::Different { differences, samples, .. } => format!(
+            "verification found {} rows of a range that DIFFER: {}",
+            count(*differences),
+            samples.join("; ")
+        ),
         Report::Reconnecting { why, attempt, .. } => {
             format!("connecting anew (try {attempt}): {why}")
         }

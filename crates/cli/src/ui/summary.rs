@@ -25,9 +25,17 @@ pub(crate) fn summary_facts(summary: &Summary) -> Vec<(&'static str, String)> {
         0 => String::new(),
         number => format!(", about {},", bytes(number)),
     };
+    let repaired = match summary.rows_repaired {
+        0 => String::new(),
+        rows => format!("; {} DIFFERED and were written once more", count(rows)),
+    };
+    let rows = count(summary.rows_verified);
     let verified = match summary.verified {
-        Verdict::Equal => format!("{} rows compared, all equal", count(summary.rows_verified)),
-        Verdict::Skipped => "NOT verified: the comparison was switched off".to_owned(),
+        Verdict::Equal => format!("{rows} rows compared, all equal{repaired}"),
+        Verdict::Sampled => format!("by a sample of {rows} rows, not proven equal{repaired}"),
+        Verdict::Skipped => {
+            format!("NOT verified: the comparison was switched off{repaired}")
+        }
     };
     let swap = match summary.swap_stall_ms {
         Some(stall_ms) => format!(
@@ -98,6 +106,7 @@ mod tests {
             changes_collapsed: 1_000,
             changes_dropped: 123,
             rows_verified: 1_000_017,
+            rows_repaired: 0,
             verified: Verdict::Equal,
             swap_stall_ms: Some(14),
             swap_attempts: 1,
@@ -140,6 +149,9 @@ shop.orders is changed (run r1)
             ..summary()
         });
         assert!(text.contains("  verified  NOT verified"), "{text}");
+        let sampled = Summary { verified: Verdict::Sampled, rows_repaired: 2, ..summary() };
+        let told = "  verified  by a sample of 1,000,017 rows, not proven equal; 2 DIFFERED";
+        assert!(summary_text(&sampled).contains(told), "{}", summary_text(&sampled));
         assert!(text.contains("stall was not measured"), "{text}");
         assert!(text.contains("3 of them together"), "{text}");
         assert!(text.contains("  kept      the old table, as shop.orders~old\n"), "{text}");

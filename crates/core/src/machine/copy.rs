@@ -6,6 +6,7 @@ use super::{
 use crate::checkpoint::Phase;
 use crate::key::{Chunk, Frontier, Round};
 use crate::plan::Flow;
+use crate::proof::Verification;
 
 impl Machine {
     pub(super) fn decide_copy(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
@@ -121,7 +122,11 @@ impl Machine {
             self.unsaved = true;
             return;
         }
-        self.round = Some(RoundState::new(Round { number: self.round_next, chunks }));
+        let mut round = RoundState::new(Round { number: self.round_next, chunks });
+        if self.phase == Phase::Verify {
+            self.thin_out(&mut round);
+        }
+        self.round = Some(round);
         self.round_next += 1;
         self.unsaved = true;
     }
@@ -287,7 +292,10 @@ impl Machine {
     pub(super) fn decide_catch_up(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         self.save_if_needed(actions);
         if self.caught_up {
-            self.enter(if self.settings.verify { Phase::Verify } else { Phase::Swap });
+            self.enter(match self.settings.verify {
+                Verification::Full | Verification::Sample => Phase::Verify,
+                Verification::Off => Phase::Swap,
+            });
             self.save_if_needed(actions);
             self.decide(now_ms, actions);
         } else if self.held(now_ms, Deed::Apply).is_none() {

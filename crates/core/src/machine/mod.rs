@@ -31,6 +31,7 @@ use crate::checkpoint::{Checkpoint, Counters, Phase};
 use crate::chunk::ChunkSizer;
 use crate::eta::{Estimate, Eta};
 use crate::key::Frontier;
+use crate::proof::Proof;
 use crate::signal::{Gates, Limit, Reading};
 use crate::throttle::{Pause, Throttle};
 use crate::way::Way;
@@ -110,6 +111,11 @@ pub struct Machine {
     phase: Phase,
     frontier: Frontier,
     verified: Frontier,
+    /// See [`Checkpoint::sampled`].
+    sampled: bool,
+    /// Ranges that a sample has compared in this program.
+    sample_ranges: u64,
+    proven: Option<Proof>,
     round: Option<RoundState>,
     round_next: u64,
     busy: Option<Busy>,
@@ -426,6 +432,8 @@ impl Machine {
             },
             round_next: self.round_next,
             verified: self.verified.clone(),
+            sampled: self.sampled,
+            proven: self.proven,
             aborting: self.aborting,
             abort_why: self.abort_why.clone(),
             way: self.way,

@@ -38,7 +38,7 @@ impl Machine {
         self.start_over = false;
         self.started_over += 1;
         self.frontier = Frontier::Start;
-        self.verified = Frontier::Start;
+        self.compare_anew();
         self.round = None;
         self.tidying = Tidying::begin(self.settings.flow);
         self.eta = Eta::default();
@@ -48,7 +48,6 @@ impl Machine {
         self.consume_before_recheck = None;
         self.lock = LockTries::default();
         self.counters.rows_copied = 0;
-        self.counters.rows_verified = 0;
         self.enter(Phase::Prepare);
         true
     }

@@ -43,6 +43,16 @@ pub struct Observed {
     pub swap: SwapState,
 }
 
+/// How large chunks and ranges to verify are.
+fn sizers(settings: &Settings) -> (ChunkSizer, ChunkSizer) {
+    let sizer = |start, most| {
+        ChunkSizer::new(start, settings.chunk_rows_min, most, settings.chunk_ms_target)
+    };
+    let start = settings.chunk_rows_start;
+    let ranges = sizer(start.saturating_mul(5), settings.verify_rows_max);
+    (sizer(start, settings.chunk_rows_max), ranges)
+}
+
 impl Machine {
     /// The machine that goes on from here. It begins nothing before `Started`; what it must know then
     /// (orders, gates, readings) comes before.
@@ -58,6 +68,7 @@ impl Machine {
                 } else if machine.aborting {
                     machine.stopping = Some(Stopping::Abort);
                 }
+                machine.compare_what_was_passed_over();
             }
             SwapState::Swapped => {
                 machine.aborting = false;
@@ -77,18 +88,7 @@ impl Machine {
     }
 
     fn fresh(settings: Settings, checkpoint: Checkpoint) -> Self {
-        let sizer = ChunkSizer::new(
-            settings.chunk_rows_start,
-            settings.chunk_rows_min,
-            settings.chunk_rows_max,
-            settings.chunk_ms_target,
-        );
-        let verify_sizer = ChunkSizer::new(
-            settings.chunk_rows_start.saturating_mul(5),
-            settings.chunk_rows_min,
-            settings.verify_rows_max,
-            settings.chunk_ms_target,
-        );
+        let (sizer, verify_sizer) = sizers(&settings);
         let throttle = settings.throttle();
         let workers_max = std::cmp::max(settings.workers, 1);
         let chunk_rows = settings.chunk_rows_start;
@@ -110,6 +110,9 @@ impl Machine {
             phase,
             frontier: checkpoint.frontier,
             verified: checkpoint.verified,
+            sampled: checkpoint.sampled,
+            sample_ranges: 0,
+            proven: checkpoint.proven,
             round: checkpoint.round.map(RoundState::new),
             round_next: checkpoint.round_next,
             busy: None,

@@ -64,6 +64,18 @@ impl RoundState {
         self.done.values().fold(0, |count, _| count + 1)
     }
 
+    /// Takes those out that `is_wanted` does not want; they are passed over and never done.
+    pub(super) fn keep_only(&mut self, mut is_wanted: impl FnMut(&Chunk) -> bool) {
+        let plan = &self.plan;
+        let chunk = |index: u32| plan.chunks.iter().find(|chunk| chunk.index == index);
+        self.todo.retain(|index| chunk(*index).is_some_and(&mut is_wanted));
+    }
+
+    /// Whether a chunk of the plan was passed over, once the round is complete.
+    pub(super) fn has_gaps(&self) -> bool {
+        self.plan.chunks.iter().any(|chunk| !self.done.contains_key(&chunk.index))
+    }
+
     /// Whether there is a chunk to begin, and fewer than `workers` are in flight.
     pub(super) fn has_next(&self, workers: u32) -> bool {
         let limit = usize::try_from(workers).unwrap_or(usize::MAX);

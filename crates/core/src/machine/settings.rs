@@ -1,6 +1,7 @@
 //! Limits and targets of a run, and how they are changed while it goes on.
 
 use crate::plan::Flow;
+use crate::proof::Verification;
 use crate::signal::{LAG, Limit, Setting, SwapWhen};
 use crate::throttle::Throttle;
 
@@ -36,8 +37,10 @@ pub struct Settings {
     pub near_empty_entries: u64,
     /// Whether some indexes are left out of the copy and built after it; by blocks all of them are.
     pub deferred_indexes: bool,
-    /// Whether source and shadow are compared before the swap.
-    pub verify: bool,
+    /// What of source and shadow is compared before the swap.
+    pub verify: Verification,
+    /// Tells which ranges a sample takes; the same for the same run.
+    pub sample_seed: u64,
     /// Rows of a range to verify at most.
     pub verify_rows_max: u64,
     /// Lag of a replica above which the copy pauses, in milliseconds. It is the limit on [`LAG`].
@@ -80,7 +83,8 @@ impl Default for Settings {
             log_entries_max: 100_000,
             near_empty_entries: 200,
             deferred_indexes: false,
-            verify: true,
+            verify: Verification::Full,
+            sample_seed: 0,
             verify_rows_max: 100_000,
             lag_ms_max: 2000,
             limits: Vec::new(),

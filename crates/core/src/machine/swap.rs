@@ -2,7 +2,7 @@
 
 use super::tidy::Tidying;
 use super::{Action, Busy, Deed, Failure, FailureKind, LockTries, Machine};
-use crate::checkpoint::Phase;
+use crate::checkpoint::{Phase, proof};
 
 /// First wait after a lock was not had, in milliseconds; it doubles with each try.
 const BACK_OFF_MS: u64 = 500;
@@ -56,6 +56,7 @@ impl Machine {
     /// The swap of this way is made.
     pub(super) fn made(&mut self) {
         self.stands = Some(self.way);
+        self.proven = Some(proof(&self.verified, self.sampled, self.counters.rows_verified));
         self.enter(if self.settings.keeps_way_back { Phase::Arrive } else { Phase::Finish });
     }
 

@@ -1,6 +1,7 @@
 //! Single steps of the machine that are easier to read here than in a simulated run.
 
 mod blocks;
+mod sampled;
 mod steered;
 
 use super::*;

@@ -4,6 +4,10 @@
 use super::{Action, Busy, Deed, Failure, FailureKind, Machine, RoundState};
 use crate::checkpoint::Phase;
 use crate::key::Frontier;
+use crate::proof::{SAMPLE_RANGES_MIN, Verification, is_in_sample};
+
+/// Differing rows that are named where the run stops for them.
+const NAMED_MAX: usize = 10;
 
 impl Machine {
     pub(super) fn decide_verify(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
@@ -16,7 +20,8 @@ impl Machine {
         }
         // Here a worker is free.
         self.tidy_if_due(now_ms, Deed::Heavy, actions);
-        if self.verified == Frontier::End {
+        // Who resumes without it does not wait for it.
+        if self.settings.verify == Verification::Off || self.verified == Frontier::End {
             self.enter(Phase::Swap);
             self.decide(now_ms, actions);
         } else if self.apply_due(now_ms) {
@@ -70,10 +75,40 @@ impl Machine {
     fn end_verify_round(&mut self) {
         let Some(round) = self.round.take() else { return };
         if !round.is_void() {
+            self.sampled |= round.has_gaps();
             self.verified = round.plan().end();
         }
+        self.sample_ranges += round.chunks_done();
         self.counters.rows_verified += round.rows_done();
         self.unsaved = true;
+    }
+
+    /// Leaves to a sample those ranges of a round that it takes.
+    pub(super) fn thin_out(&self, round: &mut RoundState) {
+        if self.settings.verify != Verification::Sample {
+            return;
+        }
+        let mut taken = self.sample_ranges;
+        round.keep_only(|chunk| {
+            let is_taken =
+                taken < SAMPLE_RANGES_MIN || is_in_sample(self.settings.sample_seed, &chunk.range);
+            taken += u64::from(is_taken);
+            is_taken
+        });
+    }
+
+    /// The comparison begins again.
+    pub(super) fn compare_anew(&mut self) {
+        self.verified = Frontier::Start;
+        self.sampled = false;
+        self.counters.rows_verified = 0;
+    }
+
+    /// Where everything is to be compared and an earlier program has taken samples, it begins again.
+    pub(super) fn compare_what_was_passed_over(&mut self) {
+        if self.sampled && self.settings.verify == Verification::Full && !self.has_swapped() {
+            self.compare_anew();
+        }
     }
 
     /// The ranges to come are as long as this one tells.
@@ -101,10 +136,10 @@ impl Machine {
             }
             round.set_done(index, rows);
         } else if second_look {
+            let named = samples.get(..NAMED_MAX).unwrap_or(samples).join("; ");
             let message = format!(
                 "verification found {differences} differing rows, and applying them again did not \
-                 help: {}; the swap was not made and the source is untouched",
-                samples.join("; ")
+                 help: {named}; the swap was not made and the source is untouched",
             );
             self.fail(Failure { kind: FailureKind::Different, message });
         } else {

@@ -23,6 +23,10 @@ const KEPT_BYTES: usize = 4096;
 /// How long a command that has ended may go on to say something (through what it has left running).
 const SAID_WAIT: Duration = Duration::from_millis(200);
 
+/// Variables in which this program was given a password: a command is told of the run, not let into the
+/// database.
+const SECRETS: [&str; 2] = ["MYSQL_PWD", "PGPASSWORD"];
+
 /// Between asking a command to end and ending it.
 pub(super) const GRACE: Duration = Duration::from_millis(500);
 
@@ -110,6 +114,9 @@ impl Running {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        for name in SECRETS {
+            process.env_remove(name);
+        }
         // Also keeps a Ctrl-C on our terminal from it: that stops the run, which is then told to it.
         #[cfg(unix)]
         process.process_group(0);

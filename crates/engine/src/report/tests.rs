@@ -42,6 +42,7 @@ pub(crate) fn summary() -> Summary {
         changes_collapsed: 1,
         changes_dropped: 1,
         rows_verified: 10,
+        rows_repaired: 1,
         verified: Verdict::Equal,
         swap_stall_ms: Some(14),
         swap_attempts: 1,
@@ -132,6 +133,7 @@ fn samples() -> Vec<Report> {
         Report::HookFailed { at_ms: 8, hook: text("ready"), why: text("exit code 3") },
         Report::Statements { at_ms: 9, after_ms: 5_000, comparison: comparison() },
         Report::Retrying { at_ms: 10, what: text("copying a chunk"), why: text("deadlock") },
+        Report::Different { at_ms: 10, differences: 1, samples: vec![text("id=3")] },
         Report::Reconnecting { at_ms: 11, why: text("gone"), attempt: 1 },
         Report::LockTry { at_ms: 12, attempt: 1, why: text("session 7 reads it") },
         Report::Swap { at_ms: 13, stall_ms: 14, drained: 3, attempts: 1 },
@@ -161,6 +163,7 @@ fn samples() -> Vec<Report> {
             | Report::Ordered { .. }
             | Report::HookFailed { .. }
             | Report::Statements { .. }
+            | Report::Different { .. }
             | Report::Retrying { .. }
             | Report::Reconnecting { .. }
             | Report::LockTry { .. }
@@ -191,10 +194,9 @@ fn the_page_tells_no_event_that_there_is_not() {
         .iter()
         .map(|sample| serde_json::to_value(sample).unwrap()["event"].as_str().unwrap().to_owned())
         .collect();
-    // Those of `status`, `list` and `history` are checked where they are made.
-    for told in
-        crate::reference::events().iter().filter(|it| !["run", "past_run"].contains(&&***it))
-    {
+    // Those of `status`, `list`, `history` and `verify` are checked where they are made.
+    let elsewhere = ["run", "past_run", "compared"];
+    for told in crate::reference::events().iter().filter(|it| !elsewhere.contains(&&***it)) {
         assert!(events.contains(told), "docs/reference/json.md tells of {told}");
     }
 }

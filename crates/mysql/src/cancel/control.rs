@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use mysql_async::prelude::Queryable;
 use mysql_async::{FromRowError, Row, from_row_opt};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -13,8 +12,9 @@ use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use super::{SessionState, label};
 use crate::connect::{ServerIdentity, Session, SessionId, SessionSettings, connect, connect_to};
-use crate::error::{STATEMENT_UNREADABLE, db_error};
+use crate::error::STATEMENT_UNREADABLE;
 use crate::options::ConnectOptions;
+use crate::query::rows;
 
 /// Bound on one statement; each takes well under a millisecond on a server that answers.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,9 +102,10 @@ impl Control {
         let Some(session) = slot.as_mut() else {
             return Err(DbError::new(ErrorKind::Other, attempted, object));
         };
-        let error = match timeout(STATEMENT_TIMEOUT, session.conn.query(query)).await {
+        let asked = rows(&mut session.conn, query, attempted, object);
+        let error = match timeout(STATEMENT_TIMEOUT, asked).await {
             Ok(Ok(rows)) => return Ok(rows),
-            Ok(Err(error)) => db_error(&error, attempted, object),
+            Ok(Err(error)) => error,
             Err(_) => DbError::new(ErrorKind::ConnectionLost, attempted, object)
                 .help("The server did not answer within 5 s"),
         };

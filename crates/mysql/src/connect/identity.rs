@@ -12,6 +12,7 @@ use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::error::{Doing, classify, db_error};
 use crate::flavor::{Capabilities, Flavor, Variables};
+use crate::query::{cell, first};
 
 /// What tells one server from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,9 +123,12 @@ impl SessionId {
             return Err(behind_a_proxy(attempted));
         }
         let take = format!("SELECT GET_LOCK('{lock}', 0), IS_USED_LOCK('{lock}')");
-        let taken: Option<(Option<u64>, Option<u64>)> =
-            conn.query_first(take).await.doing("taking the session's lock", "")?;
-        if taken != Some((Some(1), Some(thread))) {
+        let attempted = "taking the session's lock";
+        let taken = first(conn, &take, attempted, "").await?;
+        let cells = |row: &Row| -> DbResult<(Option<u64>, Option<u64>)> {
+            Ok((cell(row, 0, attempted)?, cell(row, 1, attempted)?))
+        };
+        if taken.as_ref().map(cells).transpose()? != Some((Some(1), Some(thread))) {
             return Err(behind_a_proxy(attempted));
         }
         Ok(Self { thread, lock })

@@ -12,8 +12,8 @@ use crate::query::{define, literal, number, quote};
 /// Tables without which nothing can be read.
 const BASE: [&str; 3] = ["runs", "fences", "marks"];
 
-/// Tables that versions before 0.2 did not make.
-const LATER: [&str; 4] = ["orders", "history", "live", "beats"];
+/// Tables that earlier versions did not make.
+const LATER: [&str; 5] = ["orders", "history", "live", "beats", "prints"];
 
 /// How far our tables are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Control {
     }
 }
 
-fn definitions(state: &str) -> [String; 7] {
+fn definitions(state: &str) -> [String; 8] {
     let key = "run_id VARCHAR(32) CHARACTER SET ascii NOT NULL";
     let text = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
     [
@@ -112,6 +112,11 @@ fn definitions(state: &str) -> [String; 7] {
             "CREATE TABLE IF NOT EXISTS {state}.beats ({key} PRIMARY KEY, beat BIGINT UNSIGNED NOT \
              NULL, written_at DATETIME(6) NOT NULL) ENGINE=InnoDB COMMENT='underpin: heartbeats, by \
              which replicas are measured'"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {state}.prints ({key}, what VARCHAR(16) CHARACTER SET ascii NOT \
+             NULL, print LONGTEXT NOT NULL, PRIMARY KEY (run_id, what)) ENGINE=InnoDB {text} \
+             COMMENT='underpin: by what the tables of a run are known again'"
         ),
     ]
 }

@@ -29,9 +29,9 @@ impl Control {
     pub(crate) async fn state_shape(&self) -> DbResult<Shape> {
         let sql = format!(
             "SELECT pg_catalog.count(*) FILTER (WHERE c.relname IN ('runs', 'fences', 'marks')) = 3, \
-             pg_catalog.count(*) = 7 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             pg_catalog.count(*) = 8 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              WHERE n.nspname = {} AND c.relkind = 'r' \
-             AND c.relname IN ('runs', 'fences', 'marks', 'orders', 'history', 'live', 'beats')",
+             AND c.relname IN ('runs', 'fences', 'marks', 'orders', 'history', 'live', 'beats', 'prints')",
             literal(&self.state_schema)?
         );
         let row = first(&self.session, &sql, "looking for", &self.state_schema).await?;
@@ -51,8 +51,10 @@ impl Control {
         loop {
             let sql = match self.state_shape().await? {
                 Shape::Current => return Ok(()),
-                Shape::Older => later_sql(&state),
-                Shape::Missing => format!("{}; {}", base_sql(&state), later_sql(&state)),
+                Shape::Older => format!("{}; {}", later_sql(&state), close_sql(&state)),
+                Shape::Missing => {
+                    format!("{}; {}; {}", base_sql(&state), later_sql(&state), close_sql(&state))
+                }
             };
             tries += 1;
             match run(&self.session, &sql, "making the state tables in", &self.state_schema).await {
@@ -114,6 +116,8 @@ fn later_sql(state: &str) -> String {
          origin text NOT NULL DEFAULT '', record text NOT NULL DEFAULT ''); \
          CREATE TABLE IF NOT EXISTS {state}.beats (run_id text PRIMARY KEY, \
          beat bigint NOT NULL DEFAULT 0, beat_at {NOW}) WITH (fillfactor = 10); \
+         CREATE TABLE IF NOT EXISTS {state}.prints (run_id text NOT NULL, what text NOT NULL, \
+         print text NOT NULL, PRIMARY KEY (run_id, what)); \
          CREATE TABLE IF NOT EXISTS {state}.live (run_id text PRIMARY KEY, \
          live text NOT NULL DEFAULT '', seen_at {NOW}) WITH (fillfactor = 10); \
          INSERT INTO {state}.live (run_id, seen_at) SELECT run_id, updated_at FROM {state}.runs \
@@ -126,9 +130,19 @@ fn later_sql(state: &str) -> String {
             ("TABLE", ".history", "why runs were begun, and what came of them"),
             ("TABLE", ".beats", "small writes that show how long one takes"),
             ("TABLE", ".live", "how open runs fare"),
+            ("TABLE", ".prints", "by what the tables of a run are known again"),
         ],
     );
     format!("{tables}; {comments}")
+}
+
+/// Takes away what default privileges may have granted to everybody: statements and their authors' reasons
+/// are nobody else's.
+fn close_sql(state: &str) -> String {
+    format!(
+        "REVOKE ALL ON SCHEMA {state} FROM PUBLIC; REVOKE ALL ON ALL TABLES IN SCHEMA {state} FROM PUBLIC; \
+         REVOKE ALL ON ALL SEQUENCES IN SCHEMA {state} FROM PUBLIC"
+    )
 }
 
 fn comments(state: &str, of: &[(&str, &str, &str)]) -> String {

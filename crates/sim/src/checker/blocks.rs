@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Checker, image, is_real};
-use crate::db::{Clash, Db, Definition, Heaps, Mark, Row, RowKey};
+use crate::db::{Clash, Db, Definition, Heaps, Mark, Object, Row, RowKey};
 use crate::report::Invariant;
 
 impl Checker {
@@ -13,7 +13,8 @@ impl Checker {
         match definition {
             Definition::Prepare => self.capture_began(),
             Definition::Abort => self.forget_run(),
-            Definition::BuildIndexes | Definition::Swap | Definition::Finish => {}
+            Definition::Finish(_) => self.capture_ended(),
+            Definition::BuildIndexes | Definition::Swap(_) | Definition::Return(_) => {}
         }
     }
 
@@ -23,10 +24,10 @@ impl Checker {
     }
 
     /// Keys that are pending in truth: logged and not taken, or taken out and still to be written.
-    pub(super) fn pending(db: &Db) -> BTreeSet<RowKey> {
-        let logged = db.log.iter().flat_map(|log| log.values());
-        let todo = db.heaps.iter().flat_map(|heaps| heaps.todo.iter());
-        logged.chain(todo).copied().collect()
+    pub(super) fn pending(db: &Db, of: Object) -> BTreeSet<RowKey> {
+        let logged = db.log(of).into_iter().flat_map(|log| log.values()).copied();
+        let todo = db.heaps.as_ref().map(|heaps| heaps.log(of).todo);
+        logged.chain(todo.iter().flat_map(|todo| todo.iter().copied())).collect()
     }
 
     /// Nothing of ours is in flight, and the shadow has no index yet. A row that nobody has touched

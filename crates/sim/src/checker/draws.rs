@@ -1,4 +1,4 @@
-//! First draws of the column that only the new shape has: which row had which, and that it keeps it.
+//! First draws of the column that only one shape has: which row had which, and that it keeps it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,14 @@ pub(crate) struct Draws {
 impl Draws {
     pub(crate) fn new(is_volatile: bool) -> Self {
         Self { is_volatile, first: BTreeMap::new(), may_differ: BTreeSet::new() }
+    }
+
+    /// From here on what was drawn counts, whatever was drawn before.
+    pub(crate) fn begin(&mut self) {
+        if !self.is_volatile {
+            self.forget();
+            self.is_volatile = true;
+        }
     }
 
     pub(crate) fn forget(&mut self) {

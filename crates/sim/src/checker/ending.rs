@@ -3,7 +3,7 @@
 use underpin_core::machine::{Command, Ending, FailureKind};
 
 use super::Checker;
-use crate::db::{Db, Object, RETIRED, SHADOW};
+use crate::db::{Db, Object, RETIRED, SHADOW, target_of};
 use crate::report::Invariant;
 
 /// What the ended program had met.
@@ -24,21 +24,37 @@ impl Checker {
     pub(crate) fn ended(&mut self, db: &Db, ending: &Ending, met: Circumstances) {
         let is_right = match ending {
             Ending::Done { .. } => {
-                self.nothing_left(db, Object::Shadow);
-                true
+                self.nothing_left(db, self.stands);
+                self.is_swapped
             }
-            Ending::Revertible { .. } | Ending::Stayed { .. } => false,
+            Ending::Revertible { stands, .. } => {
+                let live = target_of(*stands);
+                // A turn that was not begun, or may have been left, need not have come to its end.
+                let is_wanted = self.goal.is_none_or(|goal| goal == live);
+                self.all_kept(db, live) && (is_wanted || !self.is_begun || self.may_be_left)
+            }
+            Ending::Stayed { stands, why } => {
+                let is_asked = met.commanded == Some(Command::Abort);
+                self.all_kept(db, target_of(*stands))
+                    && if why.is_some() { met.critical } else { is_asked }
+            }
             Ending::Interrupted => met.commanded.is_some(),
             Ending::Aborted { why } => {
                 self.nothing_left(db, Object::Original);
                 let is_asked = met.commanded == Some(Command::Abort);
-                met.abort_begun || if why.is_some() { met.critical } else { is_asked }
+                !self.is_swapped
+                    && (met.abort_begun || if why.is_some() { met.critical } else { is_asked })
             }
             Ending::Failed(failure) => match failure.kind {
                 FailureKind::Violation => self.violations > 0,
                 FailureKind::SourceChanged | FailureKind::Different => self.is_tampered,
                 FailureKind::LockNotHad => met.lock_not_had,
-                FailureKind::Truncated | FailureKind::Ambiguous | FailureKind::Other => false,
+                // Behind a swap nothing is begun again.
+                FailureKind::Truncated => {
+                    let heaps = db.heaps.as_ref().filter(|_| self.is_swapped);
+                    heaps.is_some_and(|heaps| heaps.log(self.stands).is_truncated())
+                }
+                FailureKind::Ambiguous | FailureKind::Other => false,
             },
         };
         if !is_right {
@@ -48,6 +64,25 @@ impl Checker {
         let invariant =
             if self.is_swapped { Invariant::AtomicSwap } else { Invariant::SourceUntouched };
         self.live(db, invariant);
+    }
+
+    /// The table is live, and everything of the way back stands.
+    fn all_kept(&self, db: &Db, live: Object) -> bool {
+        let other = if live == Object::Shadow { Object::Original } else { Object::Shadow };
+        let is_there = |object: Object| {
+            db.tables.contains_key(&object) && db.names.values().any(|named| *named == object)
+        };
+        let is_kept = [live, other].into_iter().all(|object| {
+            is_there(object)
+                && db.log(object).is_some()
+                && (db.is_captured(object) || self.is_tampered)
+        });
+        self.keeps_way_back
+            && self.is_swapped
+            && self.late.is_empty()
+            && self.stands == live
+            && db.live() == Some(live)
+            && is_kept
     }
 
     /// The expected table has the source's name, and nothing else of the run stands.
@@ -67,11 +102,13 @@ impl Checker {
                 .filter(|name| db.names.contains_key(*name))
                 .map(|name| format!("table {name}")),
         );
-        if db.log.is_some() {
-            left.push("the change log".to_owned());
-        }
-        if expected == Object::Original && db.triggers != [false; 3] {
-            left.push("triggers".to_owned());
+        for object in [Object::Original, Object::Shadow] {
+            if db.log(object).is_some() {
+                left.push(format!("the change log of {object:?}"));
+            }
+            if db.tables.contains_key(&object) && db.triggers(object) != [false; 3] {
+                left.push(format!("triggers of {object:?}"));
+            }
         }
         if !left.is_empty() {
             self.report(invariant, format!("left behind: {}", left.join(", ")));

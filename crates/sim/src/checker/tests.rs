@@ -1,9 +1,12 @@
 //! The checker by itself: each promise broken once, by hand.
 
+use underpin_core::way::Way;
+
 use super::*;
 use crate::db::{RETIRED, SHADOW, SOURCE};
 
-const RULES: Rules = Rules { app_keeps_value_unique: false, new_unique: true, fit_max: Some(50) };
+const RULES: Rules =
+    Rules { app_keeps_value_unique: false, new_unique: true, fit_max: Some(50), old_fit_max: None };
 
 fn app(uniq: i64, value: i64) -> AppRow {
     AppRow { uniq: Some(uniq), value }
@@ -21,7 +24,7 @@ fn scene() -> (Db, Checker) {
     let mut db = Db::new(RULES, old.collect());
     let mut checker = Checker::new(RULES, true, rows.into_iter());
     db.create_shadow(true);
-    db.create_log();
+    db.create_log(Object::Original);
     checker.capture_began();
     db.insert(9, Object::Shadow, 1, new(1, 5, 40)).unwrap();
     db.mark(9, Mark { round: 1, index: 0, after: None, up_to: Some(1), rows: 1 });
@@ -44,7 +47,7 @@ fn a_sound_scene_breaks_nothing() {
 #[test]
 fn an_unequal_row_is_fine_only_while_it_is_pending() {
     let (mut db, mut checker) = scene();
-    db.triggers = [true; 3];
+    db.sides.of(Object::Original).triggers = [true; 3];
     db.app_set_value(1, 0, 1, 9).unwrap();
     let no = db.commit(1).no;
     checker.acknowledged(no, &[Change::SetValue(1, 9)]);
@@ -68,7 +71,7 @@ fn a_row_beyond_the_frontier_is_noticed_at_its_commit() {
 #[test]
 fn a_chunk_older_than_a_drop_in_its_range_is_noticed() {
     let (mut db, mut checker) = scene();
-    db.append(1, 2).unwrap();
+    db.append(1, Object::Original, 2).unwrap();
     db.commit(1);
     db.consume(9, [1]);
     let commit = db.commit(9);
@@ -99,8 +102,8 @@ fn a_chunk_twice_or_apart_from_its_mark_is_noticed() {
 #[test]
 fn a_swap_that_loses_a_row_is_noticed() {
     let (mut db, mut checker) = scene();
-    assert!(db.rename_both());
-    checker.swapped(&db);
+    assert!(db.rename_both(Way::Forward));
+    checker.swapped(&db, Object::Shadow);
     assert_eq!(broken(&checker), Some(Invariant::AtomicSwap));
 }
 
@@ -157,7 +160,7 @@ fn a_violation_must_be_real_in_the_state_that_was_read() {
     assert_eq!(broken(&checker), Some(Invariant::RealViolation));
 
     let (_, mut checker) = scene();
-    checker.unfit(1, 0);
+    checker.unfit(1, 0, Way::Forward);
     assert_eq!(broken(&checker), Some(Invariant::RealViolation), "5 fits below 50");
 }
 

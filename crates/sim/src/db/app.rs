@@ -29,6 +29,18 @@ impl Db {
         Ok(Row { uniq: row.uniq, value, draw })
     }
 
+    /// The value in the old shape; `None` where it does not fit.
+    pub(crate) fn convert_back(&self, value: i64) -> Option<i64> {
+        let value = (value - CONVERT_OFFSET) / CONVERT_FACTOR;
+        self.rules.old_fit_max.is_none_or(|most| value <= most).then_some(value)
+    }
+
+    /// The row of the old shape that a row of the new one becomes, with this draw.
+    pub(crate) fn image_back(&self, key: RowKey, row: Row, draw: u64) -> Result<Row, Refusal> {
+        let value = self.convert_back(row.value).ok_or(Refusal::Unfit(key))?;
+        Ok(Row { uniq: row.uniq, value, draw })
+    }
+
     /// The table that the application's name means now.
     pub(crate) fn live(&self) -> Option<Object> {
         self.names.get(SOURCE).copied()
@@ -36,7 +48,7 @@ impl Db {
 
     fn open(&self, now_us: u64) -> Result<Object, Refusal> {
         let object = self.live().ok_or(Refusal::NoTable)?;
-        if object == Object::Original && now_us < self.fence_until_us {
+        if self.fence.is_some_and(|(fenced, until_us)| fenced == object && now_us < until_us) {
             return Err(Refusal::Fenced);
         }
         Ok(object)
@@ -45,6 +57,9 @@ impl Db {
     fn stored_value(&self, object: Object, key: RowKey, value: i64) -> Result<i64, Refusal> {
         match object {
             Object::Shadow => self.convert(value).ok_or(Refusal::Unfit(key)),
+            Object::Original if self.rules.old_fit_max.is_some_and(|most| value > most) => {
+                Err(Refusal::Unfit(key))
+            }
             Object::Original | Object::Sentry => Ok(value),
         }
     }
@@ -56,9 +71,9 @@ impl Db {
         trigger: usize,
         keys: &[RowKey],
     ) -> Result<(), Refusal> {
-        if object == Object::Original && self.triggers.get(trigger) == Some(&true) {
+        if self.triggers(object).get(trigger) == Some(&true) {
             for key in keys {
-                self.append(session, *key)?;
+                self.append(session, object, *key)?;
             }
         }
         Ok(())
@@ -74,7 +89,7 @@ impl Db {
     ) -> Result<(), Refusal> {
         let object = self.open(now_us)?;
         let value = self.stored_value(object, key, row.value)?;
-        let draw = if object == Object::Shadow { self.draw() } else { 0 };
+        let draw = self.draw();
         self.insert(session, object, key, Row { uniq: row.uniq, value, draw })?;
         self.fire(session, object, 0, &[key])
     }

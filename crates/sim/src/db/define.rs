@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::{Clash, Db, Index, Mark, Object, RETIRED, RowKey, Rows, SHADOW, SOURCE, Store};
+use underpin_core::way::Way;
+
+use super::{Clash, Db, Index, Mark, Object, RowKey, Rows, SHADOW, SOURCE, Store};
+use super::{retired_name, shadow_name};
 
 impl Db {
     /// Makes the shadow, empty.
@@ -14,33 +17,22 @@ impl Db {
         self.shadow_indexed = indexed;
     }
 
-    /// Makes the change log, empty.
-    pub(crate) fn create_log(&mut self) {
-        self.log = Some(Rc::default());
-    }
-
     /// Makes the table that holds the retired name during the two-session swap.
-    pub(crate) fn create_sentry(&mut self) {
-        self.names.entry(RETIRED).or_insert(Object::Sentry);
+    pub(crate) fn create_sentry(&mut self, way: Way) {
+        self.names.entry(retired_name(way)).or_insert(Object::Sentry);
     }
 
     /// Drops the sentry; a real retired table stays.
     pub(crate) fn drop_sentry(&mut self) {
-        if self.names.get(RETIRED) == Some(&Object::Sentry) {
-            self.names.remove(RETIRED);
-        }
+        self.names.retain(|_, object| *object != Object::Sentry);
     }
 
-    /// Drops the table of this name.
+    /// Drops the table of this name, and its triggers with it.
     pub(crate) fn drop_table(&mut self, name: &'static str) {
         if let Some(object) = self.names.remove(name) {
             self.tables.remove(&object);
+            self.sides.of(object).triggers = [false; 3];
         }
-    }
-
-    /// Drops the change log.
-    pub(crate) fn drop_log(&mut self) {
-        self.log = None;
     }
 
     /// Forgets everything that the run keeps on the server.
@@ -48,14 +40,15 @@ impl Db {
         self.store = Store::default();
     }
 
-    /// `RENAME TABLE source TO retired, shadow TO source`, all or nothing.
+    /// `RENAME TABLE source TO retired, shadow TO source`, all or nothing, by the names of this way.
     ///
     /// False where a name is missing or taken.
-    pub(crate) fn rename_both(&mut self) -> bool {
-        if self.names.contains_key(RETIRED) || !self.names.contains_key(SHADOW) {
+    pub(crate) fn rename_both(&mut self, way: Way) -> bool {
+        let (retired, shadow) = (retired_name(way), shadow_name(way));
+        if self.names.contains_key(retired) || !self.names.contains_key(shadow) {
             return false;
         }
-        self.rename(SOURCE, RETIRED) && self.rename(SHADOW, SOURCE)
+        self.rename(SOURCE, retired) && self.rename(shadow, SOURCE)
     }
 
     /// Gives a table another name.
@@ -67,18 +60,18 @@ impl Db {
     }
 
     /// `TRUNCATE`: no trigger fires, and the table is another one afterwards.
-    pub(crate) fn truncate_original(&mut self) {
-        self.tables.insert(Object::Original, Rc::new(Rows::new()));
-        self.incarnation += 1;
+    pub(crate) fn truncate(&mut self, object: Object) {
+        self.tables.insert(object, Rc::new(Rows::new()));
+        self.rewritten(object);
         self.commit_no += 1;
     }
 
-    /// Changes a row of the shadow that nobody has asked to change. Returns its key.
-    pub(crate) fn spoil_shadow(&mut self, nth: u64) -> Option<RowKey> {
+    /// Changes a row of a table that is not live, which nobody has asked to change. Returns its key.
+    pub(crate) fn spoil(&mut self, object: Object, nth: u64) -> Option<RowKey> {
         if !self.shadow_indexed && self.heaps.is_some() {
             return self.spoil_bag(nth);
         }
-        let rows = self.tables.get_mut(&Object::Shadow)?;
+        let rows = self.tables.get_mut(&object)?;
         let count = u64::try_from(rows.len()).ok()?;
         let at = usize::try_from(nth.checked_rem(count)?).ok()?;
         let key = rows.keys().nth(at).copied()?;
@@ -86,13 +79,6 @@ impl Db {
         Rc::make_mut(rows).get_mut(&key)?.value = -1_000_000 - key;
         self.commit_no += 1;
         Some(key)
-    }
-
-    /// Whether the original still is what it was when the triggers were installed, with its triggers.
-    pub(crate) fn is_source_unchanged(&self) -> bool {
-        self.names.get(SOURCE) == Some(&Object::Original)
-            && self.triggers == [true; 3]
-            && self.store.identity == Some(self.incarnation)
     }
 
     /// Builds the unique indexes of the shadow.

@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use underpin_core::way::Way;
+
 use super::{Clash, Db, Index, Object, Refusal, Row, RowKey, Rows, SHADOW, SOURCE, SessionId, Txn};
-use super::{RETIRED, values_of};
+use super::{retired_name, target_of, values_of};
 use crate::dice::Dice;
 
 /// Transactions that had committed when it was taken: those below `xmax` that were not active.
@@ -40,24 +42,46 @@ pub(crate) struct Entry {
 pub(crate) enum Definition {
     Prepare,
     BuildIndexes,
-    Swap,
-    Finish,
+    /// The swap of a way.
+    Swap(Way),
+    /// Capture of the table that the swap of this way made live; only a fault does it by itself.
+    Return(Way),
+    /// What is left after the swap of a way goes.
+    Finish(Way),
     Abort,
 }
 
 /// What a transaction has written to heaps.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HeapWrites {
-    logged: Vec<Entry>,
+    logged: Vec<(Object, Entry)>,
     bag_new: Vec<(RowKey, Row)>,
     bag_gone: Vec<u64>,
-    todo_new: Vec<RowKey>,
-    todo_gone: Vec<RowKey>,
-    applied: Option<Xids>,
+    todo_new: Vec<(Object, RowKey)>,
+    todo_gone: Vec<(Object, RowKey)>,
+    applied: Option<(Object, Xids)>,
     end: Option<u64>,
     definition: Option<Definition>,
     /// The id of the savepoint that is open.
     sub_xid: Option<u64>,
+}
+
+/// A change log and what has been made of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HeapLog {
+    /// Nothing is ever deleted from it.
+    pub(crate) entries: Rc<Vec<Entry>>,
+    /// Keys that are noted as still to be written.
+    pub(crate) todo: Rc<BTreeSet<RowKey>>,
+    /// What has been taken from the log: everything that this had seen.
+    pub(crate) applied: Xids,
+}
+
+impl HeapLog {
+    /// Whether the log has a marker.
+    pub(crate) fn is_truncated(&self) -> bool {
+        self.entries.iter().any(|entry| entry.key.is_none())
+    }
 }
 
 /// The committed state; a clone of it is part of a snapshot.
@@ -69,12 +93,8 @@ pub(crate) struct Heaps {
     pub(crate) pages: u64,
     /// The shadow while it has no index: its rows in no order, a key any number of times.
     pub(crate) bag: Rc<BTreeMap<u64, (RowKey, Row)>>,
-    /// The change log. Nothing is ever deleted from it.
-    pub(crate) log: Rc<Vec<Entry>>,
-    /// Keys that were taken out of the shadow and are still to be written.
-    pub(crate) todo: Rc<BTreeSet<RowKey>>,
-    /// What has been taken from the log: everything that this had seen.
-    pub(crate) applied: Xids,
+    /// The change log of each table.
+    logs: BTreeMap<Object, HeapLog>,
     /// Where the copy ends.
     pub(crate) end: Option<u64>,
     dice: Dice,
@@ -94,9 +114,7 @@ impl Heaps {
             blocks: Rc::new(blocks),
             pages,
             bag: Rc::default(),
-            log: Rc::default(),
-            todo: Rc::default(),
-            applied: Xids::default(),
+            logs: BTreeMap::new(),
             end: None,
             dice,
             bag_next: 1,
@@ -131,15 +149,17 @@ impl Heaps {
     /// Nothing of a run.
     fn clear(&mut self) {
         self.bag = Rc::default();
-        self.log = Rc::default();
-        self.todo = Rc::default();
-        self.applied = Xids::default();
+        self.logs.clear();
         self.end = None;
     }
 
-    /// Whether the log has a marker.
-    pub(crate) fn is_truncated(&self) -> bool {
-        self.log.iter().any(|entry| entry.key.is_none())
+    /// The log of a table.
+    pub(crate) fn log(&self, of: Object) -> HeapLog {
+        self.logs.get(&of).cloned().unwrap_or_default()
+    }
+
+    fn log_mut(&mut self, of: Object) -> &mut HeapLog {
+        self.logs.entry(of).or_default()
     }
 }
 
@@ -156,14 +176,14 @@ impl Db {
     }
 
     /// The append-only log's part of an entry. `by_savepoint`: it bears the savepoint's id.
-    pub(super) fn append_to_heap(&mut self, session: SessionId, id: u64, key: RowKey) {
+    pub(super) fn append_to_heap(&mut self, session: SessionId, of: Object, id: u64, key: RowKey) {
         if self.heaps.is_none() {
             return;
         }
         let by_savepoint = self.logs_savepoint;
         let txn = self.txn(session);
         let xid = txn.heap.sub_xid.filter(|_| by_savepoint).unwrap_or(txn.no);
-        txn.heap.logged.push(Entry { id, key: Some(key), xid });
+        txn.heap.logged.push((of, Entry { id, key: Some(key), xid }));
     }
 
     /// A row of a chunk, into a shadow without an index.
@@ -177,22 +197,28 @@ impl Db {
     }
 
     /// Notes keys as to do.
-    pub(crate) fn add_to_do(&mut self, session: SessionId, keys: impl IntoIterator<Item = RowKey>) {
-        self.txn(session).heap.todo_new.extend(keys);
+    pub(crate) fn add_to_do(
+        &mut self,
+        session: SessionId,
+        of: Object,
+        keys: impl IntoIterator<Item = RowKey>,
+    ) {
+        self.txn(session).heap.todo_new.extend(keys.into_iter().map(|key| (of, key)));
     }
 
     /// Keys that were to do are done.
     pub(crate) fn strike_off(
         &mut self,
         session: SessionId,
+        of: Object,
         keys: impl IntoIterator<Item = RowKey>,
     ) {
-        self.txn(session).heap.todo_gone.extend(keys);
+        self.txn(session).heap.todo_gone.extend(keys.into_iter().map(|key| (of, key)));
     }
 
     /// Notes what has been taken from the log.
-    pub(crate) fn advance(&mut self, session: SessionId, to: Xids) {
-        self.txn(session).heap.applied = Some(to);
+    pub(crate) fn advance(&mut self, session: SessionId, of: Object, to: Xids) {
+        self.txn(session).heap.applied = Some((of, to));
     }
 
     /// Fixes where the copy ends.
@@ -235,6 +261,10 @@ impl Db {
 
     /// Makes the heap's part of a transaction visible. Returns the keys that went into the shadow.
     pub(super) fn commit_to_heaps(&mut self, txn: &Txn) -> Vec<RowKey> {
+        let is_logged = |object: &Object| self.log(*object).is_some();
+        let writes = &txn.heap;
+        let logged = writes.logged.iter().filter(|(of, _)| is_logged(of));
+        let logged: Vec<(Object, Entry)> = logged.copied().collect();
         let Some(heaps) = &mut self.heaps else { return Vec::new() };
         for ((object, key), row) in &txn.rows {
             match (object, row) {
@@ -243,9 +273,8 @@ impl Db {
                 _ => {}
             }
         }
-        let writes = &txn.heap;
-        if self.log.is_some() && !writes.logged.is_empty() {
-            Rc::make_mut(&mut heaps.log).extend(writes.logged.iter().copied());
+        for (of, entry) in logged {
+            Rc::make_mut(&mut heaps.log_mut(of).entries).push(entry);
         }
         for (key, row) in &writes.bag_new {
             heaps.put_in_bag(*key, *row);
@@ -253,15 +282,14 @@ impl Db {
         for place in &writes.bag_gone {
             Rc::make_mut(&mut heaps.bag).remove(place);
         }
-        if !(writes.todo_new.is_empty() && writes.todo_gone.is_empty()) {
-            let todo = Rc::make_mut(&mut heaps.todo);
-            todo.extend(writes.todo_new.iter().copied());
-            for key in &writes.todo_gone {
-                todo.remove(key);
-            }
+        for (of, key) in &writes.todo_new {
+            Rc::make_mut(&mut heaps.log_mut(*of).todo).insert(*key);
         }
-        if let Some(applied) = &writes.applied {
-            heaps.applied = applied.clone();
+        for (of, key) in &writes.todo_gone {
+            Rc::make_mut(&mut heaps.log_mut(*of).todo).remove(key);
+        }
+        if let Some((of, applied)) = &writes.applied {
+            heaps.log_mut(*of).applied = applied.clone();
         }
         heaps.end = writes.end.or(heaps.end);
         if let Some(definition) = writes.definition {
@@ -288,26 +316,42 @@ impl Db {
                     heaps.end = end.filter(|_| self.keeps_end);
                 }
                 self.create_shadow(false);
-                self.create_log();
-                self.triggers = [true; 3];
-                self.store.identity = Some(self.incarnation);
+                self.create_log(Object::Original);
+                self.capture(Object::Original);
+                self.note_identity(Object::Original);
             }
             Definition::BuildIndexes => self.index_bag(),
-            Definition::Swap => {
-                self.rename_both();
+            Definition::Swap(way) => {
+                if self.rename_both(way) && self.keeps_way_back && !self.returns_late {
+                    self.carry_out(Definition::Return(way));
+                }
             }
-            Definition::Finish => {
-                self.triggers = [false; 3];
-                self.drop_table(RETIRED);
-                self.drop_log();
+            Definition::Return(way) => {
+                self.create_log(target_of(way));
+                self.capture(target_of(way));
+                self.note_identity(target_of(way));
+            }
+            Definition::Finish(way) => {
+                self.drop_captures();
+                self.drop_table(retired_name(way));
                 self.clear_heaps();
             }
             Definition::Abort => {
-                self.triggers = [false; 3];
+                self.drop_captures();
                 self.drop_table(SHADOW);
-                self.drop_log();
                 self.clear_heaps();
             }
+        }
+    }
+
+    fn capture(&mut self, object: Object) {
+        self.sides.of(object).triggers = [true; 3];
+    }
+
+    fn drop_captures(&mut self) {
+        for object in [Object::Original, Object::Shadow] {
+            self.sides.of(object).triggers = [false; 3];
+            self.drop_log(object);
         }
     }
 
@@ -356,36 +400,40 @@ impl Db {
         session: SessionId,
         rows: &[(RowKey, Row)],
     ) -> Result<(), Refusal> {
-        let is_captured = self.triggers == [true; 3] && self.log.is_some();
+        let Some(object) = self.live() else { return Err(Refusal::NoTable) };
+        let is_captured = self.is_captured(object) && self.log(object).is_some();
         let xid = self.txn(session).no;
-        self.tables.insert(Object::Original, Rc::default());
-        self.incarnation += 1;
+        self.tables.insert(object, Rc::default());
+        self.rewritten(object);
         if let Some(heaps) = &mut self.heaps {
-            heaps.blocks = Rc::default();
-            heaps.pages = 0;
+            if object == Object::Original {
+                heaps.blocks = Rc::default();
+                heaps.pages = 0;
+            }
             if is_captured {
-                Rc::make_mut(&mut heaps.log).push(Entry { id: 0, key: None, xid });
+                let log = &mut heaps.log_mut(object).entries;
+                Rc::make_mut(log).push(Entry { id: 0, key: None, xid });
             }
         }
         for (key, row) in rows {
-            self.insert(session, Object::Original, *key, *row)?;
+            self.insert(session, object, *key, *row)?;
             if is_captured {
-                self.append(session, *key)?;
+                self.append(session, object, *key)?;
             }
         }
         Ok(())
     }
 
     /// `VACUUM FULL`: every row has another place, in another file.
-    pub(crate) fn rewrite_original(&mut self) {
-        if let Some(heaps) = &mut self.heaps {
+    pub(crate) fn rewrite(&mut self, object: Object) {
+        if let Some(heaps) = self.heaps.as_mut().filter(|_| object == Object::Original) {
             let keys: Vec<RowKey> = heaps.blocks.keys().copied().collect();
             for key in keys {
                 heaps.displace(key);
                 heaps.place(key);
             }
         }
-        self.incarnation += 1;
+        self.rewritten(object);
         self.commit_no += 1;
     }
 
@@ -405,7 +453,9 @@ impl Db {
         let is_swapped = self.names.get(SOURCE) != Some(&Object::Original);
         let Some(heaps) = &mut self.heaps else { return };
         if log {
-            heaps.log = Rc::default();
+            for log in heaps.logs.values_mut() {
+                log.entries = Rc::default();
+            }
         }
         if shadow && !is_swapped {
             heaps.bag = Rc::default();

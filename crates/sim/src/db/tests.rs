@@ -1,9 +1,11 @@
 //! The simulated server behaves like one: what the other tests stand on.
 
+use underpin_core::way::Way;
+
 use super::*;
 
 fn rules() -> Rules {
-    Rules { app_keeps_value_unique: false, new_unique: false, fit_max: None }
+    Rules { app_keeps_value_unique: false, new_unique: false, fit_max: None, old_fit_max: None }
 }
 
 fn row(uniq: i64, value: i64) -> AppRow {
@@ -12,13 +14,17 @@ fn row(uniq: i64, value: i64) -> AppRow {
 
 fn captured() -> Db {
     let mut db = Db::new(rules(), Rows::new());
-    db.create_log();
-    db.triggers = [true; 3];
+    db.create_log(Object::Original);
+    db.sides.of(Object::Original).triggers = [true; 3];
     db
 }
 
 fn pending(db: &Db) -> Vec<(u64, RowKey)> {
-    db.log.iter().flat_map(|log| log.iter()).map(|(id, key)| (*id, *key)).collect()
+    db.log(Object::Original)
+        .iter()
+        .flat_map(|log| log.iter())
+        .map(|(id, key)| (*id, *key))
+        .collect()
 }
 
 #[test]
@@ -26,7 +32,7 @@ fn nothing_is_seen_before_its_commit_and_ids_do_not_commit_in_order() {
     let mut db = captured();
     db.app_insert(1, 0, 10, row(1, 1)).unwrap();
     db.app_insert(2, 0, 20, row(2, 2)).unwrap();
-    assert_eq!(db.snapshot().source.len(), 0);
+    assert_eq!(db.snapshot(Way::Forward).source.len(), 0);
     db.commit(2);
     assert_eq!(pending(&db), [(2, 20)]);
     db.commit(1);
@@ -61,7 +67,7 @@ fn unique_values_can_be_swapped_within_one_transaction() {
     assert_eq!(db.app_set_uniq(2, 0, 20, Some(1)), Ok(true));
     assert_eq!(db.app_set_uniq(2, 0, 10, Some(2)), Ok(true));
     db.commit(2);
-    let rows = db.snapshot().source;
+    let rows = db.snapshot(Way::Forward).source;
     assert_eq!(rows.values().map(|row| row.uniq).collect::<Vec<_>>(), [Some(2), Some(1)]);
 }
 
@@ -92,11 +98,11 @@ fn a_crash_keeps_what_was_committed_and_nothing_else() {
 fn the_new_shape_stands_under_the_old_name_after_both_renames_or_neither() {
     let mut db = captured();
     db.create_shadow(true);
-    db.create_sentry();
-    assert!(!db.rename_both(), "the retired name is taken");
+    db.create_sentry(Way::Forward);
+    assert!(!db.rename_both(Way::Forward), "the retired name is taken");
     assert_eq!(db.live(), Some(Object::Original));
     db.drop_sentry();
-    assert!(db.rename_both());
+    assert!(db.rename_both(Way::Forward));
     assert_eq!(db.live(), Some(Object::Shadow));
     db.app_insert(1, 0, 10, row(1, 3)).unwrap();
     db.commit(1);

@@ -6,10 +6,11 @@ use std::rc::Rc;
 
 use underpin_core::key::{Chunk, Frontier};
 use underpin_core::machine::{Applied, Event};
+use underpin_core::way::Way;
 
 use super::{Stretch, pending_of, took_ms};
 use crate::checker::About;
-use crate::db::{Object, Row, RowKey, Rows, SOURCE, Snapshot};
+use crate::db::{Db, Refusal, Row, RowKey, Rows, SOURCE, Snapshot};
 use crate::fault::Fault;
 use crate::session::{Cut, Done, Session, bound, is_beyond};
 use crate::world::World;
@@ -119,8 +120,7 @@ async fn read(session: &Session, frontier: &Frontier, entries_max: u64) -> Done<
     pending.retain(|(id, _)| *id >= floor);
     source.shadow.as_ref().ok_or(Cut::Missing("shadow"))?;
     // Rows with a first draw cannot be deleted now and written later: all of them are taken at once.
-    let takes_all =
-        session.now(|world| world.scenario.volatile && !world.has(Fault::PartsLoseDraws));
+    let takes_all = session.now(|world| world.keeps_draws() && !world.has(Fault::PartsLoseDraws));
     let entries_max = if takes_all { u64::MAX } else { entries_max };
     let taken_max = usize::try_from(entries_max).unwrap_or(usize::MAX);
     let mut stage = Stage {
@@ -148,14 +148,14 @@ async fn read(session: &Session, frontier: &Frontier, entries_max: u64) -> Done<
 
 /// The snapshots of log and source: the same one, unless a fault says otherwise.
 async fn snapshots(session: &Session) -> Done<(Snapshot, Snapshot)> {
-    let first = session.now(|world| world.db.snapshot());
+    let first = session.snapshot();
     let (log_first, source_first) =
         session.now(|world| (world.has(Fault::LogThenSource), world.has(Fault::SourceThenLog)));
     if !log_first && !source_first {
         return Ok((first.clone(), first));
     }
     session.work().await?;
-    let second = session.now(|world| world.db.snapshot());
+    let second = session.snapshot();
     Ok(if log_first { (first, second) } else { (second, first) })
 }
 
@@ -163,7 +163,11 @@ async fn snapshots(session: &Session) -> Done<(Snapshot, Snapshot)> {
 pub(super) async fn write(session: &Session, stage: &mut Stage) -> Done<()> {
     let batch_only = session.now(|world| world.has(Fault::BatchOnly));
     let replaces = session.now(|world| world.has(Fault::Replace));
-    let draws_again = session.now(|world| world.has(Fault::DrawAgain));
+    let target = session.target();
+    let draws_again = session.now(|world| {
+        world.has(Fault::DrawAgain)
+            || (world.has(Fault::OldColumnAgain) && session.way == Way::Back)
+    });
     let ignores = session.now(|world| world.has(Fault::InsertIgnore) && world.db.heaps.is_some());
     let no = stage.snapshot_no;
     let deleted = if batch_only { &stage.taken_keys } else { &stage.all_keys };
@@ -174,7 +178,14 @@ pub(super) async fn write(session: &Session, stage: &mut Stage) -> Done<()> {
             session.work().await?;
         }
         let key = *key;
-        let old = session.write(no, |db| db.delete(session.id, Object::Shadow, key)).await?;
+        let delete = |db: &mut Db| {
+            let old = db.delete(session.id, target, key)?;
+            if old.is_some() {
+                db.fire_own(session.id, target, key)?;
+            }
+            Ok(old)
+        };
+        let old = session.write(no, delete).await?;
         if let Some(old) = old.filter(|_| !draws_again) {
             draws.insert(key, old.draw);
         }
@@ -192,8 +203,9 @@ pub(super) async fn write(session: &Session, stage: &mut Stage) -> Done<()> {
         let written = session
             .write(no, |db| {
                 let draw = draws.get(key).copied().unwrap_or_else(|| db.draw());
-                let image = db.image(*key, *row, draw)?;
-                db.insert(session.id, Object::Shadow, *key, image)
+                let image = shaped(db, session, *key, *row, draw)?;
+                db.insert(session.id, target, *key, image)?;
+                db.fire_own(session.id, target, *key)
             })
             .await;
         match written {
@@ -204,19 +216,27 @@ pub(super) async fn write(session: &Session, stage: &mut Stage) -> Done<()> {
     session.work().await
 }
 
+/// The row of the target's shape.
+fn shaped(db: &Db, session: &Session, key: RowKey, row: Row, draw: u64) -> Result<Row, Refusal> {
+    match session.way {
+        Way::Forward => db.image(key, row, draw),
+        Way::Back => db.image_back(key, row, draw),
+    }
+}
+
 /// Deletes whoever holds a unique value of the row; for `Fault::Replace`.
 fn eat(session: &Session, key: RowKey, row: Row) {
     use crate::db::Index;
     session.now(|world| {
         let db = &mut world.db;
-        let Ok(image) = db.image(key, row, 0) else { return };
+        let Ok(image) = shaped(db, session, key, row, 0) else { return };
         let values = image.uniq.map(|uniq| (Index::Uniq, uniq));
         for (index, value) in values.into_iter().chain([(Index::Value, image.value)]) {
             let is_unique = index == Index::Uniq || db.rules.new_unique;
-            let holder = db.holder(session.id, Object::Shadow, index, value, key);
+            let holder = db.holder(session.id, session.target(), index, value, key);
             if let Some(holder) = holder.filter(|_| is_unique) {
                 // A lock that is not had shows as the clash it would have been.
-                let _ = db.delete(session.id, Object::Shadow, holder);
+                let _ = db.delete(session.id, session.target(), holder);
             }
         }
     });
@@ -226,7 +246,7 @@ fn eat(session: &Session, key: RowKey, row: Row) {
 fn consume(session: &Session, stage: &Stage) {
     session.now(|world| {
         if world.has(Fault::EntriesByKey) {
-            let log = world.db.log.clone().unwrap_or_default();
+            let log = world.db.log(session.source()).cloned().unwrap_or_default();
             let keys: BTreeSet<RowKey> = stage.taken.iter().map(|(_, key)| *key).collect();
             let ids = log.iter().filter(|(_, key)| keys.contains(key)).map(|(id, _)| *id);
             world.db.consume(session.id, ids);
@@ -248,7 +268,7 @@ pub(super) async fn drain(session: &Session, until_us: u64) -> Done<(Applied, bo
     // Bounded by the time, which passes with every batch.
     loop {
         session.statement().await?;
-        let snapshot = session.now(|world| world.db.snapshot());
+        let snapshot = session.snapshot();
         if pending_of(session, &snapshot)?.is_empty() {
             return Ok((sum, true));
         }

@@ -11,7 +11,7 @@ use super::blocks::{check_source, heaps, take_out, xids};
 use super::stretches::shorten;
 use super::took_ms;
 use crate::checker::About;
-use crate::db::{Definition, RETIRED, RowKey, Rows, SHADOW, SOURCE, Snapshot, Xids};
+use crate::db::{Definition, RowKey, Rows, SOURCE, Snapshot, Xids, retired_name, shadow_name};
 use crate::fault::Fault;
 use crate::session::{Cut, Done, Session};
 
@@ -29,15 +29,15 @@ struct Batch {
 /// # Errors
 /// `Truncated` where the marker is among them.
 pub(super) fn pending_in(session: &Session, snapshot: &Snapshot) -> Done<Vec<(u64, RowKey)>> {
-    let heaps = heaps(snapshot)?;
+    let log = heaps(snapshot)?.log(snapshot.of);
     snapshot.log.as_ref().ok_or(Cut::Missing("change log"))?;
     let (by_cursor, ignores_marker) =
         session.now(|world| (world.has(Fault::CursorByXid), world.has(Fault::MarkerIgnored)));
     let is_taken = |xid: u64| {
-        if by_cursor { xid < heaps.applied.xmax } else { heaps.applied.sees(xid) }
+        if by_cursor { xid < log.applied.xmax } else { log.applied.sees(xid) }
     };
     let mut pending = Vec::new();
-    for entry in heaps.log.iter().filter(|entry| !is_taken(entry.xid)) {
+    for entry in log.entries.iter().filter(|entry| !is_taken(entry.xid)) {
         match entry.key {
             Some(key) => pending.push((entry.id, key)),
             None if ignores_marker => {}
@@ -49,7 +49,7 @@ pub(super) fn pending_in(session: &Session, snapshot: &Snapshot) -> Done<Vec<(u6
 
 /// The keys that are pending in this snapshot.
 pub(super) fn pending_keys(session: &Session, snapshot: &Snapshot) -> Done<BTreeSet<RowKey>> {
-    let mut keys: BTreeSet<RowKey> = heaps(snapshot)?.todo.iter().copied().collect();
+    let mut keys = BTreeSet::clone(&heaps(snapshot)?.log(snapshot.of).todo);
     keys.extend(pending_in(session, snapshot)?.into_iter().map(|(_, key)| key));
     Ok(keys)
 }
@@ -57,7 +57,7 @@ pub(super) fn pending_keys(session: &Session, snapshot: &Snapshot) -> Done<BTree
 /// The source's rows of a snapshot that may be older than our lock on it: a `TRUNCATE` in between
 /// empties it for older snapshots too.
 pub(super) fn source_rows(session: &Session, snapshot: &Snapshot) -> Rc<Rows> {
-    if session.now(|world| world.db.incarnation) == snapshot.incarnation {
+    if session.now(|world| world.db.incarnation(session.source())) == snapshot.incarnation {
         Rc::clone(&snapshot.source)
     } else {
         Rc::default()
@@ -69,15 +69,16 @@ pub(super) async fn apply(session: &Session, keys_max: u64) -> Done<Applied> {
     let began_us = session.now(|world| world.now_us);
     // Before there is an index only a fault applies anything.
     let is_indexed = session.now(|world| world.db.shadow_indexed);
-    let shortened = if is_indexed { shorten(session, true).await? } else { 0 };
+    let keeps_draws = session.now(|world| world.keeps_draws());
+    let shortened = if is_indexed { shorten(session, !keeps_draws).await? } else { 0 };
     session.statement().await?;
-    let snapshot = session.now(|world| world.db.snapshot());
+    let snapshot = session.snapshot();
     let batch = read(session, snapshot, keys_max).await?;
     let mut applied = batch.applied();
     applied.entries += shortened;
     if session.now(|world| world.has(Fault::BoundaryApart)) {
         let seen = batch.seen.clone();
-        session.now(|world| world.db.advance(session.id, seen));
+        session.now(|world| world.db.advance(session.id, session.source(), seen));
         session.commit(About::default()).await?;
     }
     let about = About { snapshot_no: batch.stage.snapshot_no, ..About::default() };
@@ -109,7 +110,7 @@ async fn read(session: &Session, snapshot: Snapshot, keys_max: u64) -> Done<Batc
     session.work().await?;
     let source_first = session.now(|world| world.has(Fault::SourceThenLog));
     let (log_snapshot, seen) = if source_first {
-        session.now(|world| (world.db.snapshot(), xids(world)))
+        session.now(|world| (world.db.snapshot(session.way), xids(world)))
     } else {
         (snapshot.clone(), seen)
     };
@@ -117,10 +118,13 @@ async fn read(session: &Session, snapshot: Snapshot, keys_max: u64) -> Done<Batc
     snapshot.shadow.as_ref().ok_or(Cut::Missing("shadow"))?;
     session.share(SOURCE).await?;
     let log_first = session.now(|world| world.has(Fault::LogThenSource));
-    let source = if log_first { session.now(|world| world.db.snapshot()) } else { snapshot };
+    let source = if log_first { session.snapshot() } else { snapshot };
     let keys: BTreeSet<RowKey> = pending.iter().map(|(_, key)| *key).collect();
-    let todo = Rc::clone(&heaps(&log_snapshot)?.todo);
+    let todo = heaps(&log_snapshot)?.log(log_snapshot.of).todo;
+    // Rows of which something is kept cannot be deleted now and written later.
+    let keeps_draws = session.now(|world| world.keeps_draws());
     let keys_max = usize::try_from(keys_max).unwrap_or(usize::MAX);
+    let keys_max = if keeps_draws { usize::MAX } else { keys_max };
     let all: BTreeSet<RowKey> = todo.union(&keys).copied().collect();
     let taken_keys: BTreeSet<RowKey> = all.iter().take(keys_max).copied().collect();
     let put_off = keys.difference(&taken_keys).copied().collect();
@@ -129,7 +133,7 @@ async fn read(session: &Session, snapshot: Snapshot, keys_max: u64) -> Done<Batc
         snapshot_no: std::cmp::max(source.no, log_snapshot.no),
         source: source_rows(session, &source),
         taken: pending,
-        all_keys: keys,
+        all_keys: if keeps_draws { all } else { keys },
         taken_keys,
         dropped: 0,
         left,
@@ -155,16 +159,17 @@ async fn carry_out(session: &Session, mut batch: Batch) -> Done<()> {
     session.now(|world| {
         let db = &mut world.db;
         db.consume(session.id, batch.stage.taken.iter().map(|(id, _)| *id));
-        db.strike_off(session.id, batch.stage.taken_keys.iter().copied());
-        db.add_to_do(session.id, batch.put_off);
-        db.advance(session.id, batch.seen);
+        let of = session.source();
+        db.strike_off(session.id, of, batch.stage.taken_keys.iter().copied());
+        db.add_to_do(session.id, of, batch.put_off);
+        db.advance(session.id, of, batch.seen);
     });
     Ok(())
 }
 
 /// Application while the shadow has no index, which only a fault does.
 async fn write_to_bag(session: &Session, stage: &Stage) -> Done<()> {
-    let snapshot = session.now(|world| world.db.snapshot());
+    let snapshot = session.snapshot();
     take_out(session, &snapshot, &stage.all_keys, None).await?;
     for key in &stage.taken_keys {
         let Some(row) = stage.source.get(key) else { continue };
@@ -195,11 +200,11 @@ pub(super) async fn try_swap(session: &Session, budget_ms: u64) -> Done<Event> {
     if drains_early {
         apply(session, u64::MAX).await?;
     }
-    let early = session.now(|world| world.db.snapshot());
+    let early = session.snapshot();
     session.lock(SOURCE, timeout_us).await?;
     let until_us = session.now(|world| world.now_us) + budget_ms * 1000;
     session.statement().await?;
-    let snapshot = if snapshot_early { early } else { session.now(|world| world.db.snapshot()) };
+    let snapshot = if snapshot_early { early } else { session.snapshot() };
     let mut about = About { snapshot_no: snapshot.no, ..About::default() };
     let mut drained = 0;
     if !drains_early {
@@ -219,17 +224,22 @@ pub(super) async fn try_swap(session: &Session, budget_ms: u64) -> Done<Event> {
         }
     }
     session.statement().await?;
-    session.now(|world| check_source(world))?;
+    check_source(session)?;
     if renames_twice {
         session.commit(about).await?;
-        session.define(|world| world.db.rename(SOURCE, RETIRED)).await?;
+        session.define(|world| world.db.rename(SOURCE, retired_name(session.way))).await?;
         session.unlock();
-        session.define(|world| world.db.rename(SHADOW, SOURCE)).await?;
+        session.define(|world| world.db.rename(shadow_name(session.way), SOURCE)).await?;
         session.now(super::swap::renamed);
     } else {
-        session.now(|world| world.db.define(session.id, Definition::Swap));
+        session.now(|world| world.db.define(session.id, Definition::Swap(session.way)));
         session.commit(about).await?;
         session.unlock();
+        if session.now(|world| world.keeps_way_back() && world.has(Fault::ReturnLogLate)) {
+            session.statement().await?;
+            session.now(|world| world.db.define(session.id, Definition::Return(session.way)));
+            session.commit(About::default()).await?;
+        }
     }
     Ok(super::swap::swapped(session, since_us, drained))
 }

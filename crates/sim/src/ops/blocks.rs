@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use underpin_core::key::{Chunk, Key, KeyRange};
 use underpin_core::machine::Event;
+use underpin_core::way::Way;
 
 use super::batch::pending_in;
 use super::stretches::shorten;
@@ -30,7 +31,7 @@ pub(super) async fn prepare(session: &Session) -> Done<Event> {
         let early = world.has(Fault::EndBeforeTriggers);
         (world.scenario.lock_timeout_us, world.has(Fault::TriggersWithoutLock), early)
     });
-    if session.now(|world| world.db.log.is_some()) {
+    if session.now(|world| world.db.log(Object::Original).is_some()) {
         session.statement().await?;
         session.lock(SOURCE, timeout_us).await?;
         defined(session, Definition::Abort).await?;
@@ -92,8 +93,22 @@ pub(super) async fn build_indexes(session: &Session) -> Done<Event> {
 /// Removes what is not needed after the swap.
 pub(super) async fn finish(session: &Session) -> Done<Event> {
     session.statement().await?;
-    defined(session, Definition::Finish).await?;
+    let timeout_us = session.now(|world| world.scenario.lock_timeout_us);
+    if session.now(|world| world.keeps_way_back()) {
+        session.lock(SOURCE, timeout_us).await?;
+    }
+    if session.now(|world| world.has(Fault::FinishDropsLive)) && session.way == Way::Back {
+        session.define(|world| world.db.drop_table(SOURCE)).await?;
+    }
+    defined(session, Definition::Finish(session.way)).await?;
     Ok(Event::Finished)
+}
+
+/// The swap is one transaction: nothing came late.
+pub(super) async fn arrive(session: &Session) -> Done<Event> {
+    session.statement().await?;
+    session.work().await?;
+    Ok(Event::Arrived)
 }
 
 /// Ends a run before its swap.
@@ -109,18 +124,21 @@ pub(super) async fn abort(session: &Session) -> Done<Event> {
 }
 
 /// The identity check; the marker of a `TRUNCATE` explains another file.
-pub(super) fn check_source(world: &World) -> Done<()> {
-    let db = &world.db;
-    if world.has(Fault::NoIdentityCheck) {
+pub(super) fn check_source(session: &Session) -> Done<()> {
+    let world = session.ctx.world();
+    let (db, source) = (&world.db, session.source());
+    let looks_away = world.has(Fault::NoIdentityCheck)
+        || (world.has(Fault::NoIdentityCheckBack) && session.way == Way::Back);
+    if looks_away {
         return Ok(());
     }
     if world.has(Fault::MarkerIgnored) {
-        return if db.triggers == [true; 3] { Ok(()) } else { Err(Cut::SourceChanged) };
+        return if db.is_captured(source) { Ok(()) } else { Err(Cut::SourceChanged) };
     }
-    if db.heaps.as_ref().is_some_and(Heaps::is_truncated) {
+    if db.heaps.as_ref().is_some_and(|heaps| heaps.log(source).is_truncated()) {
         return Err(Cut::Truncated);
     }
-    if db.is_source_unchanged() { Ok(()) } else { Err(Cut::SourceChanged) }
+    if db.is_source_unchanged(source) { Ok(()) } else { Err(Cut::SourceChanged) }
 }
 
 /// The next stretches of blocks. The end is fixed when this is asked for the first time.
@@ -131,7 +149,7 @@ pub(super) async fn plan(
     chunks_max: u32,
 ) -> Done<Event> {
     session.statement().await?;
-    session.now(|world| check_source(world))?;
+    check_source(session)?;
     let end = end_of_copy(session).await?;
     let step = std::cmp::max(chunk_rows / ROWS_A_BLOCK, 1);
     let open_end = session.now(|world| world.scenario.open_end);
@@ -160,7 +178,7 @@ async fn end_of_copy(session: &Session) -> Done<u64> {
     // Bounded: the server rolls back a limited number of commits.
     loop {
         session.statement().await?;
-        let snapshot = session.now(|world| world.db.snapshot());
+        let snapshot = session.snapshot();
         let heaps = heaps(&snapshot)?;
         if let Some(end) = heaps.end {
             return Ok(end);
@@ -180,7 +198,7 @@ pub(super) async fn chunk(session: &Session, round: u64, chunk: &Chunk) -> Done<
     let is_apart = session.now(|world| world.has(Fault::MarkApart));
     session.statement().await?;
     session.share(SOURCE).await?;
-    let snapshot = session.now(|world| world.db.snapshot());
+    let snapshot = session.snapshot();
     let heaps = heaps(&snapshot)?;
     snapshot.shadow.as_ref().ok_or(Cut::Missing("shadow"))?;
     let about = About { snapshot_no: snapshot.no, ..About::default() };
@@ -210,7 +228,7 @@ pub(super) async fn chunk(session: &Session, round: u64, chunk: &Chunk) -> Done<
     }
     session.work().await?;
     session.statement().await?;
-    session.now(|world| check_source(world))?;
+    check_source(session)?;
     if !is_apart {
         session.now(|world| world.db.mark(session.id, mark));
     }
@@ -251,8 +269,9 @@ async fn settle_once(session: &Session) -> Done<u64> {
             about = note_pending(session, forgets).await?.0;
         }
         session.statement().await?;
-        let snapshot = session.now(|world| world.db.snapshot());
-        let keys = if forgets { &noted } else { &*heaps(&snapshot)?.todo };
+        let snapshot = session.snapshot();
+        let todo = heaps(&snapshot)?.log(snapshot.of).todo;
+        let keys = if forgets { &noted } else { &*todo };
         rows += take_out(session, &snapshot, keys, Some(part)).await?;
         session.work().await?;
         session.commit(about).await?;
@@ -263,7 +282,7 @@ async fn settle_once(session: &Session) -> Done<u64> {
 /// Notes everything pending as to do.
 async fn note_pending(session: &Session, forgets: bool) -> Done<(About, BTreeSet<RowKey>)> {
     session.statement().await?;
-    let (snapshot, seen) = session.now(|world| (world.db.snapshot(), xids(world)));
+    let (snapshot, seen) = session.now(|world| (world.db.snapshot(session.way), xids(world)));
     let pending = pending_in(session, &snapshot)?;
     session.work().await?;
     let keys: BTreeSet<RowKey> = pending.iter().map(|(_, key)| *key).collect();
@@ -271,9 +290,9 @@ async fn note_pending(session: &Session, forgets: bool) -> Done<(About, BTreeSet
         let db = &mut world.db;
         db.consume(session.id, pending.iter().map(|(id, _)| *id));
         if !forgets {
-            db.add_to_do(session.id, keys.iter().copied());
+            db.add_to_do(session.id, session.source(), keys.iter().copied());
         }
-        db.advance(session.id, seen);
+        db.advance(session.id, session.source(), seen);
     });
     let about = About { snapshot_no: snapshot.no, is_settled: true, ..About::default() };
     session.commit(about).await?;
@@ -302,8 +321,8 @@ pub(super) async fn take_out(
         if key % 4 == 0 {
             session.work().await?;
         }
-        let old =
-            session.write(snapshot.no, |db| db.delete(session.id, Object::Shadow, *key)).await?;
+        let target = session.target();
+        let old = session.write(snapshot.no, |db| db.delete(session.id, target, *key)).await?;
         rows += u64::from(old.is_some());
     }
     Ok(rows)

@@ -2,6 +2,7 @@
 
 use underpin_core::key::{Chunk, Key, KeyRange};
 use underpin_core::machine::Event;
+use underpin_core::way::Way;
 
 use super::{Stretch, took_ms};
 use crate::checker::About;
@@ -52,7 +53,7 @@ fn next_bound(
     after: Option<RowKey>,
     rows: u64,
 ) -> (Option<RowKey>, Option<RowKey>) {
-    let source = session.now(|world| world.db.snapshot().source);
+    let source = session.snapshot().source;
     let behind = Stretch { after, up_to: None };
     let at = usize::try_from(rows.saturating_sub(1)).unwrap_or(usize::MAX);
     let bound = source.keys().filter(|key| behind.has(**key)).nth(at).copied();
@@ -62,8 +63,11 @@ fn next_bound(
 
 /// The identity check.
 pub(super) fn check_source(session: &Session) -> Done<()> {
-    let is_same =
-        session.now(|world| world.has(Fault::NoIdentityCheck) || world.db.is_source_unchanged());
+    let is_same = session.now(|world| {
+        world.has(Fault::NoIdentityCheck)
+            || (world.has(Fault::NoIdentityCheckBack) && session.way == Way::Back)
+            || world.db.is_source_unchanged(session.source())
+    });
     if is_same { Ok(()) } else { Err(Cut::SourceChanged) }
 }
 
@@ -74,7 +78,7 @@ pub(super) async fn chunk(session: &Session, round: u64, chunk: &Chunk) -> Done<
     let is_apart = session.now(|world| world.has(Fault::MarkApart));
     session.statement().await?;
     session.share(SOURCE).await?;
-    let snapshot = session.now(|world| world.db.snapshot());
+    let snapshot = session.snapshot();
     snapshot.shadow.as_ref().ok_or(Cut::Missing("shadow"))?;
     let about = About { snapshot_no: snapshot.no, ..About::default() };
     let rows = snapshot.source.iter().filter(|(key, _)| stretch.has(**key));

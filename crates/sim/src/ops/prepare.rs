@@ -2,8 +2,10 @@
 //! it again.
 
 use underpin_core::machine::Event;
+use underpin_core::way::Way;
 
-use crate::db::{RETIRED, SHADOW, SOURCE};
+use super::swap::mend_late_entries;
+use crate::db::{Object, SHADOW, SOURCE, retired_name};
 use crate::fault::Fault;
 use crate::session::{Cut, Done, Session};
 
@@ -17,19 +19,17 @@ pub(super) async fn prepare(session: &Session) -> Done<Event> {
             world.db.create_shadow(indexed);
         })
         .await?;
-    session.define(|world| world.db.create_log()).await?;
+    session.define(|world| world.db.create_log(Object::Original)).await?;
     let (timeout_us, without_lock) = session
         .now(|world| (world.scenario.lock_timeout_us, world.has(Fault::TriggersWithoutLock)));
     if !without_lock {
         session.statement().await?;
         session.lock(SOURCE, timeout_us).await?;
     }
-    for trigger in 0..3 {
-        session.define(|world| set_trigger(world, trigger, true)).await?;
-    }
+    set_triggers(session, Object::Original, true).await?;
     session
         .define(|world| {
-            world.db.store.identity = Some(world.db.incarnation);
+            world.db.note_identity(Object::Original);
             world.checker.capture_began();
         })
         .await?;
@@ -38,28 +38,49 @@ pub(super) async fn prepare(session: &Session) -> Done<Event> {
     Ok(Event::Prepared)
 }
 
-fn set_trigger(world: &mut crate::world::World, at: usize, stands: bool) {
-    if let Some(trigger) = world.db.triggers.get_mut(at) {
-        *trigger = stands;
+/// Installs or drops all triggers of a table.
+async fn set_triggers(session: &Session, object: Object, stands: bool) -> Done<()> {
+    for trigger in 0..3 {
+        session.define(|world| world.db.set_trigger(object, trigger, stands)).await?;
     }
+    Ok(())
+}
+
+/// Capture of the table that the swap will make live: its log and its triggers, where they are missing.
+pub(super) async fn capture_target(session: &Session) -> Done<()> {
+    let target = session.target();
+    if session.now(|world| world.db.is_captured(target)) {
+        return Ok(());
+    }
+    session.define(|world| world.db.create_log(target)).await?;
+    set_triggers(session, target, true).await
+}
+
+/// Drops the triggers of a table, under the lock of its name where it is the live one.
+async fn drop_triggers(session: &Session, object: Object) -> Done<()> {
+    let (any, is_live, timeout_us) = session.now(|world| {
+        let any = world.db.triggers(object) != [false; 3];
+        (any, world.db.live() == Some(object), world.scenario.lock_timeout_us)
+    });
+    if !any {
+        return Ok(());
+    }
+    if is_live {
+        session.statement().await?;
+        session.lock(SOURCE, timeout_us).await?;
+        session.now(|world| world.checker.capture_ended());
+    }
+    set_triggers(session, object, false).await?;
+    session.unlock();
+    Ok(())
 }
 
 /// Removes everything of a run that has not been swapped: first what touches the live table.
 async fn remove(session: &Session) -> Done<()> {
     if session.now(|world| world.has(Fault::LogDroppedFirst)) {
-        session.define(|world| world.db.drop_log()).await?;
+        session.define(|world| world.db.drop_log(Object::Original)).await?;
     }
-    let (any, timeout_us) =
-        session.now(|world| (world.db.triggers != [false; 3], world.scenario.lock_timeout_us));
-    if any {
-        session.statement().await?;
-        session.lock(SOURCE, timeout_us).await?;
-        session.now(|world| world.checker.capture_ended());
-        for trigger in 0..3 {
-            session.define(|world| set_trigger(world, trigger, false)).await?;
-        }
-        session.unlock();
-    }
+    drop_triggers(session, Object::Original).await?;
     session.define(|world| world.db.drop_sentry()).await?;
     session
         .define(|world| {
@@ -67,7 +88,8 @@ async fn remove(session: &Session) -> Done<()> {
             world.checker.forget_run();
         })
         .await?;
-    session.define(|world| world.db.drop_log()).await
+    session.define(|world| world.db.drop_log(Object::Shadow)).await?;
+    session.define(|world| world.db.drop_log(Object::Original)).await
 }
 
 /// Ends a run before its swap.
@@ -78,13 +100,37 @@ pub(super) async fn abort(session: &Session) -> Done<Event> {
     Ok(Event::Finished)
 }
 
-/// Removes what is not needed after the swap.
-pub(super) async fn finish(session: &Session) -> Done<Event> {
-    for trigger in 0..3 {
-        session.define(|world| set_trigger(world, trigger, false)).await?;
+/// What the swap left for later, where the way back is kept.
+pub(super) async fn arrive(session: &Session) -> Done<Event> {
+    if !session.now(|world| world.has(Fault::LateForgotten)) {
+        mend_late_entries(session).await?;
     }
-    session.define(|world| world.db.drop_table(RETIRED)).await?;
-    session.define(|world| world.db.drop_log()).await?;
+    session.define(|world| world.db.fence = None).await?;
+    Ok(Event::Arrived)
+}
+
+/// Removes what is not needed after the swap: the triggers, the table that is not live, the logs.
+pub(super) async fn finish(session: &Session) -> Done<Event> {
+    // Where the way back is kept this was done on arrival. By now the log may have entries of our own, from
+    // a turn that was left: they would bring what the retired table holds over what was written since.
+    let mends = session.now(|world| {
+        let is_now = !world.keeps_way_back() || world.has(Fault::LateAtFinish);
+        is_now && !world.has(Fault::LateForgotten)
+    });
+    if mends {
+        mend_late_entries(session).await?;
+    }
+    session.define(|world| world.db.drop_sentry()).await?;
+    drop_triggers(session, session.target()).await?;
+    drop_triggers(session, session.source()).await?;
+    let drops_live = session.now(|world| world.has(Fault::FinishDropsLive));
+    let gone = match session.way {
+        Way::Back if drops_live => SOURCE,
+        way => retired_name(way),
+    };
+    session.define(|world| world.db.drop_table(gone)).await?;
+    session.define(|world| world.db.drop_log(session.source())).await?;
+    session.define(|world| world.db.drop_log(session.target())).await?;
     Ok(Event::Finished)
 }
 

@@ -22,7 +22,7 @@ const STRETCH: u64 = 5;
 pub(super) async fn shorten(session: &Session, takes_out: bool) -> Done<u64> {
     session.statement().await?;
     // First the snapshot, then the log's end: what the one sees stands before the other.
-    let (snapshot, mut seen) = session.now(|world| (world.db.snapshot(), xids(world)));
+    let (snapshot, mut seen) = session.now(|world| (world.db.snapshot(session.way), xids(world)));
     let end = session.now(|world| world.db.log_end());
     let pending = pending_in(session, &snapshot)?;
     if pending.len() <= ENTRIES_AT_ONCE {
@@ -38,8 +38,8 @@ pub(super) async fn shorten(session: &Session, takes_out: bool) -> Done<u64> {
     if session.now(|world| world.has(Fault::BoundaryLate)) {
         seen = session.now(|world| xids(world));
     }
-    let snapshot = session.now(|world| world.db.snapshot());
-    let log = &heaps(&snapshot)?.log;
+    let snapshot = session.snapshot();
+    let log = heaps(&snapshot)?.log(snapshot.of).entries;
     // What came later was noted too, and stays pending.
     let taken: Vec<u64> = log
         .iter()
@@ -49,7 +49,7 @@ pub(super) async fn shorten(session: &Session, takes_out: bool) -> Done<u64> {
     let count = u64::try_from(taken.len()).unwrap_or(u64::MAX);
     session.now(|world| {
         world.db.consume(session.id, taken);
-        world.db.advance(session.id, seen);
+        world.db.advance(session.id, session.source(), seen);
     });
     session.commit(About { snapshot_no: snapshot.no, ..About::default() }).await?;
     Ok(count)
@@ -58,7 +58,7 @@ pub(super) async fn shorten(session: &Session, takes_out: bool) -> Done<u64> {
 /// Notes the keys of one stretch in a transaction of its own; returns the entries.
 async fn note(session: &Session, from: u64, takes_out: bool) -> Done<Vec<u64>> {
     session.statement().await?;
-    let snapshot = session.now(|world| world.db.snapshot());
+    let snapshot = session.snapshot();
     let mut entries = pending_in(session, &snapshot)?;
     entries.retain(|(id, _)| (from..from + STRETCH).contains(id));
     let keys: BTreeSet<RowKey> = entries.iter().map(|(_, key)| *key).collect();
@@ -66,7 +66,7 @@ async fn note(session: &Session, from: u64, takes_out: bool) -> Done<Vec<u64>> {
     if takes_out {
         take_out(session, &snapshot, &keys, None).await?;
     }
-    session.now(|world| world.db.add_to_do(session.id, keys));
+    session.now(|world| world.db.add_to_do(session.id, session.source(), keys));
     session.work().await?;
     session.commit(About { snapshot_no: snapshot.no, ..About::default() }).await?;
     Ok(entries.into_iter().map(|(id, _)| id).collect())

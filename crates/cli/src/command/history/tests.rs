@@ -8,6 +8,7 @@ use super::*;
 
 fn past() -> PastRun {
     let summary = Summary {
+        rows_repaired: 0,
         run_id: "r1".into(),
         table: "shop.orders".into(),
         rows_copied: 1_000,

@@ -1,6 +1,7 @@
 //! What people, the calendar and the load forbid is not begun; and what gives way first.
 
 use super::*;
+use crate::proof::Verification;
 use crate::signal::{Gates, Limit, RUNNING, Setting, SwapWhen};
 
 fn running(value: f64) -> Event {
@@ -182,7 +183,7 @@ fn a_swap_that_waits_for_a_word_has_everything_else_done() {
     let settings = Settings {
         flow: Flow::Blocks,
         swap_when: SwapWhen::Asked,
-        verify: false,
+        verify: Verification::Off,
         ..Settings::default()
     };
     let mut machine = at(Phase::CatchUp, settings);

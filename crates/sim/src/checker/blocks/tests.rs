@@ -4,7 +4,8 @@ use super::super::{About, Change, Rules};
 use super::*;
 use crate::db::{AppRow, Index, Rows};
 
-const RULES: Rules = Rules { app_keeps_value_unique: false, new_unique: true, fit_max: None };
+const RULES: Rules =
+    Rules { app_keeps_value_unique: false, new_unique: true, fit_max: None, old_fit_max: None };
 
 fn app(uniq: i64, value: i64) -> AppRow {
     AppRow { uniq: Some(uniq), value }
@@ -77,10 +78,10 @@ fn a_key_that_is_to_do_is_pending_and_one_that_was_forgotten_is_not() {
         checker.acknowledged(no, &[Change::SetValue(2, 9)]);
         let place = *db.heaps.as_ref().unwrap().bag.keys().last().unwrap();
         db.take_from_bag(9, vec![place]);
-        let ids: Vec<u64> = db.log.as_ref().unwrap().keys().copied().collect();
+        let ids: Vec<u64> = db.log(Object::Original).unwrap().keys().copied().collect();
         db.consume(9, ids);
         if is_to_do {
-            db.add_to_do(9, [2]);
+            db.add_to_do(9, Object::Original, [2]);
         }
         let about = About { snapshot_no: no, is_settled: true, ..About::default() };
         let commit = db.commit(9);

@@ -1,11 +1,18 @@
 //! Snapshots of transactions, savepoints, prepared transactions, moved rows.
 
 use super::super::Rules;
+use underpin_core::way::Way;
+
 use super::*;
 
 /// A server with rows 1 to 9, three a block, whose changes are captured.
 fn captured() -> Db {
-    let rules = Rules { app_keeps_value_unique: false, new_unique: false, fit_max: None };
+    let rules = Rules {
+        app_keeps_value_unique: false,
+        new_unique: false,
+        fit_max: None,
+        old_fit_max: None,
+    };
     let rows: Rows =
         (1..=9).map(|key| (key, Row { uniq: Some(key), value: key, draw: 0 })).collect();
     let mut db = Db::new(rules, rows.clone());
@@ -17,7 +24,8 @@ fn captured() -> Db {
 
 fn pending(db: &Db) -> Vec<RowKey> {
     let heaps = db.heaps.as_ref().unwrap();
-    let new = heaps.log.iter().filter(|entry| !heaps.applied.sees(entry.xid));
+    let log = heaps.log(Object::Original);
+    let new = log.entries.iter().filter(|entry| !log.applied.sees(entry.xid));
     new.filter_map(|entry| entry.key).collect()
 }
 
@@ -29,7 +37,7 @@ fn an_entry_that_commits_late_is_seen_late_whatever_its_transaction_id() {
     db.commit(2);
     assert_eq!(pending(&db), [2]);
     let seen = db.xids(false);
-    db.advance(99, seen);
+    db.advance(99, Object::Original, seen);
     db.commit(99);
     assert_eq!(pending(&db), [] as [RowKey; 0]);
     db.commit(1);
@@ -48,7 +56,7 @@ fn a_savepoint_that_is_rolled_back_takes_its_entries_along() {
     db.release_savepoint(1);
     db.commit(1);
     assert_eq!(pending(&db), [1, 3]);
-    let source = db.snapshot().source;
+    let source = db.snapshot(Way::Forward).source;
     assert_eq!([source[&1].value, source[&2].value, source[&3].value], [50, 2, 70]);
 }
 
@@ -63,9 +71,9 @@ fn a_prepared_transaction_outlives_the_server_with_its_locks() {
     assert_eq!(db.app_set_value(3, 0, 2, 70), Ok(true), "the other one is gone");
     let (seen, forgetful) = (db.xids(false), db.xids(true));
     db.commit(1);
-    assert_eq!(db.snapshot().source[&1].value, 50);
+    assert_eq!(db.snapshot(Way::Forward).source[&1].value, 50);
     assert_eq!(pending(&db), [1]);
-    let xid = db.heaps.as_ref().unwrap().log[0].xid;
+    let xid = db.heaps.as_ref().unwrap().log(Object::Original).entries[0].xid;
     assert!(!seen.sees(xid) && forgetful.sees(xid), "it counts as active, unless forgotten");
 }
 
@@ -82,21 +90,21 @@ fn changed_rows_move_and_untouched_ones_do_not() {
         assert!((2..=9).all(|key| blocks[&key] == before[&key]));
     }
     assert!(moved > 5, "{moved} of 20");
-    db.rewrite_original();
+    db.rewrite(Object::Original);
     let after = &db.heaps.as_ref().unwrap().blocks;
     assert!((2..=9).any(|key| after[&key] != before[&key]));
-    assert!(!db.is_source_unchanged(), "another file");
+    assert!(!db.is_source_unchanged(Object::Original), "another file");
 }
 
 #[test]
 fn what_a_transaction_defines_is_there_when_it_commits() {
     let mut db = captured();
-    db.define(99, Definition::Swap);
+    db.define(99, Definition::Swap(Way::Forward));
     assert_eq!(db.live(), Some(Object::Original));
     db.roll_back(99);
     db.commit(99);
     assert_eq!(db.live(), Some(Object::Original));
-    db.define(99, Definition::Swap);
+    db.define(99, Definition::Swap(Way::Forward));
     db.commit(99);
     assert_eq!(db.live(), Some(Object::Shadow));
 }
@@ -128,7 +136,10 @@ fn a_truncate_leaves_its_marker_before_what_the_same_transaction_writes() {
     db.truncate_and_fill(1, &[(4, Row { uniq: None, value: 1, draw: 0 })]).unwrap();
     db.commit(1);
     let heaps = db.heaps.as_ref().unwrap();
-    assert!(heaps.is_truncated());
-    assert_eq!(heaps.log.iter().map(|entry| entry.key).collect::<Vec<_>>(), [None, Some(4)]);
+    assert!(heaps.log(Object::Original).is_truncated());
+    assert_eq!(
+        heaps.log(Object::Original).entries.iter().map(|entry| entry.key).collect::<Vec<_>>(),
+        [None, Some(4)]
+    );
     assert_eq!(db.app_keys(), [4]);
 }

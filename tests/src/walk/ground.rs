@@ -1,0 +1,235 @@
+//! The ground of a walk: a table with writers in a database of its own, and what must hold at the end.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::app::{self, App};
+use crate::servers::{TestDb, pg, sql};
+use crate::workload::{Layout, Settings};
+
+/// The table: several chunks, and no more than that.
+pub(super) const LAYOUT: Layout = Layout { rows: 2000, writers: 2 };
+
+/// Transactions a second of all writers.
+const RATE_PER_S: u32 = 60;
+
+/// What the application may be held up by one transaction: lock time-out and swap, and a machine on which
+/// everything else is slow too.
+const HELD_UP_MAX: Duration = Duration::from_secs(5);
+
+/// A database with the table and its state.
+#[derive(Debug)]
+pub struct Ground {
+    db: TestDb,
+}
+
+impl Ground {
+    /// A ground in a database of its own; `None` where the server is not to be had.
+    #[must_use]
+    pub fn new(flavor: crate::servers::Flavor) -> Option<Self> {
+        TestDb::new(flavor).map(|db| Self { db })
+    }
+
+    /// The database's URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.db.url()
+    }
+
+    /// Whether this is PostgreSQL.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
+        sql::is_postgres(&self.url())
+    }
+
+    /// Where runs are remembered: each database has a place of its own, made anew for each play.
+    #[must_use]
+    pub fn state(&self) -> String {
+        if self.is_postgres() { "underpin".to_owned() } else { format!("{}_state", self.db.name()) }
+    }
+
+    /// Removes what was, loads the table and lets the writers go.
+    ///
+    /// # Errors
+    /// The server's words.
+    pub async fn open(&self, seed: u64) -> Result<App> {
+        self.execute(&[&self.forget()])?;
+        app::load(&self.url(), LAYOUT).await.context("loading the table")?;
+        let settings =
+            Settings { url: self.url(), layout: LAYOUT, rate_per_s: Some(RATE_PER_S), seed };
+        App::start(&settings).await
+    }
+
+    fn forget(&self) -> String {
+        match self.is_postgres() {
+            true => format!("DROP SCHEMA IF EXISTS {} CASCADE", self.state()),
+            false => format!("DROP DATABASE IF EXISTS {}", self.state()),
+        }
+    }
+
+    /// Runs statements.
+    ///
+    /// # Errors
+    /// The server's words.
+    pub fn execute(&self, statements: &[&str]) -> Result<()> {
+        sql::execute(&self.url(), statements.iter().map(|&text| text.to_owned()).collect())
+    }
+
+    /// The first column of a query as text.
+    ///
+    /// # Errors
+    /// The server's words.
+    pub fn column(&self, query: &str) -> Result<Vec<String>> {
+        let (url, query) = (self.url(), query.to_owned());
+        sql::block_on(async move {
+            if sql::is_postgres(&url) {
+                let client = pg::connect(&url).await?;
+                let rows = pg::text_rows(&client, &query).await?;
+                let first = rows.into_iter().filter_map(|row| row.into_iter().next());
+                return Ok(first.map(Option::unwrap_or_default).collect());
+            }
+            let mut conn = sql::connect(&url).await?;
+            use mysql_async::prelude::Queryable;
+            let found: Vec<String> = conn.query(query).await?;
+            conn.disconnect().await?;
+            Ok(found)
+        })
+    }
+
+    fn state_is_there(&self) -> Result<bool> {
+        let ask = match self.is_postgres() {
+            true => format!("SELECT 1 WHERE to_regclass('{}.runs') IS NOT NULL", self.state()),
+            false => format!(
+                "SELECT '1' FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{}' AND TABLE_NAME = \
+                 'runs'",
+                self.state()
+            ),
+        };
+        Ok(!self.column(&ask)?.is_empty())
+    }
+
+    /// The states of all runs, in order.
+    ///
+    /// # Errors
+    /// The server's words.
+    pub fn runs(&self) -> Result<Vec<String>> {
+        if !self.state_is_there()? {
+            return Ok(Vec::new());
+        }
+        self.column(&format!("SELECT state FROM {}.runs ORDER BY 1", self.state()))
+    }
+
+    /// Changes a row of the shadow behind everybody's back.
+    ///
+    /// # Errors
+    /// The server's words; no shadow.
+    pub fn spoil_shadow(&self) -> Result<()> {
+        let find = match self.is_postgres() {
+            true => {
+                "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = \
+                 c.relnamespace WHERE n.nspname ~ '^underpin_' AND c.relname = 'orders'"
+            }
+            false => {
+                "SELECT CONCAT('`', TABLE_NAME, '`') FROM information_schema.TABLES WHERE TABLE_SCHEMA = \
+                 DATABASE() AND TABLE_NAME LIKE '%~up\\_new'"
+            }
+        };
+        let found = self.column(find)?;
+        let shadow = found.first().context("there is no shadow")?;
+        let first = format!("(SELECT id FROM (SELECT MIN(id) AS id FROM {shadow}) AS f)");
+        self.execute(&[&format!("UPDATE {shadow} SET customer = customer + 1 WHERE id = {first}")])
+    }
+
+    /// Whether the table has the column that the change adds.
+    ///
+    /// # Errors
+    /// The server's words.
+    pub fn is_changed(&self, column: &str) -> Result<bool> {
+        app::has_column(&self.url(), column)
+    }
+
+    /// Ends the writers and looks: the table holds what they were promised, nobody saw an error, and
+    /// nothing of ours is left. Returns the longest transaction.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub async fn close(&self, writers: App) -> Result<Duration> {
+        let seen = writers.stop(LAYOUT).await?;
+        let found = seen.compare(&self.url()).await?;
+        ensure!(found.none() && found.rows_read > 0, "rows: {found}");
+        let fences = match self.db.endpoints().flavor.is_mariadb() {
+            // the fence of its swap answers so: told of in docs/safety.md
+            true => seen.errors.of("1213"),
+            false => 0,
+        };
+        ensure!(seen.errors.total() == fences, "the application saw errors: {}", seen.errors);
+        ensure!(
+            fences == 0 || seen.errors.to_string().contains("underpin is swapping"),
+            "the application saw errors: {}",
+            seen.errors
+        );
+        let took = seen.samples.iter().map(|sample| sample.ended.saturating_sub(sample.started));
+        let longest = took.max().unwrap_or_default();
+        ensure!(longest < HELD_UP_MAX, "the application was held up for {longest:?}");
+        self.nothing_is_left()?;
+        Ok(longest)
+    }
+
+    fn nothing_is_left(&self) -> Result<()> {
+        let state = self.state();
+        let (tables, others): (&str, Vec<(&str, String)>) = match self.is_postgres() {
+            true => (
+                "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'v', 'm', 'S', 'p') AND \
+                 relnamespace = 'public'::regnamespace AND relkind <> 'S' ORDER BY 1",
+                vec![
+                    ("schemas", "SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^underpin_'".to_owned()),
+                    ("triggers", "SELECT tgname::text FROM pg_trigger WHERE NOT tgisinternal".to_owned()),
+                    ("functions", "SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace".to_owned()),
+                    (
+                        "unready indexes",
+                        "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT (indisvalid AND indisready)".to_owned(),
+                    ),
+                    (
+                        "constraints that are not valid",
+                        "SELECT conname::text FROM pg_constraint WHERE NOT convalidated".to_owned(),
+                    ),
+                ],
+            ),
+            false => (
+                "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() ORDER BY 1",
+                vec![(
+                    "triggers",
+                    "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()"
+                        .to_owned(),
+                )],
+            ),
+        };
+        let tables = self.column(tables)?;
+        let ours: &[&str] = match self.is_postgres() {
+            true => &["orders", "orders_mirror"],
+            false => &["orders"],
+        };
+        ensure!(tables == ours, "tables are left: {tables:?}");
+        for (what, query) in others {
+            let found = self.column(&query)?;
+            ensure!(found.is_empty(), "{what} are left: {found:?}");
+        }
+        if !self.state_is_there()? {
+            return Ok(());
+        }
+        let open = self.runs()?.into_iter().filter(|state| state == "open").count();
+        ensure!(open == 0, "{open} runs are open");
+        let live = self.column(&format!("SELECT run_id FROM {state}.beats"))?;
+        ensure!(live.is_empty(), "heartbeats are left of {live:?}");
+        Ok(())
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if let Err(error) = self.execute(&[&self.forget()]) {
+            eprintln!("{} stays behind: {error:#}", self.state());
+        }
+    }
+}
