@@ -7,6 +7,8 @@ mod postgres_steps;
 
 #[path = "postgres_revert/dependents.rs"]
 mod dependents;
+#[path = "postgres_revert/program.rs"]
+mod program;
 #[path = "postgres_revert/refusals.rs"]
 mod refusals;
 #[path = "postgres_revert/values.rs"]

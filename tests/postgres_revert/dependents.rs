@@ -45,7 +45,8 @@ fn dump(db: &TestDb) -> String {
         .unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    text.lines().filter(|line| !line.contains("restrict ")).collect::<Vec<_>>().join("\n")
+    let told = |line: &&str| !line.is_empty() && !line.contains("restrict ");
+    text.lines().filter(told).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn a_dump_after_the_way_back_is_the_one_before_the_change() {
         let app = db.client().await.unwrap();
         run(&app, SCHEMA).await;
         let old_shape = dump(&db);
-        let change = "ALTER TABLE t ALTER id TYPE bigint, DROP gone_id, DROP CONSTRAINT of_dropped, ADD n int \
+        let change = "ALTER TABLE t ALTER x TYPE bigint, DROP gone_id, DROP CONSTRAINT of_dropped, ADD n int \
                       NOT NULL DEFAULT 1";
         let made = Made::make(&db, change).await;
         let new_shape = without_ours(&dump(&db));
@@ -65,7 +66,7 @@ fn a_dump_after_the_way_back_is_the_one_before_the_change() {
         )
         .await;
         made.go(Way::Back).await;
-        assert_eq!(without_ours(&dump(&db)), old_shape);
+        same(&without_ours(&dump(&db)), &old_shape);
         let fired = "SELECT count(*), max(x), count(*) FILTER (WHERE id > 20 AND nr = id) FROM t";
         assert_eq!(
             rows(&db, fired).await,
@@ -82,13 +83,13 @@ fn a_dump_after_the_way_back_is_the_one_before_the_change() {
         )
         .await;
         let fired = "SELECT id, nr, x, counted() FROM t WHERE id IN (4, 31) ORDER BY id";
-        assert_eq!(rows(&db, fired).await, ["4/4/2/31", "31/31/1/31"]);
+        assert_eq!(rows(&db, fired).await, ["4/4/1/31", "31/31/1/31"]);
         let orphan = app.batch_execute("INSERT INTO child VALUES (99)").await.unwrap_err();
         assert_eq!(orphan.code().unwrap().code(), "23503");
         made.go(Way::Forward).await;
-        assert_eq!(without_ours(&dump(&db)), new_shape);
+        same(&without_ours(&dump(&db)), &new_shape);
         run(&app, &["INSERT INTO t (parent_id, v) VALUES (3, 'on the new one')"]).await;
-        assert_eq!(rows(&db, "SELECT max(id), max(nr), max(x) FROM t").await, ["32/32/2"]);
+        assert_eq!(rows(&db, "SELECT max(id), max(nr), max(x) FROM t").await, ["32/32/1"]);
         // Made since, elsewhere: carried.
         run(
             &app,
@@ -106,7 +107,7 @@ fn a_dump_after_the_way_back_is_the_one_before_the_change() {
             &["DROP VIEW later; INSERT INTO later_child VALUES (32); DROP TABLE later_child"],
         )
         .await;
-        assert_eq!(dump(&db), old_shape);
+        same(&dump(&db), &old_shape);
         run(&app, &["INSERT INTO t (parent_id, v) VALUES (3, 'last')"]).await;
         assert_eq!(rows(&db, "SELECT max(id), max(nr) FROM t").await, ["33/33"]);
         run(&app, &["DROP TABLE t, child CASCADE; DROP ROLE back_reader"]).await;
@@ -123,16 +124,22 @@ fn without_ours(dump: &str) -> String {
             continue;
         }
         if line == "--" && lines.peek().is_some_and(|next| next.contains("underpin_r1_")) {
-            for _ in 0..3 {
-                lines.next();
-            }
+            lines.next();
+            lines.next();
             continue;
         }
         left.push(line);
     }
-    let mut text = left.join("\n");
-    while text.contains("\n\n\n\n") {
-        text = text.replace("\n\n\n\n", "\n\n\n");
-    }
-    text
+    left.join("\n")
+}
+
+/// Fails with the lines that one of the dumps has alone.
+fn same(now: &str, wanted: &str) {
+    let alone = |one: &str, other: &str| -> Vec<String> {
+        let has = |line: &&str| other.lines().any(|its| its == *line);
+        one.lines().filter(|line| !has(line)).map(str::to_owned).collect()
+    };
+    let (new, lost) = (alone(now, wanted), alone(wanted, now));
+    assert!(new.is_empty() && lost.is_empty(), "new: {new:#?}\nlost: {lost:#?}");
+    assert_eq!(now, wanted, "the order");
 }

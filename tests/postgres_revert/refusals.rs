@@ -1,7 +1,7 @@
 //! What bars the way back: it is named before anything is done, and the table that is live stays.
 
 use underpin_core::way::Way;
-use underpin_dialect::{ErrorKind, Inspect, Shadow};
+use underpin_dialect::{Database, ErrorKind, Inspect};
 use underpin_tests::servers::Flavor;
 
 use crate::postgres_steps::{make_table, on_each, open, rows, run};
@@ -23,7 +23,6 @@ fn what_was_made_on_the_live_table_is_named_and_not_lost() {
         made.turn(Way::Back).await.unwrap();
         for (done, undone, says) in [
             ("CREATE INDEX late ON t (v)", "DROP INDEX late", "index late (made)"),
-            ("DROP INDEX early", "", ""),
             (
                 "CREATE TRIGGER late AFTER INSERT ON t EXECUTE FUNCTION f()",
                 "DROP TRIGGER late ON t",
@@ -42,18 +41,15 @@ fn what_was_made_on_the_live_table_is_named_and_not_lost() {
                 "column v (changed)",
             ),
             ("COMMENT ON TABLE t IS 'late'", "COMMENT ON TABLE t IS NULL", "altered the table"),
-            ("CREATE VIEW late AS SELECT n FROM t", "DROP VIEW late", "view late names column n"),
-            ("CREATE VIEW late AS SELECT u FROM t", "DROP VIEW late", "view late names column u"),
+            ("CREATE VIEW late AS SELECT n FROM t", "DROP VIEW late", "names column n"),
+            ("CREATE VIEW late AS SELECT u FROM t", "DROP VIEW late", "names column u"),
             (
                 "CREATE MATERIALIZED VIEW late AS SELECT v FROM t",
                 "DROP MATERIALIZED VIEW late",
-                "materialized view late",
+                "materialized view public.late",
             ),
             ("GRANT SELECT ON t TO PUBLIC", "", "grant of SELECT to PUBLIC (made)"),
         ] {
-            if says.is_empty() {
-                continue;
-            }
             run(&app, &[done]).await;
             let error = made.turn(Way::Back).await.unwrap_err();
             assert!(
@@ -79,11 +75,8 @@ fn a_truncate_or_a_rewrite_of_the_live_table_bars_the_way_and_finish_works() {
     on_each(&[Flavor::PostgresDistro], async |db| {
         for (written, kind, says) in [
             ("TRUNCATE t; INSERT INTO t VALUES (1, 1, 'first')", ErrorKind::Truncated, "TRUNCATE"),
-            (
-                "ALTER TABLE t ALTER u TYPE bigint USING u + 1",
-                ErrorKind::SourceChanged,
-                "rewritten",
-            ),
+            ("ALTER TABLE t ALTER u TYPE bigint USING u + 1", ErrorKind::SourceChanged, "altered"),
+            ("VACUUM FULL t", ErrorKind::SourceChanged, "rewritten"),
         ] {
             make_table(&db, 100).await;
             let app = db.client().await.unwrap();
@@ -117,18 +110,16 @@ fn a_counter_beyond_the_old_type_is_named() {
         )
         .await;
         let made = Made::make(&db, "ALTER TABLE t ALTER id TYPE bigint").await;
-        run(
-            &app,
-            &["ALTER SEQUENCE t_id_seq AS bigint; ALTER TABLE t ALTER id RESTART 3000000000"],
-        )
-        .await;
-        let error = made.turn(Way::Back).await;
-        drop(error);
+        made.turn(Way::Back).await.unwrap();
+        run(&app, &["ALTER TABLE t ALTER id RESTART 3000000000"]).await;
         run(&app, &["INSERT INTO t (v) VALUES (1)", "DELETE FROM t WHERE id > 100"]).await;
         let error = made.turn(Way::Back).await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains("identity column id") && text.contains("3000000000"), "{text}");
-        assert!(made.steps.control().await.check_source(&made.steps.spec).await.is_ok() || true);
+        run(&app, &["ALTER TABLE t ALTER id RESTART 11"]).await;
+        made.go(Way::Back).await;
+        run(&app, &["INSERT INTO t (v) VALUES (2)"]).await;
+        assert_eq!(rows(&db, "SELECT max(id) FROM t").await, ["11"]);
     });
 }
 
@@ -136,14 +127,13 @@ fn a_counter_beyond_the_old_type_is_named() {
 fn a_change_that_cannot_be_taken_back_is_refused_where_that_is_asked_for() {
     on_each(&[Flavor::PostgresDistro], async |db| {
         let app = db.client().await.unwrap();
-        run(&app, &["CREATE TABLE t (id int PRIMARY KEY, v text, w text NOT NULL)"]).await;
+        run(&app, &["CREATE TABLE t (id int PRIMARY KEY, v text, w text NOT NULL, i int)"]).await;
         let server = open(&db).await;
-        let mut control = underpin_dialect::Database::control(&server).await.unwrap();
+        let mut control = server.control().await.unwrap();
         for (change, code) in [
-            // A text is no assignment to xml, nor json to an integer.
+            // Every type is assigned to a text, a text to no other.
             ("ALTER TABLE t ALTER v TYPE int USING v::int, ADD n int", ""),
-            ("ALTER TABLE t ALTER v TYPE xml USING v::xml", ""),
-            ("ALTER TABLE t ALTER v TYPE point USING point(v)", "way-back-cast"),
+            ("ALTER TABLE t ALTER i TYPE text", "way-back-cast"),
             ("ALTER TABLE t DROP w, ADD n int", "way-back-default"),
         ] {
             let plan = control.plan(&revertible(change)).await.unwrap();

@@ -54,6 +54,9 @@ impl Behind {
         before.extend(trigger::kept_sql(&capture, &other)?);
         before.extend(trigger::functions_sql(&capture, &other)?);
         before.push("SET LOCAL ROLE NONE".to_owned());
+        let list = names::own_place(&other, "parts")?;
+        before.push(format!("DROP TABLE IF EXISTS {list}"));
+        before.push(format!("CREATE TABLE {list} (part text NOT NULL, definition text)"));
         let gone = Subject { schema: names::away_schema(spec), ..source.clone() };
         let ours = format!("{}_", names::private_schema(&spec.run_id));
         let place = source.quoted()?;
@@ -68,9 +71,7 @@ impl Behind {
         after.push("SET LOCAL ROLE NONE".to_owned());
         after.extend(now);
         after.push(steps::record_sql(&other, Stage::Swap, &steps)?);
-        let list = names::own_place(&other, "parts")?;
-        after.push(format!("DROP TABLE IF EXISTS {list}"));
-        after.push(format!("CREATE TABLE {list} AS {}", parts_sql(&other)?));
+        after.push(format!("INSERT INTO {list} {}", parts_sql(&other)?));
         Ok(Self { before: before.join(";\n"), after: after.join(";\n") })
     }
 }
