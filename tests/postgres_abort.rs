@@ -17,7 +17,7 @@ const CHANGE: &str = "ALTER TABLE t ADD n int NOT NULL DEFAULT 7";
 
 /// A statement of each phase; the last ones wait for their swap.
 const PHASES: [(&str, &[&str]); 5] = [
-    ("prepare", &["_capture"]),
+    ("prepare", &["pg_catalog.xid8 NOT NULL DEFAULT"]),
     ("copy", &["INSERT INTO", ".marks"]),
     ("indexes", &["CREATE UNIQUE INDEX"]),
     ("verify", &[]),
