@@ -262,11 +262,12 @@ mod tests {
 
     #[test]
     fn each_kind_of_change_is_named() {
-        let print = Fingerprint { ids: "1".into(), definition: "d".into(), triggers: "t".into() };
+        let print =
+            Fingerprint { ids: "1".into(), definition: "t\nd".into(), triggers: "t".into() };
         assert!(print.ensure_same(&print.encode(), Way::Forward, "t").is_ok());
         for (other, word) in [
             (Fingerprint { ids: "2".into(), ..print.clone() }, "truncated"),
-            (Fingerprint { definition: "e".into(), ..print.clone() }, "altered"),
+            (Fingerprint { definition: "t\ne".into(), ..print.clone() }, "altered"),
             (Fingerprint { triggers: String::new(), ..print.clone() }, "triggers"),
         ] {
             for (way, since) in [(Way::Forward, "since the run"), (Way::Back, "since the swap")] {

@@ -39,3 +39,10 @@ Shown are shadows, change logs, retired tables, sentries, triggers, schemas and 
 they belong to, its state, their size and what would be lost. Nothing of an open run is removed (`abort` \
 and `resume` do that), nothing that cannot be proven to be underpin's, and a retired table only with \
 --run or --older-than.";
+
+/// Examples of `leftovers`.
+pub(super) const AFTER: &str = "\
+Examples:
+  underpin leftovers mysql://admin@db1/shop
+  underpin leftovers mysql://admin@db1/shop --remove
+  underpin leftovers mysql://admin@db1/shop --remove --older-than 24h";

@@ -135,7 +135,7 @@ pub(crate) enum Command {
     #[command(long_about = help::ABORT_ABOUT, after_long_help = help::ABORT_AFTER)]
     Abort(TableArgs),
     /// Show what of underpin's own stands on a server, and remove what is left over
-    #[command(long_about = leftovers::ABOUT)]
+    #[command(long_about = leftovers::ABOUT, after_long_help = leftovers::AFTER)]
     Leftovers(LeftoversArgs),
 }
 
