@@ -263,10 +263,10 @@ mod tests {
     #[test]
     fn each_kind_of_change_is_named() {
         let print =
-            Fingerprint { ids: "1".into(), definition: "t\nd".into(), triggers: "t".into() };
+            Fingerprint { ids: "d/t:7:8".into(), definition: "t\nd".into(), triggers: "t".into() };
         assert!(print.ensure_same(&print.encode(), Way::Forward, "t").is_ok());
         for (other, word) in [
-            (Fingerprint { ids: "2".into(), ..print.clone() }, "truncated"),
+            (Fingerprint { ids: "d/t:9:8".into(), ..print.clone() }, "truncated"),
             (Fingerprint { definition: "t\ne".into(), ..print.clone() }, "altered"),
             (Fingerprint { triggers: String::new(), ..print.clone() }, "triggers"),
         ] {
