@@ -174,7 +174,7 @@ fn state_that_an_older_version_made_is_gone_on_with() {
             conn.query_drop(copy).await.unwrap();
             conn.query_drop(format!("DROP TABLE {}", spare(name))).await.unwrap();
         }
-        for name in ["orders", "history", "live", "beats"] {
+        for name in ["orders", "history", "live", "beats", "prints"] {
             conn.query_drop(format!("DROP TABLE {}.{name}", state.1)).await.unwrap();
         }
         // Reading changes nothing, and finds the run.
@@ -191,7 +191,7 @@ fn state_that_an_older_version_made_is_gone_on_with() {
         // Whoever takes the run over makes what is missing.
         let grip = control.take_over("r1").await.unwrap();
         assert_eq!(grip.epoch, 2);
-        assert_eq!(conn.query_first::<u64, _>(&tables).await.unwrap(), Some(7));
+        assert_eq!(conn.query_first::<u64, _>(&tables).await.unwrap(), Some(8));
         // So does whoever leaves an order for a run that nobody has taken over yet.
         conn.query_drop(format!("DROP TABLE {}.orders", state.1)).await.unwrap();
         control.request("r1", &Command::Pause, "anna").await.unwrap();
