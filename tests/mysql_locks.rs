@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use underpin_dialect::{Copy, Worker};
+use underpin_tests::busy;
 use underpin_tests::prober::Prober;
 use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::servers::{Flavor, TestDb};
@@ -91,6 +92,9 @@ fn hold() -> Duration {
     Duration::from_secs(seconds.unwrap_or(6))
 }
 
+/// The longest that it is held.
+const HOLD_MAX: Duration = Duration::from_secs(60);
+
 /// Longest time the application may wait: the lock time-out (one second), and some for the way.
 const APPLICATION_WAIT_MAX: Duration = Duration::from_millis(1400);
 
@@ -125,6 +129,13 @@ async fn with_a_holder(db: &TestDb, moment: Moment, begin: &[&str]) {
         [reads, writes].map(|statement| Prober::start(&db.url(), vec![statement.to_owned()]));
     let began = Instant::now();
     tokio::time::sleep(hold()).await;
+    // It has been refused twice at least, however slow the machine is.
+    let refused = |runner: &underpin_tests::runner::Runner| {
+        runner.events().iter().filter(|event| event["event"] == "lock_try").count()
+    };
+    while refused(&runner) < 2 && began.elapsed() < HOLD_MAX {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let done = if moment == Moment::Swap { "swap" } else { "" };
     assert!(!runner.has_ended().unwrap(), "{:?}", runner.events());
     assert!(runner.find(|event| event["event"] == done).is_none(), "swapped under a holder");
@@ -137,7 +148,7 @@ async fn with_a_holder(db: &TestDb, moment: Moment, begin: &[&str]) {
         let felt = prober.stop().unwrap();
         assert_eq!(felt.errors.total(), 0, "{}", felt.errors);
         assert!(felt.statements > 100, "{felt:?}");
-        assert!(felt.held_up() < APPLICATION_WAIT_MAX, "blocked: {felt:?}");
+        assert!(felt.held_up() < busy::allows(began, APPLICATION_WAIT_MAX), "blocked: {felt:?}");
         eprintln!(
             "{} {moment:?}: held for {held:.1?}, the application waited {:.0?} at most",
             db.endpoints().flavor.name(),

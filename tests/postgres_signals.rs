@@ -17,6 +17,7 @@ use underpin_core::signal::{
 };
 use underpin_dialect::{Database, OwnQuery, Probe};
 use underpin_postgres::Postgres;
+use underpin_tests::busy;
 use underpin_tests::servers::{Flavor, TestDb, pg};
 
 use crate::postgres_steps::{Steps, on_each, open_through, request, rows, run};
@@ -75,7 +76,8 @@ fn signals_are_read_without_a_trace_in_the_way_of_vacuum() {
         probe.signals(&queries).await.unwrap();
         let begun = Instant::now();
         let readings = probe.signals(&queries).await.unwrap();
-        assert!(begun.elapsed() < Duration::from_millis(1200), "{:?}", begun.elapsed());
+        let took = begun.elapsed();
+        assert!(took < busy::allows(begun, Duration::from_millis(1200)), "{took:?}");
         tokio::time::sleep(Duration::from_secs(1)).await;
         let later = probe.signals(&queries).await.unwrap();
         assert!(value(&readings, WRITE_LATENCY) > 0.0, "{readings:?}");

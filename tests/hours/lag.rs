@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use underpin_tests::busy;
 use underpin_tests::runner::Runner;
 use underpin_tests::servers::{Flavor, Pair, ServerSpec, sql, wanted};
 
@@ -99,10 +100,11 @@ pub fn stands_still(flavor: Flavor) {
         ms(first.saturating_duration_since(back)),
         ms(worst)
     );
-    assert!(last.saturating_duration_since(passed) < STOP_WITHIN, "the copy went on");
+    let allowed = |limit| busy::allows(stopped, limit);
+    assert!(last.saturating_duration_since(passed) < allowed(STOP_WITHIN), "the copy went on");
     assert!(first > started, "the copy went on while the applier stood still");
-    assert!(first.saturating_duration_since(back) < RESUME_WITHIN, "the copy stood still");
-    assert!(worst < (started - stopped) + MAX_LAG + STOP_WITHIN, "{worst:?}");
+    assert!(first.saturating_duration_since(back) < allowed(RESUME_WITHIN), "the copy stood still");
+    assert!(worst < (started - stopped) + MAX_LAG + allowed(STOP_WITHIN), "{worst:?}");
     let reasons = called.events.iter().filter(|event| is_pause(event, "lag"));
     let reasons: Vec<&str> = reasons.filter_map(|event| event["reason"].as_str()).collect();
     let is_told = |reason: &&str| reason.contains("replica ") && reason.contains("(limit 2 s)");
@@ -164,17 +166,15 @@ pub fn is_slow(flavor: Flavor) {
         return;
     }
     // What the replica bears changes with what else the machine does: then it is played again.
-    for _ in 0..SLOW_PLAYS {
-        let worst = play_slow(flavor);
-        if worst < MAX_LAG + STOP_WITHIN {
-            return;
-        }
-    }
-    panic!("{SLOW_PLAYS} times more than {:?} of lag", MAX_LAG + STOP_WITHIN);
+    let plays = (0..SLOW_PLAYS).map(|_| play_slow(flavor));
+    let good = plays
+        .inspect(|why| eprintln!("  {}", why.as_deref().unwrap_or("good")))
+        .any(|why| why.is_none());
+    assert!(good, "played {SLOW_PLAYS} times, and not once as it should be: see above");
 }
 
-/// The worst lag.
-fn play_slow(flavor: Flavor) -> Duration {
+/// What was wrong with it, if anything was.
+fn play_slow(flavor: Flavor) -> Option<String> {
     let Ground { pair, url, replica } = ground(flavor, SLOW_ROWS, SLOW_ROW_BYTES);
     let pair = Arc::new(pair);
     let brake = Brake::on(&pair);
@@ -202,10 +202,17 @@ fn play_slow(flavor: Flavor) -> Duration {
     let copied = events.iter().rev().find_map(|event| event["rows_copied"].as_u64()).unwrap();
     let worst = watch::worst_lag(&looks);
     eprintln!("  worst lag {} ms, {copied} rows copied", ms(worst));
-    assert!(worst > Duration::from_millis(500), "the replica was not slow: {worst:?}");
-    let borne = strength * took_ms / 1000;
-    assert!(copied > borne / 3, "{copied} rows copied, and the replica bears {borne} in that time");
+    let allowed = MAX_LAG + busy::allows(begun, STOP_WITHIN);
     let called = runner.wait(LIMIT).unwrap();
     assert_eq!(called.code(), 0, "{}", called.complaint());
-    worst
+    let borne = strength * took_ms / 1000;
+    if worst < Duration::from_millis(500) {
+        Some(format!("the replica was not slow: {worst:?}"))
+    } else if worst > allowed {
+        Some(format!("{worst:?} of lag, {allowed:?} allowed"))
+    } else if copied < borne / 3 {
+        Some(format!("{copied} rows copied, and the replica bears {borne} in that time"))
+    } else {
+        None
+    }
 }

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use underpin_tests::busy;
 use underpin_tests::cli::{self, Called};
 use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::runner::{Runner, story};
@@ -82,13 +83,6 @@ async fn apart(db: &TestDb) -> Vec<String> {
     .await
 }
 
-/// Load that other people put on the machine makes everything slower, by this factor at most.
-fn slowness() -> u32 {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split('.').next().and_then(|whole| whole.parse::<u32>().ok()).unwrap_or(0);
-    if load > 4 { 5 } else { 1 }
-}
-
 fn stall(called: &Called) -> Duration {
     let swap = called.event("swap").unwrap();
     Duration::from_millis(swap["stall_ms"].as_u64().unwrap())
@@ -133,6 +127,7 @@ fn a_hundred_thousand_writes_go_back_under_writers() {
         let logged = rows(&db, &format!("SELECT count(*) FROM {}", log[0])).await;
         let logged: u64 = logged[0].parse().unwrap();
         assert!(logged > 100_000, "{logged} writes since the swap");
+        let begun = Instant::now();
         let reverted = tokio::task::block_in_place(|| take(&db, Turn::Revert));
         let again = tokio::task::block_in_place(|| take(&db, Turn::Again));
         run(
@@ -158,7 +153,7 @@ fn a_hundred_thousand_writes_go_back_under_writers() {
             "{logged} writes and {done} transactions beside; the swaps held up for {stalls:?}"
         );
         assert!(done > 100, "{done} transactions");
-        let stall_max = STALL_MAX * slowness();
+        let stall_max = busy::allows(begun, STALL_MAX);
         assert!(
             stalls.iter().all(|stall| *stall <= stall_max),
             "{stalls:?}, {stall_max:?} allowed"

@@ -13,6 +13,7 @@ use underpin_dialect::{Database, Probe, Store};
 use underpin_postgres::connect::SessionSettings;
 use underpin_postgres::options::FileSearch;
 use underpin_postgres::{Postgres, options};
+use underpin_tests::busy;
 use underpin_tests::servers::{Flavor, Pair, ServerSpec, pg, wanted};
 
 use super::{CHANGE, TABLE, TheProbe, of, until, value};
@@ -116,12 +117,14 @@ async fn stalled(ground: &Ground, asked: bool) {
     let readings = until(&mut probe, "two seconds", |readings| lags(readings, 2000.0)).await;
     // From the last write that was replayed, which is up to a round old.
     let took = begun.elapsed();
-    assert!((1400..3000).contains(&took.as_millis()), "{took:?}");
+    assert!(took >= Duration::from_millis(1400), "{took:?}");
+    assert!(took < busy::allows(begun, Duration::from_secs(3)), "{took:?}");
     assert!(value(&readings, LAG_BYTES) > 0.0, "{readings:?}");
     ground.pair.start_applying().unwrap();
     let begun = Instant::now();
     until(&mut probe, "caught up", no_lag).await;
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    let took = begun.elapsed();
+    assert!(took < busy::allows(begun, Duration::from_secs(3)), "{took:?}");
 }
 
 /// Commits wait for the replica to receive them. While it is away they do not end, ours neither; orders are
@@ -158,7 +161,7 @@ async fn synchronous(ground: &Ground) {
         assert!(stuck.elapsed() < LIMIT, "{readings:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
+    assert!(slowest < busy::allows(stuck, Duration::from_millis(1500)), "{slowest:?}");
     let mut orders = ground.probe(false).await;
     let mut control = dialect(&ground.url, &[]).await.control().await.unwrap();
     let steered = async {
@@ -207,7 +210,8 @@ async fn silent(ground: &Ground) {
     loop {
         let asked = Instant::now();
         let readings = probe.signals(&[]).await.unwrap();
-        assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
+        let took = asked.elapsed();
+        assert!(took < busy::allows(asked, Duration::from_millis(1500)), "{took:?}");
         let reading = of(&readings, LAG).unwrap();
         match reading.value {
             Some(lag) => grown = lag,

@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod bench;
+pub mod busy;
 pub mod catalogue;
 pub mod chaos;
 pub mod cli;

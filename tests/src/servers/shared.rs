@@ -10,6 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use mysql_async::Conn;
 
+use crate::busy;
+
 use super::{Flavor, Pair, ServerSpec, pair, pg, sql};
 
 /// The addresses of a primary and its replica.
@@ -50,6 +52,8 @@ pub fn env_names(flavor: Flavor) -> (String, String) {
 /// all are. A test that starts a [`Pair`] or server of its own asks here first.
 #[must_use]
 pub fn wanted(flavor: Flavor) -> bool {
+    // from here on it is known what may be asked of the machine
+    busy::watch();
     let wanted = std::env::var("UNDERPIN_TEST_SERVERS")
         .map_or(true, |list| list.split(',').any(|name| name.trim() == flavor.name()));
     if !wanted {
