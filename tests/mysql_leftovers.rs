@@ -151,7 +151,11 @@ fn what_is_not_on_record_goes_only_on_request_and_never_unproven() {
         let advice = "dropping triggers needs SUPER, or on the server: SET GLOBAL \
                       log_bin_trust_function_creators = 1";
         assert!(format!("{:?}", refused.events).contains(advice), "{:?}", refused.events);
-        assert_eq!(seen(&db, &leftovers(&db, &blind, &[])), all, "the log went before its triggers");
+        assert_eq!(
+            seen(&db, &leftovers(&db, &blind, &[])),
+            all,
+            "the log went before its triggers"
+        );
         run(&mut conn, &[&trust(true)]).await;
         let removed = leftovers(&db, &blind, &unknown);
         assert_eq!(removed.code(), 0, "{:?}", removed.events);
