@@ -145,17 +145,19 @@ fn what_is_not_on_record_goes_only_on_request_and_never_unproven() {
             "the log went before its triggers"
         );
         run(&mut conn, &["INSERT INTO t (u, v) VALUES (7, 'written')", "COMMIT"]).await;
-        // An account that is not trusted with triggers is told so, and nothing goes.
-        let refused = leftovers(&db, &blind, &unknown);
-        assert_eq!(refused.code(), 1, "{:?}", refused.events);
-        let advice = "dropping triggers needs SUPER, or on the server: SET GLOBAL \
+        // On MariaDB an account that is not trusted with triggers is told so, and nothing goes.
+        if db.endpoints().flavor.is_mariadb() {
+            let refused = leftovers(&db, &blind, &unknown);
+            assert_eq!(refused.code(), 1, "{:?}", refused.events);
+            let advice = "(on MariaDB also dropping) triggers needs SUPER, or on the server: SET GLOBAL \
                       log_bin_trust_function_creators = 1";
-        assert!(format!("{:?}", refused.events).contains(advice), "{:?}", refused.events);
-        assert_eq!(
-            seen(&db, &leftovers(&db, &blind, &[])),
-            all,
-            "the log went before its triggers"
-        );
+            assert!(format!("{:?}", refused.events).contains(advice), "{:?}", refused.events);
+            assert_eq!(
+                seen(&db, &leftovers(&db, &blind, &[])),
+                all,
+                "the log went before its triggers"
+            );
+        }
         run(&mut conn, &[&trust(true)]).await;
         let removed = leftovers(&db, &blind, &unknown);
         assert_eq!(removed.code(), 0, "{:?}", removed.events);
