@@ -22,7 +22,7 @@ use underpin_tests::runner::{Runner, story};
 use underpin_tests::servers::{Flavor, TestDb, sql};
 
 /// How long anything may take that a busy machine does in seconds.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// Starts `underpin run URL CHANGE` as a copy, without replicas, and with `more` options.
 pub fn start(url: &str, change: &str, more: &[&str]) -> Runner {

@@ -7,11 +7,12 @@
 mod corruptions;
 pub mod proofs;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
 use underpin_tests::cli::{self, Called};
+use underpin_tests::proxy::{Deed, Proxy, Trap};
 use underpin_tests::runner::Runner;
 use underpin_tests::servers::{Flavor, TestDb, pg, sql};
 
@@ -23,6 +24,9 @@ pub const LIMIT: Duration = Duration::from_secs(90);
 /// Rows of the table, and those of its beginning that are copied when the run is paused.
 const ROWS: u32 = 6_000;
 const COPIED: u64 = 600;
+
+/// Rows that are compared as one range.
+const FEW: u32 = 500;
 
 /// A database with the table, and words to talk about its run.
 pub struct Ground {
@@ -91,7 +95,8 @@ impl Ground {
 
     /// A run that is paused in its copy, so much of which is done that the first rows are.
     fn paused_in_copy(&self, more: &[&str]) -> Runner {
-        let slow = ["--rate", "2500", "--workers", "1", "--chunk-time", "50ms"];
+        // There is time enough to pause it on a busy machine.
+        let slow = ["--rate", "300", "--workers", "1", "--chunk-time", "50ms"];
         let mut runner = self.start(&self.db.url(), &[&slow[..], more].concat());
         let far = |event: &Value| event["rows_copied"].as_u64() >= Some(2_500);
         assert!(runner.wait_for(LIMIT, far).unwrap().is_some(), "{}", runner.story());
@@ -202,39 +207,22 @@ pub fn ten_of_ten(flavor: Flavor, seed: u64) {
     assert_eq!(gone.code(), 3, "no run any more: {}", gone.complaint());
 }
 
-/// A trigger that keeps corrupting a row of the shadow, whoever writes it.
-fn spoiler(flavor: Flavor, shadow: &str, key: u64) -> Vec<String> {
-    if flavor.is_postgres() {
-        return vec![
-            format!(
-                "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = {key} THEN \
-                 NEW.v := 'spoiled'; END IF; RETURN NEW; END $$"
-            ),
-            format!(
-                "CREATE TRIGGER spoiler BEFORE INSERT OR UPDATE ON {shadow} FOR EACH ROW EXECUTE FUNCTION \
-                 public.spoil()"
-            ),
-        ];
-    }
-    let on = |event: &str| {
-        format!(
-            "CREATE TRIGGER spoil_{event} BEFORE {event} ON {shadow} FOR EACH ROW SET NEW.v = IF(NEW.id = \
-             {key}, 'spoiled', NEW.v)"
-        )
-    };
-    vec![on("INSERT"), on("UPDATE")]
-}
-
-/// What is corrupted again after the repair is never swapped.
+/// What is corrupted again after the repair is never swapped. The run's comparison is held before each of
+/// its two looks, and each time the row is made wrong.
 pub fn never_swaps(flavor: Flavor) {
-    let Some(ground) = Ground::new(flavor, ROWS) else { return };
+    let Some(ground) = Ground::new(flavor, FEW) else { return };
     let before = ground.every_row();
-    let runner = ground.paused_in_copy(&[]);
-    let (shadow, key) = (ground.shadow(), 246);
-    let mut spoil = spoiler(flavor, &shadow, key);
-    spoil.push(format!("UPDATE {shadow} SET v = 'x' WHERE id = {key}"));
-    ground.execute(spoil);
-    ground.let_go();
+    let proxy = Proxy::start(&ground.db.endpoints().primary).unwrap();
+    // A statement springs one trap, and each trap springs once.
+    let looks = [(); 2].map(|()| proxy.trap(snapshot(flavor), Deed::Hold));
+    let mut runner = ground.start(&proxy.url(ground.db.name()), &["--workers", "1"]);
+    let key = 246;
+    for (look, wrong) in looks.iter().zip(["once", "twice"]) {
+        wait_sprung(look, &mut runner);
+        let shadow = ground.shadow();
+        ground.execute(vec![format!("UPDATE {shadow} SET v = '{wrong}' WHERE id = {key}")]);
+        look.release();
+    }
     let called = runner.wait(LIMIT).unwrap();
     let story = underpin_tests::runner::story(&called.events);
     assert_eq!(called.code(), 5, "{}\n{story}", called.complaint());
@@ -246,7 +234,22 @@ pub fn never_swaps(flavor: Flavor) {
     assert_eq!(ground.every_row(), before, "the source was touched");
     ground.ask("abort", &[]);
     assert_eq!(ground.every_row(), before);
-    if flavor.is_postgres() {
-        ground.execute(vec!["DROP FUNCTION spoil()".into()]);
+}
+
+/// Words by which a worker begins to compare a range.
+fn snapshot(flavor: Flavor) -> &'static [&'static str] {
+    match flavor.is_postgres() {
+        true => &["REPEATABLE READ, READ ONLY"],
+        false => &["CONSISTENT SNAPSHOT"],
+    }
+}
+
+/// Waits until the trap has sprung; fails where the program ends before.
+fn wait_sprung(trap: &Trap, runner: &mut Runner) {
+    let until = Instant::now() + LIMIT;
+    while trap.sprung() == 0 {
+        let ended = runner.has_ended().unwrap();
+        assert!(!ended && Instant::now() < until, "the range is not compared: {}", runner.story());
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

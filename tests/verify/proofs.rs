@@ -1,14 +1,12 @@
 //! How far verification goes: on from where it was killed; by a sample, or not at all, and then said so
 //! everywhere.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 use underpin_tests::cli::{self, Called};
 use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::servers::Flavor;
 
-use super::{Ground, LIMIT, is_ready};
+use super::{Ground, LIMIT, is_ready, snapshot, wait_sprung};
 
 /// Rows of a table whose comparison takes a while.
 const MANY: u32 = 15_000;
@@ -25,18 +23,9 @@ pub fn goes_on_where_it_was(flavor: Flavor) {
     let proxy = Proxy::start(&ground.db.endpoints().primary).unwrap();
     let options = ["--workers", "1"];
     // The first range is compared and on record when the second one begins.
-    let words: &[&str] = match flavor.is_postgres() {
-        true => &["REPEATABLE READ, READ ONLY"],
-        false => &["CONSISTENT SNAPSHOT"],
-    };
-    let trap = proxy.trap_nth(words, 1, Deed::Hold);
+    let trap = proxy.trap_nth(snapshot(flavor), 1, Deed::Hold);
     let mut runner = ground.start(&proxy.url(ground.db.name()), &options);
-    let until = Instant::now() + LIMIT;
-    while trap.sprung() == 0 {
-        let ended = runner.has_ended().unwrap();
-        assert!(!ended && Instant::now() < until, "no second range: {}", runner.story());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_sprung(&trap, &mut runner);
     runner.kill9().unwrap();
     trap.release();
     let dead = run_of(&ground, "status", "run");

@@ -168,7 +168,7 @@ fn help_for_code(code: u16) -> Option<&'static str> {
         1205 => "Another transaction holds the lock: look for long transactions on the table",
         1114 | 1021 => "The server is out of disk space (or the tablespace is full)",
         1419 => {
-            "With the binary log on, creating triggers needs SUPER, or on the server: \
+            "With the binary log on, creating (on MariaDB also dropping) triggers needs SUPER, or on the server: \
              SET GLOBAL log_bin_trust_function_creators = 1"
         }
         1290 | 1792 | 1836 | 3989 => {
