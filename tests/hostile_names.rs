@@ -133,7 +133,7 @@ fn change(db: &TestDb, flavor: Flavor, index: usize) {
         "INSERT INTO odd_{index} SELECT 1 FROM (SELECT COUNT(*) AS n, COUNT(DISTINCT {key}) AS d FROM {table}) x \
          WHERE n <> 40 OR d <> 40"
     );
-    let guard = format!("ALTER TABLE odd_{index} ADD CONSTRAINT nothing CHECK (k < 0)");
+    let guard = format!("ALTER TABLE odd_{index} ADD CONSTRAINT nothing_{index} CHECK (k < 0)");
     sql::execute(&db.url(), vec![odd, proof, guard]).unwrap();
 }
 

@@ -1,11 +1,11 @@
 //! What bars the way back: it is named before anything is done, and the table that is live stays.
 
 use underpin_core::way::Way;
-use underpin_dialect::{Database, ErrorKind, Inspect};
+use underpin_dialect::{Database, ErrorKind, Inspect, Swap};
 use underpin_tests::servers::Flavor;
 
 use crate::postgres_steps::{make_table, on_each, open, rows, run};
-use crate::{Made, revertible};
+use crate::{BUDGET_MS, Made, revertible};
 
 #[test]
 fn what_was_made_on_the_live_table_is_named_and_not_lost() {
@@ -64,6 +64,64 @@ fn what_was_made_on_the_live_table_is_named_and_not_lost() {
                     panic!("{undone}: {error}");
                 }
             }
+        }
+        made.finish(Way::Forward).await;
+        assert_eq!(rows(&db, "SELECT count(*), count(n) FROM t").await, ["100/0"]);
+    });
+}
+
+/// The table that is not live is looked at too: swapped back without an index or a unique key of its own it
+/// would not be what it was.
+#[test]
+fn what_is_taken_from_the_table_that_is_not_live_is_named() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 100).await;
+        let app = db.client().await.unwrap();
+        run(&app, &["CREATE INDEX by_v ON t (v)"]).await;
+        let made = Made::make(&db, "ALTER TABLE t ADD n int, ALTER u TYPE bigint").await;
+        for way in [Way::Back, Way::Forward] {
+            let place = "SELECT format('%I.t', nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = \
+                         relnamespace WHERE relname = 't' AND nspname LIKE 'underpin\\_r1%'";
+            let [place] = &rows(&db, place).await[..] else { panic!("one table is away") };
+            let index = place.replace(".t", ".by_v");
+            run(&app, &[&format!("REINDEX TABLE CONCURRENTLY {place}")]).await;
+            for (done, undone, says) in [
+                (format!("DROP INDEX {index}"), "CREATE INDEX by_v ON {} (v)", "by_v"),
+                (
+                    format!("ALTER TABLE {place} DROP CONSTRAINT uk"),
+                    "ALTER TABLE {} ADD CONSTRAINT uk UNIQUE (u)",
+                    "uk UNIQUE (u)",
+                ),
+                (
+                    format!("ALTER TABLE {place} ALTER v DROP NOT NULL"),
+                    "ALTER TABLE {} ALTER v SET NOT NULL",
+                    "v NOT NULL",
+                ),
+                (
+                    format!("ALTER TABLE {place} ALTER v SET DEFAULT 'x'"),
+                    "ALTER TABLE {} ALTER v SET DEFAULT ''",
+                    "its columns",
+                ),
+            ] {
+                run(&app, &[&done]).await;
+                let error = made.turn(way).await.unwrap_err();
+                assert_eq!(error.kind, ErrorKind::SourceChanged, "{done}: {error}");
+                let text = error.to_string();
+                assert!(text.contains(says) && text.contains("underpin finish"), "{done}: {text}");
+                run(&app, &[&undone.replace("{}", place)]).await;
+                if let Err(error) = made.turn(way).await {
+                    panic!("{undone}: {error}");
+                }
+            }
+            // In the last moment, under the swap's lock too.
+            let spec = made.turn(way).await.unwrap();
+            run(&app, &[&format!("DROP INDEX {index}")]).await;
+            let mut control = made.steps.control().await;
+            let outcome = control.try_swap(&spec, &made.steps.grip, BUDGET_MS).await;
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::SourceChanged, "{error}");
+            run(&app, &[&format!("CREATE INDEX by_v ON {place} (v)")]).await;
+            made.go(way).await;
         }
         made.finish(Way::Forward).await;
         assert_eq!(rows(&db, "SELECT count(*), count(n) FROM t").await, ["100/0"]);

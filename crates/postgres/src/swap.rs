@@ -27,7 +27,7 @@ use crate::inspect::alter_of;
 use crate::names::{self, places};
 use crate::query::{first, number, quote, run, text};
 use crate::shadow::{begin_on_live, ensure_same, eviction_ms, source_of};
-use crate::shadow_print::{Print, stands_sql};
+use crate::shadow_print::{Print, note_gone, stands_sql};
 use crate::shape::Shape;
 use crate::steps::{self, Stage};
 use crate::turned::Behind;
@@ -224,7 +224,9 @@ impl Attempt<'_> {
             done => done?,
         };
         let identity = Fingerprint::read(&self.session, spec).await?.encode();
-        let sql = store::identity_sql(&self.state_schema, &spec.run_id, &identity)?;
+        let gone = note_gone(&self.session, &self.state_schema, spec).await?;
+        let identity = store::identity_sql(&self.state_schema, &spec.run_id, &identity)?;
+        let sql = format!("{gone}; {identity}");
         run(&self.session, &sql, "noting the identity of", object).await.map(|_| true)
     }
 
