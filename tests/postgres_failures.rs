@@ -89,7 +89,8 @@ fn a_deadlock_that_hits_a_chunk_a_batch_or_a_checkpoint_is_tried_again() {
                 &[
                     "SET deadlock_timeout = '60s'",
                     "BEGIN",
-                    &format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
+                    // ours has read from it in the same transaction, and is about to write
+                    &format!("LOCK TABLE {table} IN SHARE MODE"),
                 ],
             )
             .await;

@@ -1,7 +1,7 @@
 //! What bars the way back: it is named before anything is done, and the table that is live stays.
 
 use underpin_core::way::Way;
-use underpin_dialect::{Database, ErrorKind, Inspect, Swap};
+use underpin_dialect::{Database, ErrorKind, Inspect, Shadow, Swap};
 use underpin_tests::servers::Flavor;
 
 use crate::postgres_steps::{make_table, on_each, open, rows, run};
@@ -193,6 +193,8 @@ fn a_change_that_cannot_be_taken_back_is_refused_where_that_is_asked_for() {
             ("ALTER TABLE t ALTER v TYPE int USING v::int, ADD n int", ""),
             ("ALTER TABLE t ALTER i TYPE text", "way-back-cast"),
             ("ALTER TABLE t DROP w, ADD n int", "way-back-default"),
+            // The old key would be looked for by values that it cannot hold.
+            ("ALTER TABLE t ALTER id TYPE numeric", "way-back-key"),
         ] {
             let plan = control.plan(&revertible(change)).await.unwrap();
             let found: Vec<_> =
@@ -201,5 +203,24 @@ fn a_change_that_cannot_be_taken_back_is_refused_where_that_is_asked_for() {
             let wanted: Vec<&str> = [code].into_iter().filter(|code| !code.is_empty()).collect();
             assert_eq!(codes, wanted, "{change}: {:?}", plan.findings);
         }
+    });
+}
+
+/// What is not live at the end may be kept, on the way back too: then it stands aside, with its rows.
+#[test]
+fn the_new_table_may_be_kept_when_the_change_is_taken_back() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        make_table(&db, 100).await;
+        let app = db.client().await.unwrap();
+        let made = Made::make(&db, "ALTER TABLE t ADD n int").await;
+        run(&app, &["UPDATE t SET n = id"]).await;
+        made.go(Way::Back).await;
+        made.steps.control().await.finish(&made.spec(Way::Back), true).await.unwrap();
+        let aside = "SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = \
+                     relnamespace WHERE nspname LIKE 'underpin\\_r1%' AND relkind = 'r'";
+        let [aside] = &rows(&db, aside).await[..] else { panic!("one table is kept") };
+        assert_eq!(rows(&db, &format!("SELECT count(*) FROM {aside} WHERE n = id")).await, ["100"]);
+        let left = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal";
+        assert_eq!(rows(&db, left).await, Vec::<String>::new());
     });
 }
