@@ -126,10 +126,13 @@ fn a_standby_behind_the_address_stops_the_run_and_a_promoted_one_too() {
     if !wanted(Flavor::PostgresDistro) {
         return;
     }
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    for promoted in [false, true] {
-        runtime.block_on(fail_over(promoted));
-    }
+    std::thread::scope(|scope| {
+        for promoted in [false, true] {
+            scope.spawn(move || {
+                tokio::runtime::Runtime::new().unwrap().block_on(fail_over(promoted));
+            });
+        }
+    });
 }
 
 async fn fail_over(promoted: bool) {
