@@ -18,8 +18,9 @@ const CHANGE: &str = "ALTER TABLE t ADD n int NOT NULL DEFAULT 7";
 /// A statement of each phase; the last ones wait for their swap.
 const PHASES: [(&str, &[&str]); 5] = [
     ("prepare", &["pg_catalog.xid8 NOT NULL DEFAULT"]),
-    ("copy", &["INSERT INTO", ".marks"]),
-    ("indexes", &["CREATE UNIQUE INDEX"]),
+    ("copy", &["^SET LOCAL ROLE NONE", ".marks"]),
+    // the plan has the words of the index too, on a table of its own, before there is a run
+    ("indexes", &["maintenance_work_mem", "CREATE UNIQUE INDEX"]),
     ("verify", &[]),
     ("swap", &[]),
 ];
@@ -82,16 +83,16 @@ fn abort_again(db: &TestDb) {
     assert!([0, 3].contains(&called.code()), "{}", called.complaint());
 }
 
-fn abort(db: &TestDb) {
+fn abort(db: &TestDb, what: &str) {
     let called = cli::call(&["abort", &db.url(), "t"]).unwrap();
-    assert_eq!(called.code(), 0, "{}", called.complaint());
+    assert_eq!(called.code(), 0, "{what}: {}", called.complaint());
 }
 
 /// Brings the run to the phase and aborts it beside its runner.
 fn ended(db: &TestDb, phase: &str) {
     let mut runner = start(&db.url());
     assert!(runner.wait_phase(phase, LIMIT).unwrap(), "{}", runner.story());
-    abort(db);
+    abort(db, phase);
     let called = runner.wait(LIMIT).unwrap();
     assert!(called.ended.code.is_some(), "{}", called.complaint());
 }
@@ -129,7 +130,7 @@ fn an_abort_leaves_the_database_as_it_was() {
             }
             runner.kill9().unwrap();
             drop(proxy);
-            abort(&db);
+            abort(&db, phase);
             assert_eq!(dump(&db).await, before, "{phase}, without a runner");
         }
         for phase in ["copy", "swap"] {

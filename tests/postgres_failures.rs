@@ -12,6 +12,7 @@ use tokio_postgres::Client;
 use underpin_tests::cli;
 use underpin_tests::disk::SmallDisk;
 use underpin_tests::proxy::{Deed, Proxy};
+use underpin_tests::runner::Runner;
 use underpin_tests::servers::{Flavor, Pair, ServerSpec, TestDb, pg, sql, wanted};
 
 use postgres_runs::{LIMIT, named, spring, start, succeed};
@@ -19,17 +20,19 @@ use postgres_steps::{make_table, on_each, rows, run};
 
 const CHANGE: &str = "ALTER TABLE t ADD n int NOT NULL DEFAULT 7";
 
-const CHUNK: (&[&str], &[&str]) = (&["INSERT INTO", ".marks"], &["COMMIT"]);
+const CHUNK: (&[&str], &[&str]) = (&["^SET LOCAL ROLE NONE", ".marks"], &["COMMIT"]);
 
 const WORDS: [&str; 4] = ["--workers", "2", "--chunk-time", "20ms"];
 
-/// Waits until somebody waits for a lock on this table.
-async fn wait_for_victim(client: &Client, table: &str) {
-    let ask =
-        format!("SELECT 1 FROM pg_locks WHERE relation = '{table}'::regclass AND NOT granted");
-    let until = Instant::now() + Duration::from_secs(20);
+/// Waits until a session waits for a lock with this statement.
+async fn wait_for_victim(client: &Client, words: &str) {
+    let ask = format!(
+        "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND wait_event_type = 'Lock' AND \
+         strpos(query, '{words}') > 0"
+    );
+    let until = Instant::now() + LIMIT;
     while pg::text_rows(client, &ask).await.unwrap().is_empty() {
-        assert!(Instant::now() < until, "nobody came to wait for {table}");
+        assert!(Instant::now() < until, "nobody came to wait with {words}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -42,19 +45,31 @@ fn a_deadlock_that_hits_a_chunk_a_batch_or_a_checkpoint_is_tried_again() {
     on_each(&[Flavor::PostgresDistro], async |db| {
         make_table(&db, 3000).await;
         let client = db.client().await.unwrap();
-        // below our lock time-out
-        let soon = format!("ALTER DATABASE {} SET deadlock_timeout = '300ms'", db.name());
+        // Below our lock time-out, and long enough for the other one to come to wait on a busy machine: the
+        // server looks for a deadlock once.
+        let soon = format!("ALTER DATABASE {} SET deadlock_timeout = '2s'", db.name());
         run(&client, &[&soon]).await;
         let proxy = Proxy::start(&db.endpoints().primary).unwrap();
         let crossings = [
-            (proxy.trap(&["SET checkpoint =", "COMMIT"], Deed::Hold), "underpin.runs"),
-            (proxy.trap(&["INSERT INTO", ".marks"], Deed::Hold), "underpin.marks"),
-            (proxy.trap(&["^UPDATE", "SET applied ="], Deed::Hold), "state"),
+            (
+                proxy.trap(&["SET checkpoint =", "COMMIT"], Deed::Hold),
+                "underpin.runs",
+                "SET checkpoint =",
+            ),
+            // the tables of the state, which are made first, are written to by INSERT as well
+            (
+                proxy.trap(&["^SET LOCAL ROLE NONE", ".marks"], Deed::Hold),
+                "underpin.marks",
+                ".marks (run_id",
+            ),
+            (proxy.trap(&["^UPDATE", "SET applied ="], Deed::Hold), "state", "SET applied ="),
         ];
         let settled = proxy.trap(&["maintenance_work_mem", "t_pkey"], Deed::Hold);
-        let mut runner =
-            start(&proxy.url(db.name()), CHANGE, &["--workers", "1", "--chunk-time", "20ms"]);
-        for (trap, table) in &crossings {
+        let url = proxy.url(db.name());
+        let mut words = vec!["run", &url, CHANGE, "--strategy", "shadow", "--replica", "none"];
+        words.extend(["--yes", "--workers", "1", "--chunk-time", "20ms", "--lock-timeout", "20s"]);
+        let mut runner = Runner::start(&words).unwrap();
+        for (trap, table, words) in &crossings {
             if *table == "state" {
                 // what is written before the indexes are built is settled, and no batch of the log
                 tokio::task::block_in_place(|| spring(&settled, &mut runner));
@@ -74,18 +89,21 @@ fn a_deadlock_that_hits_a_chunk_a_batch_or_a_checkpoint_is_tried_again() {
                 &[
                     "SET deadlock_timeout = '60s'",
                     "BEGIN",
-                    &format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
+                    // ours has read from it in the same transaction, and is about to write
+                    &format!("LOCK TABLE {table} IN SHARE MODE"),
                 ],
             )
             .await;
             trap.release();
-            wait_for_victim(&client, &table).await;
+            wait_for_victim(&client, words).await;
+            let begun = Instant::now();
             run(&crossing, &["LOCK TABLE underpin.fences IN ACCESS EXCLUSIVE MODE", "ROLLBACK"])
                 .await;
+            eprintln!("{table}: let go after {:.1?}", begun.elapsed());
         }
         let called = tokio::task::block_in_place(|| succeed(runner));
         let ask = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-        let until = Instant::now() + Duration::from_secs(15);
+        let until = Instant::now() + LIMIT;
         // the server's statistics come late
         while rows(&db, ask).await.concat().parse::<u64>().unwrap() < 3 {
             assert!(Instant::now() < until, "deadlocks: {:?}", rows(&db, ask).await);
@@ -108,10 +126,13 @@ fn a_standby_behind_the_address_stops_the_run_and_a_promoted_one_too() {
     if !wanted(Flavor::PostgresDistro) {
         return;
     }
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    for promoted in [false, true] {
-        runtime.block_on(fail_over(promoted));
-    }
+    std::thread::scope(|scope| {
+        for promoted in [false, true] {
+            scope.spawn(move || {
+                tokio::runtime::Runtime::new().unwrap().block_on(fail_over(promoted));
+            });
+        }
+    });
 }
 
 async fn fail_over(promoted: bool) {

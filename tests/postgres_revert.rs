@@ -25,8 +25,8 @@ use underpin_tests::servers::TestDb;
 
 use postgres_steps::{Steps, Worker, apply_all, request, verify_all};
 
-/// Under the lock for so long at most, in milliseconds.
-const BUDGET_MS: u64 = 1000;
+/// Under the lock for so long at most, in milliseconds: enough on a busy machine too.
+const BUDGET_MS: u64 = 20_000;
 
 /// A run that is to be revertible.
 fn revertible(change: &str) -> Request {

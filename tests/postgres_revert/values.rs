@@ -235,3 +235,28 @@ fn entries_of_the_last_moment_are_drained_on_the_way_back_too() {
         assert_eq!(rows(&db, shown).await, ["1/one", "2/two"]);
     });
 }
+
+/// What was kept of a row is done with when its key was written: a row that takes the key later is another one.
+#[test]
+fn a_row_that_takes_the_key_of_one_that_is_gone_inherits_nothing() {
+    on_each(&[Flavor::PostgresDistro], async |db| {
+        let app = db.client().await.unwrap();
+        run(
+            &app,
+            &[
+                "CREATE TABLE t (id int PRIMARY KEY, v int, gone text NOT NULL DEFAULT 'none')",
+                "INSERT INTO t SELECT i, i, 'old ' || i FROM generate_series(1, 10) i",
+            ],
+        )
+        .await;
+        let made = Made::make(&db, "ALTER TABLE t DROP gone, ADD n int").await;
+        let spec = made.turn(Way::Back).await.unwrap();
+        let mut worker = made.worker(&spec).await;
+        run(&app, &["DELETE FROM t WHERE id = 5"]).await;
+        apply_all(&mut worker).await;
+        run(&app, &["INSERT INTO t VALUES (5, 50)", "UPDATE t SET v = 60 WHERE id = 6"]).await;
+        made.go_on(&spec, &mut worker).await;
+        let shown = "SELECT id, v, gone FROM t WHERE id IN (5, 6) ORDER BY id";
+        assert_eq!(rows(&db, shown).await, ["5/50/none", "6/60/old 6"]);
+    });
+}

@@ -94,6 +94,7 @@ impl Shadow for Control {
             let kept = self.load_identity(&spec.run_id).await?;
             turned::refuse(&self.session, spec).await?;
             self.ensure_same(spec, &kept).await?;
+            self.check_shadow(spec).await?;
         }
         Ok(Observed { done, swap })
     }

@@ -13,6 +13,7 @@ use underpin_core::plan::RunSpec;
 use underpin_core::way::Way;
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
+use crate::changelog::NOT_TO_BE_FOLLOWED;
 use crate::connect::Session;
 use crate::control::Control;
 use crate::names::{self, places};
@@ -206,6 +207,21 @@ pub(crate) fn stands_sql(state_schema: &str, spec: &RunSpec) -> DbResult<String>
     store::print_sql(state_schema, &spec.run_id, STANDS, way_name(spec))
 }
 
+/// Notes the table that went away in a swap that can be taken back, as it stands from then on: it is the
+/// shadow of the other way. In the swap's own transaction, which has moved and spelled anew what hangs on it.
+///
+/// # Errors
+/// The server's.
+pub(crate) async fn note_gone(
+    session: &Session,
+    state_schema: &str,
+    spec: &RunSpec,
+) -> DbResult<String> {
+    let other = spec.on_way(spec.way.turned());
+    let print = Print { complete: true, ..Print::read_shadow(session, &other).await? };
+    store::print_sql(state_schema, &spec.run_id, keys(&other).1, &print.encode())
+}
+
 impl Control {
     /// Notes the shadow as it is now. `complete`: its indexes stand.
     pub(crate) async fn note_shadow(&self, spec: &RunSpec, complete: bool) -> DbResult<()> {
@@ -223,24 +239,25 @@ impl Control {
     /// The shadow as it was noted; `None` where it was not, by an older version.
     pub(crate) async fn shadow_kept(&self, spec: &RunSpec) -> DbResult<Option<Print>> {
         let kept = self.load_print(&spec.run_id, keys(spec).1).await?;
-        let kept = kept.as_deref().and_then(Print::decode);
-        // A swap moves what hangs on the tables and spells it for another schema: from then on a table is
-        // known by its OID, and its shape by the fingerprint of who stands in the source's place.
-        match self.load_print(&spec.run_id, STANDS).await? {
-            Some(_) => Ok(kept.map(|kept| Print { parts: Vec::new(), ..kept })),
-            None => Ok(kept),
-        }
+        Ok(kept.as_deref().and_then(Print::decode))
     }
 
-    /// Checks that the shadow is the table that was noted.
+    /// Checks that the shadow is the table that was noted. Where both tables were live there is nothing to
+    /// begin again.
     ///
     /// # Errors
     /// `SourceChanged`, saying what changed.
     pub(crate) async fn check_shadow(&self, spec: &RunSpec) -> DbResult<()> {
-        match self.shadow_kept(spec).await? {
-            None => Ok(()),
-            Some(kept) => Print::read_shadow(&self.session, spec).await?.ensure_same(&kept, spec),
+        let Some(kept) = self.shadow_kept(spec).await? else { return Ok(()) };
+        let now = Print::read_shadow(&self.session, spec).await;
+        let mut same = now.and_then(|now| now.ensure_same(&kept, spec));
+        if let Err(error) = &mut same
+            && error.kind == ErrorKind::SourceChanged
+            && self.load_print(&spec.run_id, STANDS).await?.is_some()
+        {
+            error.help = Some(NOT_TO_BE_FOLLOWED.to_owned());
         }
+        same
     }
 
     /// What the names tell, held against what the tables are: whoever exchanges them by hand must not pass

@@ -27,7 +27,7 @@ use crate::inspect::alter_of;
 use crate::names::{self, places};
 use crate::query::{first, number, quote, run, text};
 use crate::shadow::{begin_on_live, ensure_same, eviction_ms, source_of};
-use crate::shadow_print::{Print, stands_sql};
+use crate::shadow_print::{Print, note_gone, stands_sql};
 use crate::shape::Shape;
 use crate::steps::{self, Stage};
 use crate::turned::Behind;
@@ -192,40 +192,45 @@ impl Attempt<'_> {
             return Ok(SwapOutcome::DrainTooSlow { drained: 0 });
         };
         self.ensure_same().await?;
-        match run(&self.session, &script.moves, "swapping", object).await {
-            // A statement of it took longer than the budget.
+        match self.exchange(&script, &rights, locked).await {
+            Ok(true) => {}
+            // A statement of it took longer than the budget, or all of them together.
             Err(error) if error.kind == ErrorKind::Cancelled => {
                 return Ok(SwapOutcome::DrainTooSlow { drained });
             }
-            done => done?,
-        };
-        if self.prove(&script).await? != rights {
-            return Err(DbError::new(ErrorKind::Retryable, "swapping", object)
-                .said("somebody changed the rights on the table meanwhile"));
+            Ok(false) => return Ok(SwapOutcome::DrainTooSlow { drained }),
+            Err(error) => return Err(error),
         }
-        if !self.keep_way_back(&script).await? {
-            return Ok(SwapOutcome::DrainTooSlow { drained });
-        }
-        if locked.elapsed() >= self.budget {
-            return Ok(SwapOutcome::DrainTooSlow { drained });
-        }
-        run(&self.session, "COMMIT", "committing the swap of", object).await?;
         let stall_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(SwapOutcome::Swapped { stall_ms, drained })
     }
 
+    /// Everything behind the last drain, the commit too; the server ends each statement that takes longer than
+    /// the budget. False where they took longer together.
+    async fn exchange(&self, script: &Script, rights: &str, locked: Instant) -> DbResult<bool> {
+        let object = &self.shape.table;
+        run(&self.session, &script.moves, "swapping", object).await?;
+        if self.prove(script).await? != rights {
+            return Err(DbError::new(ErrorKind::Retryable, "swapping", object)
+                .said("somebody changed the rights on the table meanwhile"));
+        }
+        self.keep_way_back(script).await?;
+        if locked.elapsed() >= self.budget {
+            return Ok(false);
+        }
+        run(&self.session, "COMMIT", "committing the swap of", object).await.map(|_| true)
+    }
+
     /// From the commit on each change of the table that is live then is captured, and its identity is known.
-    /// False where it took longer than the budget.
-    async fn keep_way_back(&self, script: &Script) -> DbResult<bool> {
-        let Some(behind) = &script.behind else { return Ok(true) };
+    async fn keep_way_back(&self, script: &Script) -> DbResult<()> {
+        let Some(behind) = &script.behind else { return Ok(()) };
         let (object, spec) = (&self.shape.table, self.spec);
-        match run(&self.session, &behind.after, "keeping the way back of", object).await {
-            Err(error) if error.kind == ErrorKind::Cancelled => return Ok(false),
-            done => done?,
-        };
+        run(&self.session, &behind.after, "keeping the way back of", object).await?;
         let identity = Fingerprint::read(&self.session, spec).await?.encode();
-        let sql = store::identity_sql(&self.state_schema, &spec.run_id, &identity)?;
-        run(&self.session, &sql, "noting the identity of", object).await.map(|_| true)
+        let gone = note_gone(&self.session, &self.state_schema, spec).await?;
+        let identity = store::identity_sql(&self.state_schema, &spec.run_id, &identity)?;
+        let sql = format!("{gone}; {identity}");
+        run(&self.session, &sql, "noting the identity of", object).await.map(drop)
     }
 
     async fn ensure_same(&self) -> DbResult<()> {
