@@ -130,6 +130,7 @@ impl<'a> Deeds<'a> {
         if planned.fault == Fault::Corrupt && self.spoilt == before && planned.after_ms < 20_000 {
             // the shadow had no row yet, or none that was free
             let after_ms = planned.after_ms + 200;
+            let _text = writeln!(self.log, "nothing spoilt at {at:.2} s: {said}");
             self.planned.push(Planned { after_ms, ..planned });
             return Ok(());
         }

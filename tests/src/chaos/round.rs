@@ -302,7 +302,7 @@ impl Round<'_> {
         let mut keeps = self.change.turns;
         deeds.begin(words, planned);
         let mut ended = drive::drive(self.place, Goal::Make, deeds, writers, told)?;
-        if keeps && matches!(&ended, Ended::Refused(words) if words.contains("--finish keep")) {
+        if keeps && matches!(&ended, Ended::Refused(words) if words.contains("[way-back")) {
             // such a change cannot be taken back: it is made without
             keeps = false;
             deeds.begin(plain, Vec::new());
