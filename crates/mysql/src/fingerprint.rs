@@ -198,13 +198,16 @@ pub(crate) async fn short(conn: &mut Conn, schema: &str, table: &str) -> DbResul
 }
 
 fn without_counter(create: &str) -> String {
-    // The options stand behind the columns, the counter before the comment, which may hold the word
-    // too.
+    // The options stand behind the columns, the counter before whatever is quoted, as the comment is:
+    // that may hold the word too.
     let options = create.find("\n) ").unwrap_or(create.len());
     let (columns, options) = create.split_at(options);
     let Some((head, rest)) = options.split_once(" AUTO_INCREMENT=") else {
         return create.to_owned();
     };
+    if head.contains('\'') {
+        return create.to_owned();
+    }
     let digits = rest.chars().take_while(char::is_ascii_digit).count();
     if digits == 0 {
         return create.to_owned();
@@ -258,6 +261,9 @@ mod tests {
             without_counter(create),
             "CREATE TABLE `t` (\n  `id` int\n) ENGINE=InnoDB COMMENT='x AUTO_INCREMENT=3'"
         );
+        // an empty table's counter is not shown
+        let create = "CREATE TABLE `t` (\n  `id` int\n) ENGINE=InnoDB COMMENT='x AUTO_INCREMENT=3'";
+        assert_eq!(without_counter(create), create);
     }
 
     #[test]
