@@ -335,7 +335,7 @@ impl<'a> Deeds<'a> {
         let found = session.rows(&match self.place.flavor.is_postgres() {
             true => format!(
                 "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname LIKE 'underpin%' AND c.relname = {table} AND c.relkind = 'r'"
+                 WHERE n.nspname LIKE 'underpin\\_%' AND c.relname = {table} AND c.relkind = 'r'"
             ),
             // the shadow before the sentry
             false => format!(

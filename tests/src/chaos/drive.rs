@@ -14,7 +14,7 @@ use super::session::Session;
 use super::writers::Writers;
 
 /// How long one thing that was asked for may take, from the first start of the program to its end.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(300);
 const CALL_MAX: Duration = Duration::from_secs(60);
 const STARTS_MAX: u32 = 40;
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::proxy::Proxy;
 use crate::servers::{Flavor, Pair};
@@ -248,6 +248,10 @@ impl Round<'_> {
         );
         let (outcome, live) = driven?;
         healed.context("after the faults")?;
+        ensure!(
+            told.different == 0 || told.spoilt > 0,
+            "the program found rows that differ, and nobody had spoilt one"
+        );
         self.judge(&seen, deeds.crashed)?;
         self.check(outcome, live, told)
     }

@@ -24,7 +24,7 @@ pub(super) struct Sum {
     transactions: u64,
     starts: u64,
     spoilt: u64,
-    repaired: u64,
+    different: u64,
     longest: Duration,
     slowest: Duration,
     faults: BTreeMap<String, u64>,
@@ -46,7 +46,7 @@ impl Sum {
         self.transactions += told.transactions;
         self.starts += u64::from(told.starts);
         self.spoilt += told.spoilt;
-        self.repaired += told.repaired;
+        self.different += told.different;
         self.longest = std::cmp::max(self.longest, told.longest);
         self.slowest = std::cmp::max(self.slowest, told.took);
         for kind in &told.kinds {
@@ -59,6 +59,10 @@ impl Sum {
             Ok(Outcome::Swapped) => ("changed", String::new()),
             Ok(Outcome::Reverted) => ("taken back", String::new()),
             Ok(Outcome::Refused(words)) => ("refused by preflight", in_short(words)),
+            // what was in its way was gone by the end of the round, or it was a lock
+            Ok(Outcome::Stopped(words)) if words.starts_with("(the plain ALTER passes)") => {
+                ("stopped, and the plain ALTER passes later", in_short(words))
+            }
             Ok(Outcome::Stopped(words)) => ("stopped as documented", in_short(words)),
             Ok(Outcome::Aborted) => ("aborted on request", String::new()),
             Err(error) => {
@@ -107,8 +111,8 @@ impl Sum {
         let _text = writeln!(text, "  faults: {}", list(&self.faults));
         let _text = writeln!(
             text,
-            "  {} rows spoilt, {} rows repaired by runs; {} starts of the program",
-            self.spoilt, self.repaired, self.starts
+            "  {} rows spoilt, {} calls told of a difference; {} starts of the program",
+            self.spoilt, self.different, self.starts
         );
         let _text = writeln!(
             text,
