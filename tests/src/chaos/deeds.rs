@@ -62,12 +62,7 @@ pub(super) struct Deeds<'a> {
 }
 
 impl<'a> Deeds<'a> {
-    pub(super) fn new(
-        pair: &'a Pair,
-        place: &'a Place,
-        proxy: &'a Proxy,
-        seed: u64,
-    ) -> Self {
+    pub(super) fn new(pair: &'a Pair, place: &'a Place, proxy: &'a Proxy, seed: u64) -> Self {
         Self {
             pair,
             place,

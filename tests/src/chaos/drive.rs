@@ -166,8 +166,7 @@ fn weigh(
 fn note(told: &mut Told, called: &Called, transactions: u64) {
     let repaired = called.ended.done["rows_repaired"].as_u64().unwrap_or(0);
     told.repaired += repaired;
-    told.different +=
-        u64::from(called.events.iter().any(|event| event["event"] == "different"));
+    told.different += u64::from(called.events.iter().any(|event| event["event"] == "different"));
     let _text = writeln!(
         told.log,
         "--- start {} ended with {:?} after {:.1} s ({transactions} transactions so far)\n  {}\n{}",

@@ -124,7 +124,9 @@ fn prove(servers: &Pair, seed: u64) -> Result<()> {
         "the program told of no difference: {found:?}, {outcome:?}: {}",
         compared.log
     );
-    println!("{flavor:<8} seed {seed} | compared: {found:?} (spoilt, repaired, calls that told of it) | {outcome:?}");
+    println!(
+        "{flavor:<8} seed {seed} | compared: {found:?} (spoilt, repaired, calls that told of it) | {outcome:?}"
+    );
     let not = round::play(servers, seed, Proof::NotCompared);
     ensure!(not.spoilt > 0, "no row was spoilt: {}", not.log);
     match not.outcome {
@@ -148,13 +150,7 @@ fn spec(flavor: Flavor) -> ServerSpec {
 }
 
 /// Leaves what is needed to understand a failed round in a folder of its own.
-fn keep(
-    flavor: Flavor,
-    seed: u64,
-    told: &Told,
-    servers: &Pair,
-    folder: &Path,
-) -> Result<PathBuf> {
+fn keep(flavor: Flavor, seed: u64, told: &Told, servers: &Pair, folder: &Path) -> Result<PathBuf> {
     let folder = folder.join(format!("{}-{seed}", flavor.name()));
     fs::create_dir_all(&folder).context("making the folder of a failed round")?;
     let files = [

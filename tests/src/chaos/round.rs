@@ -142,8 +142,7 @@ pub(super) enum Proof {
 pub(super) fn play(pair: &Pair, seed: u64, proof: Proof) -> Told {
     let flavor = pair.flavor();
     let mut dice = Dice::new(seed);
-    let turns =
-        proof == Proof::None && Dice::new(seed ^ 0x7e57_0f7e).below(TURNED_OF) < 2;
+    let turns = proof == Proof::None && Dice::new(seed ^ 0x7e57_0f7e).below(TURNED_OF) < 2;
     let mut shape = Shape::draw(&mut dice, flavor);
     let change = match proof {
         Proof::None => Change::draw(&mut dice, &mut shape, turns),

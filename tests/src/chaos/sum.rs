@@ -67,9 +67,13 @@ impl Sum {
             Ok(Outcome::Aborted) => ("aborted on request", String::new()),
             Err(error) => {
                 let kept = keep(flavor, seed, told, servers, folder)?;
-                let again = format!("underpin-lab soak --chaos --db {} --seed {seed}", flavor.name());
+                let again =
+                    format!("underpin-lab soak --chaos --db {} --seed {seed}", flavor.name());
                 self.failed.push(again.clone());
-                ("FAILED", format!("{error:#}\n  kept in {}\n  play it again: {again}", kept.display()))
+                (
+                    "FAILED",
+                    format!("{error:#}\n  kept in {}\n  play it again: {again}", kept.display()),
+                )
             }
         };
         *self.ends.entry(end).or_default() += 1;
@@ -80,7 +84,11 @@ impl Sum {
             told.shape,
             told.change,
             if told.faults.is_empty() { "no fault".to_owned() } else { told.faults.join(", ") },
-            if told.turns.is_empty() { String::new() } else { format!("{} | ", told.turns.join(", ")) },
+            if told.turns.is_empty() {
+                String::new()
+            } else {
+                format!("{} | ", told.turns.join(", "))
+            },
             told.starts,
             told.transactions,
             told.longest.as_millis(),
@@ -92,7 +100,8 @@ impl Sum {
             println!("  a turn stopped: {}", in_short(words));
         }
         let name = format!("{}-{seed}.log", flavor.name());
-        fs::write(folder.join(name), format!("{line}\n{}", told.log)).context("writing a round's log")?;
+        fs::write(folder.join(name), format!("{line}\n{}", told.log))
+            .context("writing a round's log")?;
         Ok(())
     }
 
@@ -105,7 +114,8 @@ impl Sum {
         };
         let ends = self.ends.iter().map(|(end, times)| ((*end).to_owned(), *times)).collect();
         let (first, last) = self.seeds.unwrap_or_default();
-        let mut text = format!("\n{}: {} rounds, seeds {first} to {last}\n", flavor.name(), self.rounds);
+        let mut text =
+            format!("\n{}: {} rounds, seeds {first} to {last}\n", flavor.name(), self.rounds);
         let _text = writeln!(text, "  ends: {}", list(&ends));
         let _text = writeln!(text, "  turns: {}", list(&self.turns));
         let _text = writeln!(text, "  faults: {}", list(&self.faults));
