@@ -28,6 +28,9 @@ use crate::servers::{Flavor, Pair, ServerSpec};
 use round::{Proof, Told};
 use sum::Sum;
 
+/// Tries to start servers.
+const STARTS_MAX: u32 = 4;
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -92,7 +95,7 @@ fn rounds_of(flavor: Flavor, plan: &Plan, folder: &Path) -> Result<Sum> {
         }
         let servers = match pair.take() {
             Some(servers) => servers,
-            None => Pair::start(&spec(flavor))?,
+            None => servers_of(flavor)?,
         };
         began.get_or_insert_with(Instant::now);
         let seed = plan.seed.wrapping_add(number);
@@ -138,6 +141,18 @@ fn prove(servers: &Pair, seed: u64) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A machine that is too busy for a server to come up in time is no fault of the round.
+fn servers_of(flavor: Flavor) -> Result<Pair> {
+    let spec = spec(flavor);
+    for _ in 1..STARTS_MAX {
+        match Pair::start(&spec) {
+            Ok(pair) => return Ok(pair),
+            Err(error) => println!("{}: {error:#}; it is tried again", flavor.name()),
+        }
+    }
+    Pair::start(&spec)
 }
 
 /// Commits reach the operating system, so that a server that is killed keeps what it promised.
