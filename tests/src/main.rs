@@ -40,6 +40,9 @@ const USAGE: &str = "usage:
   underpin-lab soak --chaos [--db DB|all]... [--minutes N] [--seed N [--rounds N]]
                                               random tables, changes, writers and faults; with a
                                               seed alone that round
+  underpin-lab soak --chaos --prove [--db DB|all]
+                                              that a spoilt row makes a round fail where it is not
+                                              compared, and is noticed where it is
   underpin-lab bench [DB] [--rows N] [--rounds N] [--rate N]
                                               against other tools, on a table of 2,000,000 rows
   underpin-lab pressure [DB] [--rows N] [--writers N] [--rounds N] [--seconds N] [-- OPTION...]
@@ -214,7 +217,7 @@ fn soak_memory(words: &[String]) -> Result<()> {
 /// Without a seed the time of day is one.
 fn soak_chaos(words: &[String]) -> Result<()> {
     let known = ["--db", "--minutes", "--seed", "--rounds"];
-    let options = Options::read(words, &known, &["--chaos"])?;
+    let options = Options::read(words, &known, &["--chaos", "--prove"])?;
     let all = options.all("--db");
     let flavors = match all.is_empty() || all.contains(&"all") {
         true => vec![Flavor::MySql97, Flavor::MariaDbDistro, Flavor::PostgresDistro],
@@ -224,12 +227,14 @@ fn soak_chaos(words: &[String]) -> Result<()> {
     let timed = !options.all("--minutes").is_empty();
     let clock = std::time::UNIX_EPOCH.elapsed().context("reading the clock")?.as_secs() % 1_000_000;
     let minutes: u64 = options.value("--minutes", 10)?;
-    let rounds = if seeded && !timed { 1 } else { u64::MAX };
+    let proves = options.has("--prove");
+    let rounds = if seeded && !timed || proves { 1 } else { u64::MAX };
     chaos::soak(&chaos::Plan {
         flavors,
         limit: std::time::Duration::from_secs(minutes * 60),
         seed: options.value("--seed", clock * 1000)?,
         rounds: options.value("--rounds", rounds)?,
+        proves,
     })
 }
 

@@ -16,12 +16,14 @@ pub(super) struct Change {
     pub(super) renamed: Vec<(String, String)>,
     /// Columns that are gone afterwards.
     pub(super) dropped: Vec<String>,
+    /// It is to be taken back and made again: what only one of the shapes has is written by nobody.
+    pub(super) turns: bool,
 }
 
 impl Change {
     /// Draws one for `shape`, of which columns are frozen or tamed as the clauses need it.
-    pub(super) fn draw(dice: &mut Dice, shape: &mut Shape) -> Self {
-        let mut change = Self::default();
+    pub(super) fn draw(dice: &mut Dice, shape: &mut Shape, turns: bool) -> Self {
+        let mut change = Self { turns, ..Self::default() };
         let wanted = 1 + at(dice, 4);
         for _ in 0..wanted * 6 {
             if change.clauses.len() == wanted {
@@ -39,6 +41,13 @@ impl Change {
         }
         change.statement = format!("ALTER TABLE {} {}", shape.quoted(), change.clauses.join(", "));
         change
+    }
+
+    /// One that nothing can be said against.
+    pub(super) fn plain(shape: &Shape) -> Self {
+        let clause = "ADD COLUMN added integer".to_owned();
+        let statement = format!("ALTER TABLE {} {clause}", shape.quoted());
+        Self { statement, clauses: vec![clause], ..Self::default() }
     }
 
     fn mysql(&mut self, dice: &mut Dice, shape: &mut Shape) -> Option<String> {
@@ -166,6 +175,11 @@ impl Change {
         let mut next = Column { touched: true, ..column.clone() };
         let clause = match dice.below(10) {
             0 | 1 => {
+                if self.turns && !column.nullable && column.default.is_none() {
+                    // a row that is new to the old table would have no value there
+                    return None;
+                }
+                next.frozen = self.turns;
                 self.dropped.push(column.name.clone());
                 format!("DROP COLUMN {name}")
             }
@@ -305,7 +319,7 @@ fn using(dice: &mut Dice, shape: &Shape, column: &mut Column) -> Option<String> 
     }
     let name = shape.q(&column.name);
     let (kind, expression) = match column.family {
-        Family::Small | Family::Int => ("bigint", format!("{name}::bigint * 1000 + b")),
+        Family::Small | Family::Int => ("bigint", format!("{name}::bigint * 1000 + w")),
         Family::Varchar | Family::Text if dice.below(2) == 0 => {
             ("integer", format!("length({name})"))
         }
@@ -313,7 +327,7 @@ fn using(dice: &mut Dice, shape: &Shape, column: &mut Column) -> Option<String> 
         Family::Json => ("text", format!("{name}::text")),
         Family::Date | Family::Stamp => ("text", format!("{name}::text")),
         Family::Array => ("integer", format!("cardinality({name})")),
-        Family::Bool => ("integer", format!("CASE WHEN {name} THEN 1 ELSE w END")),
+        Family::Bool => ("integer", format!("CASE WHEN {name} THEN 1 WHEN NOT {name} THEN w END")),
         Family::Interval => ("double precision", format!("extract(epoch FROM {name})")),
         _ => return None,
     };

@@ -23,7 +23,6 @@ const SECOND_MAX: Duration = Duration::from_secs(180);
 
 /// What is to be undone.
 enum Undo {
-    Thaw(u32),
     Release(Trap),
     Quick,
     LetIn,
@@ -40,7 +39,8 @@ pub(super) struct Deeds<'a> {
     proxy: &'a Proxy,
     planned: Vec<Planned>,
     undo: Vec<(Instant, Undo)>,
-    traps: Vec<Trap>,
+    /// With the kinds of the faults that set them.
+    traps: Vec<(String, Trap)>,
     second: Option<Runner>,
     dice: Dice,
     began: Instant,
@@ -57,21 +57,17 @@ pub(super) struct Deeds<'a> {
     pub(super) aborted: bool,
     pub(super) crashed: bool,
     pub(super) corrupted: bool,
+    /// Rows of the shadow that were spoilt.
+    pub(super) spoilt: u64,
 }
 
 impl<'a> Deeds<'a> {
-    pub(super) fn new(
-        pair: &'a Pair,
-        place: &'a Place,
-        proxy: &'a Proxy,
-        planned: &[Planned],
-        seed: u64,
-    ) -> Self {
+    pub(super) fn new(pair: &'a Pair, place: &'a Place, proxy: &'a Proxy, seed: u64) -> Self {
         Self {
             pair,
             place,
             proxy,
-            planned: planned.to_vec(),
+            planned: Vec::new(),
             undo: Vec::new(),
             traps: Vec::new(),
             second: None,
@@ -85,7 +81,17 @@ impl<'a> Deeds<'a> {
             aborted: false,
             crashed: false,
             corrupted: false,
+            spoilt: 0,
         }
+    }
+
+    /// Another command, with faults of its own; what lasts goes on.
+    pub(super) fn begin(&mut self, words: Vec<String>, planned: Vec<Planned>) {
+        self.words = words;
+        self.planned = planned;
+        self.phases.clear();
+        self.aborted = false;
+        self.began = Instant::now();
     }
 
     /// Does what is due.
@@ -111,19 +117,23 @@ impl<'a> Deeds<'a> {
         let Some(due) = due else { return Ok(()) };
         let planned = self.planned.remove(due);
         let at = self.began.elapsed().as_secs_f64();
-        let said = match self.carry_out(&planned.fault, runner) {
+        let before = self.spoilt;
+        let (said, has_bitten) = match self.carry_out(&planned.fault, runner) {
             Ok(said) => said,
             Err(error) => bail!("fault {:?}: {error:#}", planned.fault),
         };
-        if planned.fault == Fault::Corrupt && !self.corrupted && planned.after_ms < 3000 {
+        if planned.fault == Fault::Corrupt && self.spoilt == before && planned.after_ms < 20_000 {
             // the shadow had no row yet, or none that was free
-            let after_ms = planned.after_ms + 50;
+            let after_ms = planned.after_ms + 200;
+            let _text = writeln!(self.log, "nothing spoilt at {at:.2} s: {said}");
             self.planned.push(Planned { after_ms, ..planned });
             return Ok(());
         }
         let _text = writeln!(self.log, "fault at {at:.2} s: {:?}: {said}", planned);
         self.done.push(format!("{:?}", planned.fault));
-        self.kinds.push(planned.fault.kind());
+        if has_bitten {
+            self.kinds.push(planned.fault.kind());
+        }
         Ok(())
     }
 
@@ -131,19 +141,21 @@ impl<'a> Deeds<'a> {
         self.undo.push((Instant::now() + Duration::from_millis(ms), undo));
     }
 
-    fn carry_out(&mut self, fault: &Fault, runner: &mut Runner) -> Result<String> {
+    /// What came of it, and whether it counts: a trap does not before it has sprung.
+    fn carry_out(&mut self, fault: &Fault, runner: &mut Runner) -> Result<(String, bool)> {
         match fault {
-            Fault::Signal(name) => return Ok(signal(runner.pid(), name)),
+            Fault::Signal(name) => return Ok((signal(runner.pid(), name), true)),
             Fault::Freeze(ms) => {
-                self.later(*ms, Undo::Thaw(runner.pid()));
-                return Ok(signal(runner.pid(), "STOP"));
+                self.proxy.delay(Duration::from_millis(*ms));
+                self.later(*ms, Undo::Quick);
             }
             Fault::Trap(word, nth, deed, ms) => {
                 let trap = self.proxy.trap_nth(&[word], *nth, *deed);
                 if *deed == Deed::Hold {
                     self.later(*ms, Undo::Release(trap.clone()));
                 }
-                self.traps.push(trap);
+                self.traps.push((fault.kind(), trap));
+                return Ok((String::new(), false));
             }
             Fault::Delay(each, ms) => {
                 self.proxy.delay(Duration::from_millis(*each));
@@ -161,10 +173,13 @@ impl<'a> Deeds<'a> {
                 std::thread::sleep(Duration::from_millis(*ms));
                 self.pair.primary.restart().context("starting the server again")?;
             }
-            Fault::IdleWriter(ms) | Fault::LongReader(ms) | Fault::LockTable(ms) => {
+            Fault::IdleWriter(ms)
+            | Fault::LongReader(ms)
+            | Fault::LockTable(ms)
+            | Fault::LockShadow(ms) => {
                 return Ok(match self.hold(fault, *ms) {
-                    Ok(()) => "held".to_owned(),
-                    Err(refused) => refused.to_string(),
+                    Ok(held) => (format!("held: {held}"), held),
+                    Err(refused) => (refused.to_string(), false),
                 });
             }
             Fault::SecondRunner => {
@@ -174,28 +189,39 @@ impl<'a> Deeds<'a> {
             Fault::Pause(ms) => {
                 let said = self.order(&["pause", &self.place.url, &self.place.named])?;
                 self.later(*ms, Undo::Resume);
-                return Ok(describe(&said));
+                return Ok((describe(&said), said.ended.code == Some(0)));
             }
             Fault::Set(limit) => {
                 let said = self.order(&["set", &self.place.url, &self.place.named, limit])?;
-                return Ok(describe(&said));
+                return Ok((describe(&said), said.ended.code == Some(0)));
             }
             Fault::Abort => {
                 let said = self.order(&["abort", &self.place.url, &self.place.named])?;
                 self.aborted |= said.ended.code == Some(0);
-                return Ok(describe(&said));
+                return Ok((describe(&said), said.ended.code == Some(0)));
             }
             Fault::Replica(ms) => {
                 self.pair.stop_applying()?;
                 self.later(*ms, Undo::Apply);
             }
-            Fault::Corrupt => return self.corrupt(runner),
+            Fault::Corrupt => {
+                let before = self.spoilt;
+                let said = self.corrupt(runner);
+                return Ok((said, self.spoilt > before));
+            }
         }
-        Ok(String::new())
+        Ok((String::new(), true))
     }
 
-    fn order(&self, words: &[&str]) -> Result<Called> {
-        let called = Runner::start(words)?.wait(ORDER_MAX);
+    /// What stalls meanwhile must not stall for longer than it was to.
+    fn order(&mut self, words: &[&str]) -> Result<Called> {
+        let mut order = Runner::start(words)?;
+        let until = Instant::now() + ORDER_MAX;
+        while !order.has_ended()? && Instant::now() < until {
+            self.heal_stalls();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let called = order.wait(Duration::ZERO);
         let called = called.with_context(|| format!("underpin {}", words.join(" ")))?;
         let known = matches!(called.ended.code, Some(0 | 1 | 3));
         if !known {
@@ -209,10 +235,10 @@ impl<'a> Deeds<'a> {
         Ok(called)
     }
 
-    fn kill_session(&mut self) -> Result<String> {
+    fn kill_session(&mut self) -> Result<(String, bool)> {
         let ports: Vec<String> = self.proxy.ports().iter().map(u16::to_string).collect();
         if ports.is_empty() {
-            return Ok("no session".to_owned());
+            return Ok(("no session".to_owned(), false));
         }
         let (ports, postgres) = (ports.join(", "), self.place.flavor.is_postgres());
         let mut session = Session::open(&self.pair.primary.url())?;
@@ -225,16 +251,16 @@ impl<'a> Deeds<'a> {
         let ids: Vec<String> = ids.into_iter().flatten().flatten().collect();
         let length = u64::try_from(ids.len())?;
         let Some(id) = ids.get(super::values::at(&mut self.dice, length)) else {
-            return Ok("no session".to_owned());
+            return Ok(("no session".to_owned(), false));
         };
         let killed = session.run(&match postgres {
             true => format!("SELECT pg_terminate_backend({id})"),
             false => format!("KILL {id}"),
         });
-        Ok(format!("session {id} of {length}: {killed:?}"))
+        Ok((format!("session {id} of {length}: {killed:?}"), killed.is_ok()))
     }
 
-    fn hold(&mut self, fault: &Fault, ms: u64) -> Result<(), Refused> {
+    fn hold(&mut self, fault: &Fault, ms: u64) -> Result<bool, Refused> {
         let postgres = self.place.flavor.is_postgres();
         let mut session = Session::open(&self.place.url)?;
         session.run(if postgres {
@@ -247,6 +273,12 @@ impl<'a> Deeds<'a> {
             session.run("SET innodb_lock_wait_timeout = 2")?;
         }
         match fault {
+            Fault::LockShadow(_) => {
+                let Some(shadow) = self.shadow(&mut session)? else { return Ok(false) };
+                session.run("BEGIN")?;
+                let limit = 1 + self.dice.below(200);
+                session.rows(&format!("SELECT b FROM {shadow} LIMIT {limit} FOR UPDATE"))?;
+            }
             Fault::LockTable(_) if !postgres => {
                 session.run(&format!("LOCK TABLES {table} WRITE"))?;
             }
@@ -268,50 +300,69 @@ impl<'a> Deeds<'a> {
             }
         }
         self.later(ms, Undo::Close(Box::new(session)));
-        Ok(())
+        Ok(true)
     }
 
-    /// Only while the copy goes on for certain: what changes behind the comparison nobody can find.
-    fn corrupt(&mut self, runner: &Runner) -> Result<String> {
-        signal(runner.pid(), "STOP");
-        std::thread::sleep(Duration::from_millis(80));
+    /// Only while the copy goes on for certain: what changes behind the comparison nobody can find. Each
+    /// statement of the program takes so long meanwhile that it cannot come there.
+    fn corrupt(&mut self, runner: &Runner) -> String {
+        match self.has_rows() {
+            Ok(true) => {}
+            Ok(false) => return "no row yet".to_owned(),
+            Err(refused) => return refused.to_string(),
+        }
+        self.proxy.delay(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_millis(20));
         let events = runner.events();
         let mut phases = events
             .iter()
             .filter(|event| event["event"] == "phase" || event["event"] == "run_resumed");
         let copying = phases.next_back().is_some_and(|event| event["phase"] == "copy");
         let said = if copying { self.spoil() } else { Ok("no copy goes on".to_owned()) };
-        signal(runner.pid(), "CONT");
-        Ok(said.unwrap_or_else(|refused| refused.to_string()))
+        self.proxy.delay(Duration::ZERO);
+        said.unwrap_or_else(|refused| refused.to_string())
+    }
+
+    /// The shadow, or the table that is not live, quoted with its schema.
+    fn shadow(&self, session: &mut Session) -> Result<Option<String>, Refused> {
+        let schema = quoted(&self.place.schemas[0], self.place.flavor);
+        let table = quoted(&self.place.table, self.place.flavor);
+        let found = session.rows(&match self.place.flavor.is_postgres() {
+            true => format!(
+                "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname LIKE 'underpin\\_%' AND c.relname = {table} AND c.relkind = 'r'"
+            ),
+            // the shadow before the sentry
+            false => format!(
+                "SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema = {schema} \
+                 AND (table_name LIKE '%~up_new' OR table_name LIKE '%~up_old') ORDER BY table_name"
+            ),
+        })?;
+        Ok(found.into_iter().next().map(|row| {
+            let parts = row.into_iter().flatten().map(|part| name(&part, self.place.flavor));
+            parts.collect::<Vec<String>>().join(".")
+        }))
+    }
+
+    fn has_rows(&self) -> Result<bool, Refused> {
+        let mut session = Session::open(&self.place.url)?;
+        let Some(shadow) = self.shadow(&mut session)? else { return Ok(false) };
+        Ok(session.first(&format!("SELECT 1 FROM {shadow} LIMIT 1"))?.is_some())
     }
 
     fn spoil(&mut self) -> Result<String, Refused> {
         let postgres = self.place.flavor.is_postgres();
         let mut session = Session::open(&self.place.url)?;
-        let schema = quoted(&self.place.schemas[0], self.place.flavor);
-        let table = quoted(&self.place.table, self.place.flavor);
-        let shadow = session.rows(&match postgres {
-            true => format!(
-                "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname LIKE 'underpin%' AND c.relname = {table} AND c.relkind = 'r'"
-            ),
-            false => format!(
-                "SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema = {schema} \
-                 AND table_name LIKE '%~up_new'"
-            ),
-        })?;
-        let Some(row) = shadow.into_iter().next() else { return Ok("no shadow".to_owned()) };
-        let parts = row.into_iter().flatten().map(|part| name(&part, self.place.flavor));
-        let shadow = parts.collect::<Vec<String>>().join(".");
+        let Some(shadow) = self.shadow(&mut session)? else { return Ok("no shadow".to_owned()) };
         let one = if postgres {
             format!("WHERE ctid = (SELECT ctid FROM {shadow} LIMIT 1)")
         } else {
             "LIMIT 1".to_owned()
         };
         session.run(if postgres {
-            "SET lock_timeout = '1s'"
+            "SET lock_timeout = '500ms'"
         } else {
-            "SET innodb_lock_wait_timeout = 1"
+            "SET innodb_lock_wait_timeout = 1, lock_wait_timeout = 1"
         })?;
         let removes = self.dice.below(2) == 0;
         let count = session.run(&match removes {
@@ -319,6 +370,7 @@ impl<'a> Deeds<'a> {
             false => format!("UPDATE {shadow} SET b = b + 30 {one}"),
         })?;
         self.corrupted |= count > 0;
+        self.spoilt += count;
         Ok(format!("{count} rows of {shadow}{}", if removes { " removed" } else { " changed" }))
     }
 
@@ -329,7 +381,13 @@ impl<'a> Deeds<'a> {
 
     /// Traps that have sprung.
     pub(super) fn sprung(&self) -> u32 {
-        self.traps.iter().map(Trap::sprung).sum()
+        self.traps.iter().map(|(_, trap)| trap.sprung()).sum()
+    }
+
+    /// The kinds of faults that were felt.
+    pub(super) fn felt(&self) -> Vec<String> {
+        let sprung = self.traps.iter().filter(|(_, trap)| trap.sprung() > 0);
+        self.kinds.iter().cloned().chain(sprung.map(|(kind, _)| kind.clone())).collect()
     }
 
     /// Undoes what has lasted long enough.
@@ -342,9 +400,26 @@ impl<'a> Deeds<'a> {
         Ok(())
     }
 
-    fn heal_one(&self, undo: Undo) -> Result<()> {
+    /// Ends stalls and locks that are over; no more than that.
+    fn heal_stalls(&mut self) {
+        let now = Instant::now();
+        let is_stall = |undo: &Undo| {
+            matches!(undo, Undo::Release(_) | Undo::Quick | Undo::LetIn | Undo::Close(_))
+        };
+        while let Some(index) =
+            self.undo.iter().position(|(until, undo)| *until <= now && is_stall(undo))
+        {
+            match self.undo.remove(index).1 {
+                Undo::Release(trap) => trap.release(),
+                Undo::Quick => self.proxy.delay(Duration::ZERO),
+                Undo::LetIn => self.proxy.refuse(false),
+                _ => {}
+            }
+        }
+    }
+
+    fn heal_one(&mut self, undo: Undo) -> Result<()> {
         match undo {
-            Undo::Thaw(pid) => drop(signal(pid, "CONT")),
             Undo::Release(trap) => trap.release(),
             Undo::Quick => self.proxy.delay(Duration::ZERO),
             Undo::LetIn => self.proxy.refuse(false),
@@ -375,7 +450,7 @@ impl<'a> Deeds<'a> {
 
     /// Everything, at the end.
     pub(super) fn undo_all(&mut self) -> Result<()> {
-        for trap in &self.traps {
+        for (_, trap) in &self.traps {
             trap.release();
         }
         self.second = None;

@@ -1,5 +1,7 @@
 //! What goes wrong during a round, drawn beforehand: which fault, and when.
 
+use std::time::Duration;
+
 use crate::proxy::Deed;
 use crate::workload::Dice;
 
@@ -10,7 +12,8 @@ use super::values::at;
 pub(super) enum Fault {
     /// The program is ended by this signal.
     Signal(&'static str),
-    /// The program stands still for so long, in milliseconds.
+    /// No statement of the program arrives for so long, in milliseconds: it stands still, and so do its
+    /// sessions.
     Freeze(u64),
     /// The n-th statement with these words springs a trap.
     Trap(&'static str, u32, Deed, u64),
@@ -28,6 +31,8 @@ pub(super) enum Fault {
     LongReader(u64),
     /// Somebody locks the table.
     LockTable(u64),
+    /// Somebody locks rows of the shadow, or of the table that is not live.
+    LockShadow(u64),
     /// The same command a second time.
     SecondRunner,
     /// `underpin pause`, and `resume` after so long.
@@ -53,8 +58,9 @@ pub(super) struct Planned {
 const PHASES: [&str; 6] = ["prepare", "copy", "catch-up", "verify", "swap", "finish"];
 const POSTGRES_PHASES: [&str; 8] =
     ["prepare", "copy", "settle", "indexes", "catch-up", "verify", "swap", "finish"];
+const TURN_PHASES: [&str; 5] = ["catch-up", "verify", "swap", "arrive", "finish"];
 /// Words of statements that traps wait for.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 16] = [
     "COMMIT",
     "INSERT INTO",
     "DELETE FROM",
@@ -69,6 +75,8 @@ const WORDS: [&str; 14] = [
     "DROP",
     "underpin",
     "START TRANSACTION",
+    "SET checkpoint",
+    "SET identity",
 ];
 
 impl Fault {
@@ -76,7 +84,10 @@ impl Fault {
     pub(super) fn kind(&self) -> String {
         match self {
             Self::Signal(name) => format!("signal {name}"),
-            Self::Trap(_, _, deed, _) => format!("proxy {deed:?}"),
+            Self::Trap(_, _, deed, _) => {
+                let text = format!("proxy {deed:?}");
+                text.split('(').next().unwrap_or_default().to_owned()
+            }
             Self::Set(_) => "set".to_owned(),
             other => {
                 let text = format!("{other:?}");
@@ -86,21 +97,25 @@ impl Fault {
     }
 
     fn draw(dice: &mut Dice) -> Self {
-        let long = |dice: &mut Dice| 300 + dice.below(3000);
-        match dice.below(30) {
+        let long = |dice: &mut Dice| 200 + dice.below(1800);
+        match dice.below(32) {
             0..=3 => Self::Signal(["KILL", "KILL", "TERM", "INT"][at(dice, 4)]),
             4 => Self::Freeze(long(dice)),
             5..=12 => {
+                let stall = Duration::from_millis(200 + dice.below(1500));
                 let deeds = [
                     Deed::CutBefore,
                     Deed::CutAfter,
                     Deed::VanishAfter,
                     Deed::Hold,
                     Deed::DeafServer,
+                    Deed::DeafClient,
+                    Deed::StallBefore(stall),
+                    Deed::StallAfter(stall),
                 ];
-                let word = WORDS[at(dice, 14)];
+                let word = WORDS[at(dice, 16)];
                 let nth = u32::try_from(dice.below(12)).unwrap_or(0);
-                Self::Trap(word, nth, deeds[at(dice, 5)], 200 + dice.below(6000))
+                Self::Trap(word, nth, deeds[at(dice, 8)], 200 + dice.below(3000))
             }
             13 => Self::Delay(5 + dice.below(60), long(dice)),
             14 => Self::Refuse(long(dice)),
@@ -115,6 +130,7 @@ impl Fault {
                 Self::Set(["workers=1", "nice=50%", "rate=200000", "chunk-time=50ms"][at(dice, 4)])
             }
             26 if dice.below(2) == 0 => Self::Abort,
+            28 => Self::LockShadow(long(dice)),
             27 => Self::Replica(long(dice)),
             _ => Self::Corrupt,
         }
@@ -124,17 +140,31 @@ impl Fault {
 /// Up to five of them.
 pub(super) fn draw(dice: &mut Dice, postgres: bool) -> Vec<Planned> {
     let count = dice.below(6);
+    let phases = if postgres { &POSTGRES_PHASES[..] } else { &PHASES };
+    (0..count).map(|_| planned(dice, phases)).collect()
+}
+
+/// Up to three for the way back, forward again, or the end; an abort more often.
+pub(super) fn draw_for_turn(dice: &mut Dice) -> Vec<Planned> {
+    let count = [0, 1, 1, 2, 3][at(dice, 5)];
     (0..count)
         .map(|_| {
-            let fault = Fault::draw(dice);
-            let phase = match (&fault, postgres) {
-                (Fault::Corrupt, _) => Some("copy"),
-                (Fault::Trap(..), _) if dice.below(2) == 0 => None,
-                (_, true) => dice.one_of(&POSTGRES_PHASES),
-                (_, false) => dice.one_of(&PHASES),
-            };
-            let longest = [20, 200, 1000][at(dice, 3)];
-            Planned { phase, after_ms: dice.below(longest), fault }
+            let drawn = planned(dice, &TURN_PHASES);
+            match drawn.fault {
+                Fault::Corrupt => Planned { fault: Fault::Abort, ..drawn },
+                _ => drawn,
+            }
         })
         .collect()
+}
+
+fn planned(dice: &mut Dice, phases: &[&'static str]) -> Planned {
+    let fault = Fault::draw(dice);
+    let phase = match &fault {
+        Fault::Corrupt if phases.contains(&"copy") => Some("copy"),
+        Fault::Trap(..) if dice.below(2) == 0 => None,
+        _ => dice.one_of(phases),
+    };
+    let longest = [20, 200, 1000][at(dice, 3)];
+    Planned { phase, after_ms: dice.below(longest), fault }
 }

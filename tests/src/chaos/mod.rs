@@ -7,24 +7,29 @@
 mod change;
 mod check;
 mod deeds;
+mod drive;
 mod faults;
 mod round;
 mod session;
 mod shape;
+mod sum;
+mod turns;
 mod values;
 mod writers;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::servers::{Flavor, Pair, ServerSpec};
-use round::{Result_ as Outcome, Told};
+use round::{Proof, Told};
+use sum::Sum;
+
+/// Tries to start servers.
+const STARTS_MAX: u32 = 4;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -37,71 +42,117 @@ pub struct Plan {
     pub seed: u64,
     /// At most so many rounds on each server.
     pub rounds: u64,
+    /// Instead of rounds the proof that they can fail, see [`prove`].
+    pub proves: bool,
 }
 
-/// Sums over rounds.
-#[derive(Debug, Default)]
-struct Sum {
-    rounds: u64,
-    swapped: u64,
-    refused: u64,
-    stopped: u64,
-    aborted: u64,
-    rows: u64,
-    transactions: u64,
-    longest: Duration,
-    faults: BTreeMap<String, u64>,
-    failed: Vec<String>,
-}
-
-/// Plays rounds until the time is over, and prints a line for each and a summary.
+/// Plays rounds until the time is over, and prints a line for each and a summary for each server.
 ///
 /// # Errors
 /// When a round failed, or servers cannot be had.
 pub fn soak(plan: &Plan) -> Result<()> {
-    let sum = Mutex::new(Sum::default());
-    let ended: Vec<Result<()>> = thread::scope(|scope| {
-        let sum = &sum;
+    let folder = std::env::temp_dir().join(format!("underpin-chaos-{}", std::process::id()));
+    fs::create_dir_all(&folder).context("making the folder of the rounds")?;
+    println!("the rounds' logs are in {}", folder.display());
+    let folder = folder.as_path();
+    let ended: Vec<Result<Sum>> = thread::scope(|scope| {
         let threads: Vec<_> = plan
             .flavors
             .iter()
-            .map(|&flavor| scope.spawn(move || rounds_of(flavor, plan, sum)))
+            .map(|&flavor| scope.spawn(move || rounds_of(flavor, plan, folder)))
             .collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, Result<()>>| {
+        let join = |thread: thread::ScopedJoinHandle<'_, Result<Sum>>| {
             thread.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
         };
         threads.into_iter().map(join).collect()
     });
-    let sum = sum.into_inner().map_err(|_| anyhow!("a thread panicked"))?;
-    sum.print();
-    ended.into_iter().collect::<Result<()>>()?;
-    ensure!(sum.failed.is_empty(), "{} rounds failed", sum.failed.len());
-    ensure!(sum.rounds > 0, "no round was played");
+    let mut failed = 0;
+    for (flavor, sum) in plan.flavors.iter().zip(ended) {
+        match sum {
+            Ok(sum) => {
+                print!("{}", sum.summary(*flavor));
+                failed += sum.failed.len() + usize::from(sum.rounds == 0);
+            }
+            Err(error) => {
+                println!("\n{}: ended early: {error:#}", flavor.name());
+                failed += 1;
+            }
+        }
+    }
+    ensure!(failed == 0, "{failed} rounds failed");
     Ok(())
 }
 
 /// The rounds of one server, one after the other. A server that a failed round may have spoilt is thrown
 /// away.
-fn rounds_of(flavor: Flavor, plan: &Plan, sum: &Mutex<Sum>) -> Result<()> {
-    let began = Instant::now();
+fn rounds_of(flavor: Flavor, plan: &Plan, folder: &Path) -> Result<Sum> {
     let mut pair = None;
+    let mut sum = Sum::default();
+    let mut began = None;
     for number in 0..plan.rounds {
-        if began.elapsed() >= plan.limit && number > 0 {
+        if began.is_some_and(|began: Instant| began.elapsed() >= plan.limit) {
             break;
         }
         let servers = match pair.take() {
             Some(servers) => servers,
-            None => Pair::start(&spec(flavor))?,
+            None => servers_of(flavor)?,
         };
+        began.get_or_insert_with(Instant::now);
         let seed = plan.seed.wrapping_add(number);
-        let told = round::play(&servers, seed);
-        let mut sum = sum.lock().map_err(|_| anyhow!("another thread panicked"))?;
-        sum.add(flavor, seed, &told, &servers)?;
+        if plan.proves {
+            prove(&servers, seed)?;
+            sum.rounds += 1;
+            pair = Some(servers);
+            continue;
+        }
+        let told = round::play(&servers, seed, Proof::None);
+        sum.add(flavor, seed, &told, &servers, folder)?;
         if told.outcome.is_ok() {
             pair = Some(servers);
         }
     }
+    Ok(sum)
+}
+
+/// That a row which is spoilt is hit and noticed: by the program where it compares, and by the check at the
+/// end of a round where the program is told not to.
+fn prove(servers: &Pair, seed: u64) -> Result<()> {
+    let flavor = servers.flavor().name();
+    let compared = round::play(servers, seed, Proof::Compared);
+    let found = (compared.spoilt, compared.repaired, compared.different);
+    let outcome = compared.outcome.context("a round with a spoilt row, compared")?;
+    ensure!(compared.spoilt > 0, "no row was spoilt: {}", compared.log);
+    ensure!(
+        compared.different > 0,
+        "the program told of no difference: {found:?}, {outcome:?}: {}",
+        compared.log
+    );
+    println!(
+        "{flavor:<8} seed {seed} | compared: {found:?} (spoilt, repaired, calls that told of it) | {outcome:?}"
+    );
+    let not = round::play(servers, seed, Proof::NotCompared);
+    ensure!(not.spoilt > 0, "no row was spoilt: {}", not.log);
+    match not.outcome {
+        Ok(outcome) => bail!("a spoilt row passed unseen: {outcome:?}: {}", not.log),
+        Err(error) => {
+            let words = format!("{error:#}");
+            ensure!(words.contains("rows differ"), "failed for another reason: {words}");
+            println!("{flavor:<8} seed {seed} | not compared: the round fails: {words}");
+        }
+    }
     Ok(())
+}
+
+/// A machine that is too busy for a server to come up in time is no fault of the round.
+fn servers_of(flavor: Flavor) -> Result<Pair> {
+    let spec = spec(flavor);
+    for _ in 1..STARTS_MAX {
+        match Pair::start(&spec) {
+            Ok(pair) => return Ok(pair),
+            Err(error) => println!("{}: {error:#}; it is tried again", flavor.name()),
+        }
+    }
+    Pair::start(&spec)
 }
 
 /// Commits reach the operating system, so that a server that is killed keeps what it promised.
@@ -113,91 +164,12 @@ fn spec(flavor: Flavor) -> ServerSpec {
     spec.option("innodb-flush-log-at-trx-commit=2")
 }
 
-impl Sum {
-    fn add(&mut self, flavor: Flavor, seed: u64, told: &Told, servers: &Pair) -> Result<()> {
-        self.rounds += 1;
-        self.rows += told.rows;
-        self.transactions += told.transactions;
-        self.longest = std::cmp::max(self.longest, told.longest);
-        for kind in &told.kinds {
-            *self.faults.entry(kind.clone()).or_default() += 1;
-        }
-        let outcome = match &told.outcome {
-            Ok(Outcome::Swapped) => {
-                self.swapped += 1;
-                "swapped".to_owned()
-            }
-            Ok(Outcome::Refused(words)) => {
-                self.refused += 1;
-                format!("refused: {}", in_short(words))
-            }
-            Ok(Outcome::Stopped(words)) => {
-                self.stopped += 1;
-                format!("stopped: {}", in_short(words))
-            }
-            Ok(Outcome::Aborted) => {
-                self.aborted += 1;
-                "aborted".to_owned()
-            }
-            Err(error) => {
-                let kept = keep(flavor, seed, told, servers)?;
-                self.failed.push(format!("--db {} --seed {seed}", flavor.name()));
-                format!("FAILED: {error:#}\n  kept in {}", kept.display())
-            }
-        };
-        println!(
-            "{:<8} seed {seed} | {} | {} | {} | {} starts, {} transactions, longest {} ms, {:.0} s | {} rows equal | \
-             {outcome}",
-            flavor.name(),
-            told.shape,
-            told.change,
-            if told.faults.is_empty() { "no fault".to_owned() } else { told.faults.join(", ") },
-            told.starts,
-            told.transactions,
-            told.longest.as_millis(),
-            told.took.as_secs_f64(),
-            told.rows
-        );
-        Ok(())
-    }
-
-    fn print(&self) {
-        println!(
-            "\n{} rounds: {} swapped, {} refused by preflight, {} stopped as documented, {} aborted on request, \
-             {} failed",
-            self.rounds,
-            self.swapped,
-            self.refused,
-            self.stopped,
-            self.aborted,
-            self.failed.len()
-        );
-        println!(
-            "{} rows compared, {} transactions of writers, the longest {} ms",
-            self.rows,
-            self.transactions,
-            self.longest.as_millis()
-        );
-        let faults: Vec<String> =
-            self.faults.iter().map(|(kind, times)| format!("{kind} {times}")).collect();
-        println!("faults: {}", faults.join(", "));
-        for failed in &self.failed {
-            println!("play it again: underpin-lab soak --chaos {failed}");
-        }
-    }
-}
-
 /// Leaves what is needed to understand a failed round in a folder of its own.
-fn keep(flavor: Flavor, seed: u64, told: &Told, servers: &Pair) -> Result<PathBuf> {
-    let name = format!("underpin-chaos-{}-{seed}-{}", flavor.name(), std::process::id());
-    let folder = std::env::temp_dir().join(name);
+fn keep(flavor: Flavor, seed: u64, told: &Told, servers: &Pair, folder: &Path) -> Result<PathBuf> {
+    let folder = folder.join(format!("{}-{seed}", flavor.name()));
     fs::create_dir_all(&folder).context("making the folder of a failed round")?;
-    let text = format!(
-        "{}\n{}\n{:?}\n{}\n{:?}\n",
-        told.shape, told.change, told.faults, told.log, told.outcome
-    );
     let files = [
-        ("round.log", text),
+        ("round.log", told.log.clone()),
         ("server.log", servers.primary.log()),
         ("replica.log", servers.replica.log()),
     ];
@@ -205,9 +177,4 @@ fn keep(flavor: Flavor, seed: u64, told: &Told, servers: &Pair) -> Result<PathBu
         fs::write(folder.join(name), text).context("writing what is kept of a failed round")?;
     }
     Ok(folder)
-}
-
-fn in_short(words: &str) -> String {
-    let line = words.split('\n').next().unwrap_or_default();
-    line.chars().take(300).collect()
 }

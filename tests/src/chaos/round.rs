@@ -6,25 +6,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cli::Called;
 use crate::proxy::Proxy;
-use crate::runner::{Runner, story};
 use crate::servers::{Flavor, Pair};
 use crate::workload::Dice;
 
 use super::change::Change;
 use super::check;
 use super::deeds::Deeds;
-use super::faults::{self, Planned};
+use super::drive::{self, Ended, Goal};
+use super::faults::{self, Fault, Planned};
 use super::session::Session;
 use super::shape::{Key, Shape};
+use super::turns::{self, Live, Side};
 use super::values::{name, quoted};
 use super::writers::{Scene, Seen, Writers};
 
-/// How long a round may take from the first start of the program to its end.
-const ROUND_MAX: Duration = Duration::from_secs(240);
-const CALL_MAX: Duration = Duration::from_secs(60);
-const STARTS_MAX: u32 = 40;
+/// Of so many rounds two keep the way back.
+const TURNED_OF: u64 = 5;
 
 /// Where a round takes place.
 pub(super) struct Place {
@@ -46,6 +44,8 @@ pub(super) struct Place {
 pub(super) enum Result_ {
     /// The change was made.
     Swapped,
+    /// It was made and taken back.
+    Reverted,
     /// Preflight refused it; its words.
     Refused(String),
     /// It stopped for good with the source as it was, as documented; its words.
@@ -67,6 +67,15 @@ pub(super) struct Told {
     pub(super) longest: Duration,
     pub(super) took: Duration,
     pub(super) log: String,
+    /// Turns taken, each as it ended.
+    pub(super) turns: Vec<String>,
+    /// Turns that stopped; their words.
+    pub(super) stops: Vec<String>,
+    /// Rows of the shadow that were spoilt, and rows that the program repaired.
+    pub(super) spoilt: u64,
+    pub(super) repaired: u64,
+    /// Calls that found a difference.
+    pub(super) different: u64,
     pub(super) outcome: Result<Result_>,
 }
 
@@ -117,13 +126,35 @@ impl Place {
     }
 }
 
+/// What is other than the seed says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Nothing.
+    #[default]
+    None,
+    /// No fault but a spoilt row, and the program compares.
+    Compared,
+    /// No fault but a spoilt row, and the program does not compare: the round must fail.
+    NotCompared,
+}
+
 /// Plays the round of this seed; what is left on the server is removed if it went well.
-pub(super) fn play(pair: &Pair, seed: u64) -> Told {
+pub(super) fn play(pair: &Pair, seed: u64, proof: Proof) -> Told {
     let flavor = pair.flavor();
     let mut dice = Dice::new(seed);
+    let turns = proof == Proof::None && Dice::new(seed ^ 0x7e57_0f7e).below(TURNED_OF) < 2;
     let mut shape = Shape::draw(&mut dice, flavor);
-    let change = Change::draw(&mut dice, &mut shape);
-    let planned = faults::draw(&mut dice, flavor.is_postgres());
+    let change = match proof {
+        Proof::None => Change::draw(&mut dice, &mut shape, turns),
+        _ => Change::plain(&shape),
+    };
+    let planned = match proof {
+        Proof::None => faults::draw(&mut dice, flavor.is_postgres()),
+        _ => vec![Planned { phase: Some("copy"), after_ms: 0, fault: Fault::Corrupt }],
+    };
+    if proof != Proof::None {
+        shape.rows = 2000;
+    }
     let place = Place::new(flavor, &pair.primary.url(), seed, &shape);
     let mut told = Told {
         shape: shape.in_short(),
@@ -136,11 +167,16 @@ pub(super) fn play(pair: &Pair, seed: u64) -> Told {
         longest: Duration::ZERO,
         took: Duration::ZERO,
         log: String::new(),
+        turns: Vec::new(),
+        stops: Vec::new(),
+        spoilt: 0,
+        repaired: 0,
+        different: 0,
         outcome: Ok(Result_::Aborted),
     };
     let began = Instant::now();
-    told.outcome = Round { pair, place: &place, shape: &shape, change: &change }
-        .play(&mut dice, &planned, &mut told);
+    told.outcome = Round { pair, place: &place, shape: &shape, change: &change, proof }
+        .play(&mut dice, planned, &mut told);
     told.took = began.elapsed();
     if told.outcome.is_ok()
         && let Err(error) = place.drop(&pair.primary.url())
@@ -155,12 +191,15 @@ struct Round<'a> {
     place: &'a Place,
     shape: &'a Shape,
     change: &'a Change,
+    proof: Proof,
 }
 
 impl Round<'_> {
-    fn play(&self, dice: &mut Dice, planned: &[Planned], told: &mut Told) -> Result<Result_> {
+    fn play(&self, dice: &mut Dice, planned: Vec<Planned>, told: &mut Told) -> Result<Result_> {
+        let began = Instant::now();
         let count = 2 + i64::try_from(dice.below(5))?;
         self.load(dice, count).context("loading the tables")?;
+        let _text = writeln!(told.log, "loaded after {:.1} s", began.elapsed().as_secs_f64());
         let scene = Arc::new(Scene {
             shape: self.shape.clone(),
             change: self.change.clone(),
@@ -170,44 +209,118 @@ impl Round<'_> {
                 self.pair.primary.url()
             },
             tables: self.place.tables.clone(),
-            pause_ms: 1 + dice.below(20),
+            pause_ms: 8 + dice.below(30),
             repeatable: dice.below(4) == 0,
         });
         if scene.repeatable {
             told.shape.push_str(", REPEATABLE READ");
         }
-        let options = options(dice, self.place.flavor);
+        let mut options = options(dice, self.place.flavor);
+        match self.proof {
+            Proof::NotCompared => options.extend(["--verify", "off"].map(str::to_owned)),
+            Proof::Compared | Proof::None => {}
+        }
+        if self.proof != Proof::None {
+            // slow enough that there is a row to spoil while the copy goes on
+            options.retain(|word| !["--rate", "4000"].contains(&word.as_str()));
+            options.extend(["--rate", "500"].map(str::to_owned));
+        }
         let proxy = Proxy::start(&self.pair.primary.url())?;
         let writers = Writers::start(&scene, count, dice.next());
-        let mut deeds = Deeds::new(self.pair, self.place, &proxy, planned, dice.next());
-        let driven = self.drive(&proxy, &options, &mut deeds, &writers, told);
+        let mut deeds = Deeds::new(self.pair, self.place, &proxy, dice.next());
+        // some writes before it begins
+        std::thread::sleep(Duration::from_millis(100));
+        let driven = self.drive(dice, &proxy, options, planned, &mut deeds, &writers, told);
         let healed = deeds.undo_all();
         let seen = writers.stop();
         told.faults = deeds.done.clone();
-        told.kinds = deeds.kinds.clone();
+        told.kinds = deeds.felt();
+        told.spoilt = deeds.spoilt;
         told.transactions = seen.transactions;
         told.longest = seen.longest;
-        let _text = writeln!(told.log, "repeatable read: {}, writers: {seen:?}", scene.repeatable);
         told.log.push_str(&deeds.log);
-        let outcome = driven?;
+        let _text = writeln!(
+            told.log,
+            "driven after {:.1} s; repeatable read: {}, writers: {seen:?}",
+            began.elapsed().as_secs_f64(),
+            scene.repeatable
+        );
+        let (outcome, live) = driven?;
         healed.context("after the faults")?;
+        ensure!(
+            told.different == 0 || told.spoilt > 0,
+            "the program found rows that differ, and nobody had spoilt one"
+        );
         self.judge(&seen, deeds.crashed)?;
+        self.check(outcome, live, told)
+    }
+
+    /// What must hold at the end.
+    fn check(&self, outcome: Result_, live: Live, told: &mut Told) -> Result<Result_> {
         let mut session = Session::open(&self.place.url)?;
         if let Result_::Stopped(words) = &outcome {
-            self.abort(told).with_context(|| format!("after it had stopped: {words}"))?;
+            drive::abort(self.place, told)
+                .with_context(|| format!("after it had stopped: {words}"))?;
         }
         check::nothing_left(self.place, &mut session)?;
-        if outcome == Result_::Swapped {
+        let is_old = match live {
+            Some(side) => side == Side::Old,
+            // a turn was left: the table is one of the two, and all of it
+            None => check::structure(self.place, &mut session).is_ok(),
+        };
+        if !is_old {
             self.convert(&mut session)?;
         }
         told.rows = check::rows(self.place, &mut session)?;
         check::structure(self.place, &mut session)?;
-        if let Result_::Stopped(words) = &outcome
-            && self.convert(&mut session).is_ok()
-        {
-            return Ok(Result_::Stopped(format!("(the plain ALTER passes) {words}")));
+        match outcome {
+            Result_::Swapped if is_old => Ok(Result_::Reverted),
+            Result_::Stopped(words) if self.convert(&mut session).is_ok() => {
+                Ok(Result_::Stopped(format!("(the plain ALTER passes) {words}")))
+            }
+            other => Ok(other),
         }
-        Ok(outcome)
+    }
+
+    /// The change, and what is made of it afterwards; and which table is live then.
+    // Everything that a round consists of is handed on.
+    #[allow(clippy::too_many_arguments)]
+    fn drive(
+        &self,
+        dice: &mut Dice,
+        proxy: &Proxy,
+        options: Vec<String>,
+        planned: Vec<Planned>,
+        deeds: &mut Deeds<'_>,
+        writers: &Writers,
+        told: &mut Told,
+    ) -> Result<(Result_, Live)> {
+        let url = proxy.url(&self.place.database);
+        let mut words = vec!["run".to_owned(), url, self.change.statement.clone()];
+        words.extend(options);
+        let plain = words.clone();
+        if self.change.turns {
+            words.extend(["--finish", "keep"].map(str::to_owned));
+        }
+        let mut keeps = self.change.turns;
+        deeds.begin(words, planned);
+        let mut ended = drive::drive(self.place, Goal::Make, deeds, writers, told)?;
+        if keeps && matches!(&ended, Ended::Refused(words) if words.contains("[way-back")) {
+            // such a change cannot be taken back: it is made without
+            keeps = false;
+            deeds.begin(plain, Vec::new());
+            ended = drive::drive(self.place, Goal::Make, deeds, writers, told)?;
+        }
+        Ok(match ended {
+            Ended::Reached if keeps => {
+                let live = turns::take(dice, self.place, proxy, deeds, writers, told)?;
+                (Result_::Swapped, live)
+            }
+            Ended::Reached => (Result_::Swapped, Some(Side::New)),
+            Ended::Refused(words) => (Result_::Refused(words), Some(Side::Old)),
+            Ended::Stopped(words) => (Result_::Stopped(words), Some(Side::Old)),
+            Ended::Aborted => (Result_::Aborted, Some(Side::Old)),
+        })
     }
 
     fn load(&self, dice: &mut Dice, writers: i64) -> Result<()> {
@@ -286,133 +399,6 @@ impl Round<'_> {
         self.enter(session, 0)
     }
 
-    /// Starts the program again and again until the run has come to an end.
-    fn drive(
-        &self,
-        proxy: &Proxy,
-        options: &[String],
-        deeds: &mut Deeds<'_>,
-        writers: &Writers,
-        told: &mut Told,
-    ) -> Result<Result_> {
-        let url = proxy.url(&self.place.database);
-        let mut words = vec!["run", url.as_str(), self.change.statement.as_str()];
-        words.extend(options.iter().map(String::as_str));
-        deeds.words = words.iter().map(|word| (*word).to_owned()).collect();
-        let _text = writeln!(told.log, "underpin {words:?}");
-        let limit = Instant::now() + ROUND_MAX;
-        let mut tries = Tries::default();
-        // some writes before it begins
-        std::thread::sleep(Duration::from_millis(100));
-        loop {
-            told.starts += 1;
-            ensure!(told.starts <= STARTS_MAX, "started {STARTS_MAX} times and never done");
-            let mut runner = Runner::start(&words)?;
-            let faults_before = (deeds.done.len(), deeds.sprung());
-            while !runner.has_ended()? {
-                if Instant::now() > limit {
-                    let log = runner.story();
-                    let _text = writeln!(told.log, "HANGS: {log}");
-                    bail!("the round has not ended after {} s: {log}", ROUND_MAX.as_secs());
-                }
-                deeds.tick(&mut runner)?;
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            let called = runner.wait(CALL_MAX)?;
-            self.note(told, &called, writers.done());
-            let second = deeds.second_ended()?;
-            let aborted = deeds.aborted;
-            let calm = (deeds.done.len(), deeds.sprung()) == faults_before && !deeds.is_pending();
-            if let Some(outcome) = self.weigh(&called, second, aborted, calm, &mut tries, deeds)? {
-                return Ok(outcome);
-            }
-            for _ in 0..10 {
-                deeds.heal()?;
-                std::thread::sleep(Duration::from_millis(30));
-            }
-        }
-    }
-
-    /// What an end of the program means for the round; none: it is started again.
-    fn weigh(
-        &self,
-        called: &Called,
-        second: Option<Called>,
-        aborted: bool,
-        calm: bool,
-        tries: &mut Tries,
-        deeds: &Deeds<'_>,
-    ) -> Result<Option<Result_>> {
-        let words = called.complaint();
-        let short = words.trim().to_owned();
-        let code = called.ended.code;
-        if code == Some(0) || second.is_some_and(|second| second.ended.code == Some(0)) {
-            return Ok(Some(Result_::Swapped));
-        }
-        // a program that was killed may have been done all the same
-        let state = Session::open(&self.place.url)
-            .map_err(anyhow::Error::from)
-            .and_then(|mut session| self.place.run_state(&mut session));
-        match state.as_ref().ok().and_then(Option::as_deref) {
-            Some("done") => return Ok(Some(Result_::Swapped)),
-            Some("aborted") if aborted => return Ok(Some(Result_::Aborted)),
-            Some("aborted") => bail!("the run was aborted, and nobody asked for it: {short}"),
-            _ => {}
-        }
-        let is_open = !matches!(state, Ok(None));
-        match code {
-            None | Some(130) => {}
-            Some(1 | 6) => {
-                if calm && code == Some(1) {
-                    tries.stops += 1;
-                }
-                if calm && code == Some(6) {
-                    tries.locks += 1;
-                }
-                if tries.stops >= 2 || tries.locks >= 3 {
-                    return Ok(Some(Result_::Stopped(short)));
-                }
-            }
-            Some(3) => {
-                tries.refusals += 1;
-                if !is_open && calm && tries.refusals >= 2 {
-                    return Ok(Some(Result_::Refused(short)));
-                }
-                ensure!(tries.refusals < 30, "refused again and again: {short}");
-            }
-            Some(5) if deeds.corrupted => {
-                return Ok(Some(Result_::Stopped(short)));
-            }
-            Some(code) => bail!("exit code {code}: {short}"),
-        }
-        Ok(None)
-    }
-
-    fn note(&self, told: &mut Told, called: &Called, transactions: u64) {
-        let _text = writeln!(
-            told.log,
-            "--- start {} ended with {:?} after {:.1} s ({transactions} transactions so far)\n  {}\n{}",
-            told.starts,
-            called.ended.code,
-            called.ended.took.as_secs_f64(),
-            story(&called.events),
-            called.ended.stderr
-        );
-    }
-
-    fn abort(&self, told: &mut Told) -> Result<()> {
-        let words = ["abort", &self.place.url, &self.place.named];
-        let called = Runner::start(&words)?.wait(CALL_MAX)?;
-        let _text = writeln!(told.log, "abort: {:?} {}", called.ended.code, called.complaint());
-        ensure!(
-            called.ended.code == Some(0),
-            "abort ended with {:?}: {}",
-            called.ended.code,
-            called.complaint()
-        );
-        Ok(())
-    }
-
     /// Errors of the application that nothing explains.
     fn judge(&self, seen: &Seen, crashed: bool) -> Result<()> {
         if let Some(words) = seen.unexplained.first() {
@@ -428,17 +414,11 @@ impl Round<'_> {
     }
 }
 
-/// How often it ended in some way while nothing was wrong.
-#[derive(Default)]
-struct Tries {
-    stops: u32,
-    refusals: u32,
-    locks: u32,
-}
-
 /// Options of the run.
 fn options(dice: &mut Dice, flavor: Flavor) -> Vec<String> {
     let mut words: Vec<&str> = vec!["--strategy", "shadow", "--yes", "--lock-patience", "45s"];
+    // the machine may be slow, and what is tried here is not how long it holds anybody up
+    words.extend(["--swap-budget", "4s", "--lock-timeout", "2s"]);
     words.extend(match dice.below(3) {
         0 => ["--chunk-time", "10ms"],
         1 => ["--chunk-time", "40ms"],

@@ -134,9 +134,9 @@ impl Shape {
         };
         let rows = match dice.below(10) {
             0 => 0,
-            1..=6 => 500 + dice.below(2000),
-            7 | 8 => 2500 + dice.below(5000),
-            _ if dice.below(2) == 0 => 7500 + dice.below(22_500),
+            1..=6 => 200 + dice.below(1200),
+            7 | 8 => 1400 + dice.below(3000),
+            _ if dice.below(2) == 0 => 4400 + dice.below(8000),
             _ => 1 + dice.below(20),
         };
         let mut shape = Self {

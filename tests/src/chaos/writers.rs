@@ -22,6 +22,8 @@ use super::shape::{Key, Shape};
 const OWN: [&str; 7] = ["1062", "1213", "1205", "23505", "40P01", "40001", "1020"];
 /// A column that the change has renamed or dropped.
 const GONE: [&str; 2] = ["1054", "42703"];
+/// How often in a row a column's name may turn out to be the other one.
+const TURNED_MAX: u32 = 4;
 /// What a session is told by a server that goes down or comes up.
 const OUTAGE: [&str; 8] = ["57P01", "57P02", "57P03", "1053", "1927", "1158", "1160", "1161"];
 
@@ -73,6 +75,7 @@ impl Writers {
                         .collect(),
                     next: i64::try_from(scene.shape.rows).unwrap_or(0) + 1,
                     after: false,
+                    turned: 0,
                     seen: Seen::default(),
                 };
                 let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
@@ -119,6 +122,8 @@ struct Writer {
     next: i64,
     /// Whether the change has been seen.
     after: bool,
+    /// How often that was the other way round since the last transaction that went well.
+    turned: u32,
     seen: Seen,
 }
 
@@ -128,6 +133,7 @@ impl Writer {
             let began = Instant::now();
             match self.transact() {
                 Ok(()) => {
+                    self.turned = 0;
                     self.seen.transactions += 1;
                     done.fetch_add(1, Ordering::Relaxed);
                     self.seen.longest = std::cmp::max(self.seen.longest, began.elapsed());
@@ -147,8 +153,10 @@ impl Writer {
         let code = refused.code.as_str();
         let change = &self.scene.change;
         let is_change = !change.renamed.is_empty() || !change.dropped.is_empty();
-        if GONE.contains(&code) && is_change && !self.after {
-            self.after = true;
+        let may_turn = if change.turns { self.turned < TURNED_MAX } else { !self.after };
+        if GONE.contains(&code) && is_change && may_turn {
+            self.after = !self.after;
+            self.turned += 1;
         } else if refused.is_lost() || OUTAGE.contains(&code) {
             self.session = None;
             // a server that is down answers at once
@@ -364,7 +372,16 @@ impl Writer {
         self.both(&texts, true)
     }
 
+    /// Whether a row that comes again, or under another key, would have to have what it had before: who
+    /// takes the change back cannot know.
+    fn is_bound_to_its_key(&self) -> bool {
+        self.scene.change.turns && self.scene.shape.columns.iter().any(|column| column.frozen)
+    }
+
     fn change_key(&mut self) -> Result<(), Refused> {
+        if self.is_bound_to_its_key() {
+            return Ok(());
+        }
         let scene = Arc::clone(&self.scene);
         let Some(from) = self.some_key() else { return Ok(()) };
         // a number drawn by the server is never negative
@@ -426,6 +443,13 @@ impl Writer {
     fn upsert(&mut self) -> Result<(), Refused> {
         let scene = Arc::clone(&self.scene);
         let Some(n) = self.some_key() else { return Ok(()) };
+        if self.is_bound_to_its_key() {
+            let is = scene.shape.key_is(n);
+            let ask = format!("SELECT 1 FROM {} WHERE {is} FOR UPDATE", scene.tables[1]);
+            if self.session()?.first(&ask)?.is_none() {
+                return Ok(());
+            }
+        }
         let mut cells = scene.shape.row(&mut self.dice, n, self.number, false);
         // a value that is another row's would make it that row's upsert
         if let Some(u) = cells.iter_mut().find(|(name, _)| name == "u") {
