@@ -12,6 +12,7 @@ pub(crate) fn walk_run(flavor: Flavor, nth: usize, points_min: usize) {
         flows: vec![Flow::Keep],
         lanes: 1,
         brief: Some(nth),
+        deep: false,
         offset: 2,
         only: String::new(),
         talk: false,

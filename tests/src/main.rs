@@ -46,7 +46,7 @@ const USAGE: &str = "usage:
   underpin-lab pressure [DB] [--rows N] [--writers N] [--rounds N] [--seconds N] [-- OPTION...]
                                               writers that never pause, alone and beside a run
   underpin-lab walk [--db DB] [--flow FLOW]... [--lanes N] [--only PART]
-                    [--brief [--nth N]]
+                    [--deep] [--brief [--nth N]]
                                               struck at every fail point of every flow (run, keep,
                                               revert, again, finish, abort, stay, in-place, ordered,
                                               differs), by kill and by cut; in brief every N-th one
@@ -190,7 +190,7 @@ fn soak_swaps(words: &[String]) -> Result<()> {
 fn walk_points(words: &[String]) -> Result<()> {
     let begun = Instant::now();
     let known = ["--db", "--flow", "--lanes", "--only", "--nth"];
-    let options = Options::read(words, &known, &["--brief"])?;
+    let options = Options::read(words, &known, &["--brief", "--deep"])?;
     let named = options.all("--flow");
     let flows: Vec<walk::Flow> = walk::Flow::ALL
         .into_iter()
@@ -205,6 +205,7 @@ fn walk_points(words: &[String]) -> Result<()> {
         flows,
         lanes: options.value("--lanes", 3)?,
         brief: options.has("--brief").then_some(options.value("--nth", 7)?),
+        deep: options.has("--deep"),
         offset: 0,
         only: options.value("--only", String::new())?,
         talk: true,

@@ -9,15 +9,16 @@ use crate::app::{self, App};
 use crate::servers::{Endpoints, TestDb, pg, sql};
 use crate::workload::{Layout, Settings};
 
-/// The table: several chunks, and no more than that.
-pub(super) const LAYOUT: Layout = Layout { rows: 2000, writers: 2 };
+/// The table: no larger than it must be, so that a blow is a matter of seconds.
+pub(super) const LAYOUT: Layout = Layout { rows: 800, writers: 2 };
 
 /// Transactions a second of all writers.
-const RATE_PER_S: u32 = 60;
+const RATE_PER_S: u32 = 20;
 
 /// What the application may be held up by one transaction: lock time-out and swap, and a machine on which
-/// everything else is slow too.
-const HELD_UP_MAX: Duration = Duration::from_secs(5);
+/// everything else is slow too (6.5 s were seen on one with a load of 40); how short it is elsewhere is measured
+/// by tests of its own.
+const HELD_UP_MAX: Duration = Duration::from_secs(20);
 
 /// A database with the table and its state.
 #[derive(Debug)]

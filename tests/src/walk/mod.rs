@@ -42,8 +42,11 @@ pub struct Plan {
     pub flows: Vec<Flow>,
     /// Plays side by side, each in a database of its own.
     pub lanes: usize,
-    /// Every n-th point once, kill and cut in turn; without it each in every context, both ways.
+    /// Every n-th point once, kill and cut in turn; without it each both ways.
     pub brief: Option<usize>,
+    /// Each point in each flow that passes it, and behind each other one of its session; without it where
+    /// it is passed first.
+    pub deep: bool,
     /// In brief: the first of the points that are struck.
     pub offset: usize,
     /// Only points whose names hold this.
@@ -101,17 +104,21 @@ impl fmt::Display for Tally {
 }
 
 impl Tally {
-    /// Points of a flow that were not struck as the plan has it: both ways; in brief, every n-th one way.
+    /// Points that were not struck as the plan has it: both ways, in any flow or in each one; in brief every
+    /// n-th one way.
     #[must_use]
     pub fn skipped(&self, plan: &Plan) -> Vec<String> {
         let mut skipped = Vec::new();
         for (flow, names) in &self.points {
             let wanted: Vec<&String> =
                 names.iter().filter(|point| point.contains(&plan.only)).collect();
-            let was_struck = |way, point: &String| self.struck.contains(&(*flow, way, point.clone()));
+            let was_struck = |way, point: &String| {
+                let mut struck = self.struck.iter();
+                struck.any(|(of, by, at)| (*of == *flow || !plan.deep) && *by == way && at == point)
+            };
             if let Some(nth) = plan.brief {
                 let struck = self.struck.iter().filter(|(of, ..)| of == flow).count();
-                if struck + 1 < wanted.len() / nth {
+                if struck + 1 < wanted.len() / nth && plan.flows.len() == 1 {
                     skipped.push(format!("{flow}: {struck} of {} points", wanted.len()));
                 }
                 continue;
@@ -139,13 +146,17 @@ pub fn walk(plan: &Plan) -> Result<Tally> {
         let calm =
             play(&ground, flow, None).with_context(|| format!("{}, unstruck", flow.name()))?;
         drop(ground);
-        let aims = aims(plan, &calm.passed);
-        {
+        let aims = {
             let mut tally = locked(&tally);
+            let known: BTreeSet<String> = match plan.deep {
+                true => BTreeSet::new(),
+                false => tally.points.values().flatten().cloned().collect(),
+            };
             tally.points.insert(flow.name(), calm.passed.names());
             tally.attempts.extend(calm.passed.attempts());
             tally.attempts.extend(calm.around);
-        }
+            aims(plan, &calm.passed, &known)
+        };
         if plan.talk {
             println!("{}: {} points, {} blows", flow.name(), calm.passed.names().len(), aims.len());
         }
@@ -167,9 +178,10 @@ pub fn walk(plan: &Plan) -> Result<Tally> {
     Ok(tally)
 }
 
-fn aims(plan: &Plan, passed: &Passed) -> VecDeque<Strike> {
-    let places = if plan.brief.is_some() { passed.firsts() } else { passed.contexts() };
-    let places = places.into_iter().filter(|(point, _)| point.contains(&plan.only));
+fn aims(plan: &Plan, passed: &Passed, known: &BTreeSet<String>) -> VecDeque<Strike> {
+    let places = if plan.deep { passed.contexts() } else { passed.firsts() };
+    let wanted = |point: &String| point.contains(&plan.only) && !known.contains(point);
+    let places = places.into_iter().filter(|(point, _)| wanted(point));
     let strike =
         |way, (point, nth): &(String, u64)| Strike { way, point: point.clone(), nth: *nth };
     let Some(nth) = plan.brief else {
@@ -177,8 +189,8 @@ fn aims(plan: &Plan, passed: &Passed) -> VecDeque<Strike> {
             .flat_map(|place| [strike(Way::Kill, &place), strike(Way::Cut, &place)])
             .collect();
     };
-    let ways = [Way::Kill, Way::Cut].into_iter().cycle();
-    // before and after stand side by side: an odd step takes both sides in turn
+    // Before and after stand side by side: an odd step takes both sides in turn, each with both ways.
+    let ways = [Way::Kill, Way::Cut, Way::Cut, Way::Kill].into_iter().cycle();
     places
         .skip(plan.offset % nth)
         .step_by(nth)
