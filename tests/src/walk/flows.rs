@@ -35,8 +35,9 @@ pub enum Flow {
 }
 
 impl Flow {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
+    /// Those that are walked. `Ordered` is not: `pause` is refused where no program works on the run, so that
+    /// its ground cannot be prepared as it is here.
+    pub const ALL: [Self; 9] = [
         Self::Run,
         Self::Keep,
         Self::Revert,
@@ -45,7 +46,6 @@ impl Flow {
         Self::Abort,
         Self::Stay,
         Self::InPlace,
-        Self::Ordered,
         Self::Differs,
     ];
 

@@ -305,7 +305,8 @@ fn act(ground: &Ground, flow: Flow, strike: Option<&Strike>) -> Result<Acted> {
         let told = || format!("{codes:?}: {}\n  {}", called.complaint(), story(&called.events));
         ensure!(codes.len() <= AGAIN_MAX, "it is not done after exit codes {}", told());
         ensure!(called.ended.code != Some(0), "it said done and is not: {}", told());
-        called = Runner::start_with(&words, &[("UNDERPIN_POINTS_LIST", &later_name)])?.wait(LIMIT)?;
+        called =
+            Runner::start_with(&words, &[("UNDERPIN_POINTS_LIST", &later_name)])?.wait(LIMIT)?;
         codes.push(called.ended.code);
         documented(called.ended.code, &called.complaint())?;
     }

@@ -64,19 +64,8 @@ fn slug(literal: &str) -> Option<String> {
 
 /// What an attempt that only reads begins with.
 const READING: [&str; 13] = [
-    "asking",
-    "checking",
-    "counting",
-    "finding",
-    "judging",
-    "listing",
-    "looking",
-    "naming",
-    "probing",
-    "reading",
-    "summing",
-    "waiting",
-    "watching",
+    "asking", "checking", "counting", "finding", "judging", "listing", "looking", "naming",
+    "probing", "reading", "summing", "waiting", "watching",
 ];
 
 /// Attempts to change something that nobody came to and that are not listed; and such as are listed and are
