@@ -14,6 +14,6 @@ const POINTS_MIN: usize = 90;
 fn struck_at_some_points_of_mysql_and_mariadb_it_goes_on() {
     // one after the other: side by side they hold each other up
     for flavor in [Flavor::MySql97, Flavor::MariaDbDistro] {
-        brief::walk_run(flavor, 13, POINTS_MIN);
+        brief::walk_run(flavor, 33, POINTS_MIN);
     }
 }

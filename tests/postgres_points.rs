@@ -12,5 +12,5 @@ const POINTS_MIN: usize = 90;
 
 #[test]
 fn struck_at_some_points_of_postgres_it_goes_on() {
-    brief::walk_run(Flavor::PostgresDistro, 9, POINTS_MIN);
+    brief::walk_run(Flavor::PostgresDistro, 21, POINTS_MIN);
 }
