@@ -3,7 +3,8 @@
 //!
 //! A dialect has one place that sends statements; there each passes its points. They exist in debug
 //! builds alone: a release asks for nothing and knows no name. Two variables of the environment work
-//! them: `UNDERPIN_POINTS_LIST=FILE` writes down each point that is passed, and on which session;
+//! them: `UNDERPIN_POINTS_LIST=FILE` writes down each point that is passed, and on which session (of what
+//! only reads, the attempt);
 //! `UNDERPIN_POINTS_STRIKE=kill:NAME:N` or `cut:NAME:N` strikes when NAME is passed for the N-th time.
 
 #[cfg(debug_assertions)]
@@ -21,6 +22,19 @@ struct Wish {
     passed: Mutex<HashMap<String, u64>>,
 }
 
+#[cfg(debug_assertions)]
+impl Wish {
+    /// Writes a line to the list, where one is wanted.
+    fn note(&self, word: &str, name: &str, session: u64) {
+        let Some(list) = &self.list else { return };
+        // One write a line: several sessions write side by side. Who cannot write is found out by the
+        // test that reads.
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(list);
+        let _ = file
+            .and_then(|mut file| file.write_all(format!("{word} {name} {session}\n").as_bytes()));
+    }
+}
+
 /// The two points of one statement; none where it changes nothing or nobody asks.
 #[derive(Debug)]
 pub struct Points {
@@ -32,8 +46,12 @@ pub struct Points {
 impl Points {
     /// The points of a statement: named after what it attempts and the verb it begins with.
     pub fn of(attempted: &str, sql: &str) -> Self {
-        let name = wish().is_some() && changes(sql);
-        Self { name: name.then(|| format!("{}.{}", slug(attempted), verb(sql))) }
+        let Some(wish) = wish() else { return Self { name: None } };
+        let name = changes(sql).then(|| format!("{}.{}", slug(attempted), verb(sql)));
+        if name.is_none() {
+            wish.note("read", &slug(attempted), 0);
+        }
+        Self { name }
     }
 
     /// Passes the point before the statement; true where the connection shall be lost here.
@@ -57,14 +75,7 @@ impl Points {
         };
         let struck = wish.strike.as_ref().filter(|(_, at, n)| *at == name && *n == nth);
         let word = struck.map_or("passed", |(kill, ..)| if *kill { "kill" } else { "cut" });
-        if let Some(list) = &wish.list {
-            // One write a line: several sessions write side by side. Who cannot write is found out by
-            // the test that reads.
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(list);
-            let _ = file.and_then(|mut file| {
-                file.write_all(format!("{word} {name} {session}\n").as_bytes())
-            });
-        }
+        wish.note(word, &name, session);
         match struck {
             Some((true, ..)) => {
                 let _ = rustix::process::kill_process(

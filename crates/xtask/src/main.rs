@@ -23,8 +23,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   soak --db DB --runs N          the demo N times over, as a table
   soak --db DB --swaps N         N swaps in a row of a small table with sixteen writers
   soak --db DB --memory          peak memory at 100,000 and at 5,000,000 rows
-  walk --db DB [--flow FLOW] [--brief]
-                                 struck at every fail point of every flow, by kill and by cut
+  walk --db DB [--flow FLOW] [--deep | --brief]
+                                 struck at every fail point, by kill and by cut; --deep: in every flow and
+                                 behind every other statement
   soak --db DB|all --chaos --minutes N
                                  random tables, changes, writers and faults; --seed N plays one
   bench DB                       against other tools, paired runs

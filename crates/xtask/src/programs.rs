@@ -41,7 +41,8 @@ pub(crate) fn lab_with_product(words: &[String]) -> Result<ExitCode> {
 /// `underpin-lab WORDS` with the product as tests have it: a release has no fail points.
 pub(crate) fn walk(words: &[String]) -> Result<ExitCode> {
     let mut build = cargo();
-    build.args(["build", "--quiet", "-p", "underpin", "-p", "underpin-tests", "--bins"]);
+    // all of the workspace: with another selection cargo would build every dependency anew
+    build.args(["build", "--quiet", "--workspace", "--bins"]);
     let status = build.status().context("starting cargo build")?;
     ensure!(status.success(), "building the programs ended with {status}");
     let mut lab = Command::new(built("underpin-lab"));

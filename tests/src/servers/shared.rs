@@ -131,15 +131,23 @@ impl TestDb {
     /// When the database cannot be made, and as [`shared`].
     #[must_use]
     pub fn new(flavor: Flavor) -> Option<Self> {
+        let made = Self::on(shared(flavor)?);
+        assert!(made.is_ok(), "making the test's database: {made:?}");
+        made.ok()
+    }
+
+    /// Makes an empty database on a server that need not be a shared one.
+    ///
+    /// # Errors
+    /// The server's words.
+    pub fn on(endpoints: &Endpoints) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let endpoints = shared(flavor)?.clone();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("t_{}_{number}", std::process::id());
         let statements =
             vec![format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")];
-        let made = sql::execute(&endpoints.primary, statements);
-        assert!(made.is_ok(), "making the test's database: {made:?}");
-        Some(Self { name, endpoints })
+        sql::execute(&endpoints.primary, statements)?;
+        Ok(Self { name, endpoints: endpoints.clone() })
     }
 
     /// The database's name.

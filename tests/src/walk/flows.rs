@@ -14,8 +14,18 @@ pub const COLUMN: &str = "walked";
 pub enum Flow {
     /// A change by copy, from plan to finish.
     Run,
+    /// The same, with the way back kept.
+    Keep,
+    /// A made change is taken back.
+    Revert,
+    /// A change that was taken back is made again.
+    Again,
+    /// A change whose way back was kept is ended.
+    Finish,
     /// The end of a run whose program is dead.
     Abort,
+    /// A turn back is left when its program is dead.
+    Stay,
     /// A change that the server makes at once.
     InPlace,
     /// A run that goes on with orders that people have left for it.
@@ -25,16 +35,31 @@ pub enum Flow {
 }
 
 impl Flow {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Run, Self::Abort, Self::InPlace, Self::Ordered, Self::Differs];
+    /// Those that are walked. `Ordered` is not: `pause` is refused where no program works on the run, so that
+    /// its ground cannot be prepared as it is here.
+    pub const ALL: [Self; 9] = [
+        Self::Run,
+        Self::Keep,
+        Self::Revert,
+        Self::Again,
+        Self::Finish,
+        Self::Abort,
+        Self::Stay,
+        Self::InPlace,
+        Self::Differs,
+    ];
 
     /// Its name at the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Run => "run",
+            Self::Keep => "keep",
+            Self::Revert => "revert",
+            Self::Again => "again",
+            Self::Finish => "finish",
             Self::Abort => "abort",
+            Self::Stay => "stay",
             Self::InPlace => "in-place",
             Self::Ordered => "ordered",
             Self::Differs => "differs",
@@ -45,14 +70,17 @@ impl Flow {
     #[must_use]
     pub fn words(self, ground: &Ground) -> Vec<String> {
         let url = ground.url();
-        let words: Vec<String> = match self {
-            Self::Abort => vec!["abort".into(), url, "orders".into()],
+        let mut words: Vec<String> = match self {
+            Self::Abort | Self::Stay => ["abort", &url, "orders"].map(str::to_owned).into(),
             Self::InPlace => run_words(ground, &["--strategy", "auto"]),
+            Self::Keep => run_words(ground, &["--strategy", "shadow", "--finish", "keep"]),
             Self::Run | Self::Ordered | Self::Differs => {
                 run_words(ground, &["--strategy", "shadow"])
             }
+            Self::Revert => turn_words(&["revert", &url, "orders"]),
+            Self::Again => turn_words(&["resume", &url, "orders", "--again"]),
+            Self::Finish => turn_words(&["finish", &url, "orders"]),
         };
-        let mut words = words;
         words.extend(["--state-schema".to_owned(), ground.state()]);
         words
     }
@@ -63,10 +91,23 @@ impl Flow {
     /// When that does not come about.
     pub fn prepare(self, ground: &Ground) -> Result<()> {
         match self {
-            Self::Run | Self::InPlace => Ok(()),
-            Self::Abort => kill_run_at(ground, "copying-a-chunk-of.insert.after:2"),
+            Self::Run | Self::Keep | Self::InPlace => Ok(()),
+            Self::Revert | Self::Finish => Self::Keep.carry_out(ground),
+            Self::Again => {
+                Self::Keep.carry_out(ground)?;
+                Self::Revert.carry_out(ground)
+            }
+            Self::Abort => Self::Run.kill_at(ground, "copying-a-chunk-of.insert.after:1"),
+            Self::Stay => {
+                Self::Keep.carry_out(ground)?;
+                let counted = match ground.is_postgres() {
+                    true => "beginning-to-read.begin.before:1",
+                    false => "beginning-a-snapshot-of.start.before:1",
+                };
+                Self::Revert.kill_at(ground, counted)
+            }
             Self::Ordered => {
-                kill_run_at(ground, "copying-a-chunk-of.insert.after:2")?;
+                Self::Run.kill_at(ground, "copying-a-chunk-of.insert.after:1")?;
                 for order in ["pause", "resume"] {
                     let words = [order, &ground.url(), "orders", "--state-schema", &ground.state()];
                     let called = Runner::start(&words)?.wait(LIMIT)?;
@@ -79,21 +120,86 @@ impl Flow {
                     true => "beginning-to-read.begin.before:1",
                     false => "beginning-a-snapshot-of.start.before:1",
                 };
-                kill_run_at(ground, first)?;
+                Self::Run.kill_at(ground, first)?;
                 ground.spoil_shadow()
             }
         }
     }
 
-    /// Whether nothing is left to be done.
+    /// Whether the command has nothing left to do.
     ///
     /// # Errors
     /// The server's words.
     pub fn is_done(self, ground: &Ground) -> Result<bool> {
         let changed = ground.is_changed(COLUMN)?;
-        let open = ground.runs()?.iter().any(|state| state == "open");
-        Ok(!open && changed == (self != Self::Abort))
+        let wanted = match self {
+            Self::Keep | Self::Again | Self::Stay => "forward",
+            Self::Revert => "back",
+            _ => {
+                let open = ground.runs()?.iter().any(|state| state == "open");
+                return Ok(!open && changed == (self != Self::Abort));
+            }
+        };
+        let stands = ground.stands()?;
+        let at_rest = stands.is_some_and(|(phase, way)| phase == "revertible" && way == wanted);
+        Ok(at_rest && changed == (wanted == "forward"))
     }
+
+    /// What comes behind: where a way back stands, it is taken, and then ended.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub fn conclude(self, ground: &Ground) -> Result<()> {
+        match self {
+            Self::Keep | Self::Stay => {
+                Self::Revert.carry_out(ground)?;
+                Self::Finish.carry_out(ground)?;
+                ensure!(!ground.is_changed(COLUMN)?, "the way back did not lead back");
+            }
+            Self::Revert => {
+                Self::Finish.carry_out(ground)?;
+                ensure!(!ground.is_changed(COLUMN)?, "the end of a run exchanged its tables");
+            }
+            Self::Again => {
+                Self::Finish.carry_out(ground)?;
+                ensure!(ground.is_changed(COLUMN)?, "the end of a run exchanged its tables");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Gives the command, unstruck, which must end well.
+    fn carry_out(self, ground: &Ground) -> Result<()> {
+        let words = self.words(ground);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let called = Runner::start(&words)?.wait(LIMIT)?;
+        let told = || format!("{}\n  {}", called.complaint(), story(&called.events));
+        ensure!(called.code() == 0, "{}: exit code {}: {}", self.name(), called.code(), told());
+        Ok(())
+    }
+
+    /// Has the command die at a point.
+    fn kill_at(self, ground: &Ground, point: &str) -> Result<()> {
+        let words = self.words(ground);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let wish = format!("kill:{point}");
+        let called =
+            Runner::start_with(&words, &[("UNDERPIN_POINTS_STRIKE", &wish)])?.wait(LIMIT)?;
+        if called.ended.code.is_some() {
+            bail!("{} did not die at {point}: {}", self.name(), story(&called.events));
+        }
+        Ok(())
+    }
+}
+
+/// Options of every command that works on a run.
+const COMMON: [&str; 8] =
+    ["--replica", "none", "--workers", "2", "--chunk-time", "10ms", "--lock-timeout", "1s"];
+
+fn turn_words(words: &[&str]) -> Vec<String> {
+    let at_once = ["--compare-after", "0s"];
+    words.iter().chain(&COMMON).chain(&at_once).map(|&word| word.to_owned()).collect()
 }
 
 fn run_words(ground: &Ground, more: &[&str]) -> Vec<String> {
@@ -105,34 +211,10 @@ fn run_words(ground: &Ground, more: &[&str]) -> Vec<String> {
              (customer, {COLUMN})"
         ),
     };
-    let mut words = vec!["run".to_owned(), ground.url(), change];
-    words.extend(more.iter().map(|&word| word.to_owned()));
-    let common = [
-        "--replica",
-        "none",
-        "--yes",
-        "--workers",
-        "2",
-        "--chunk-time",
-        "10ms",
-        "--lock-timeout",
-        "1s",
-    ];
-    words.extend(common.map(str::to_owned));
+    let mut words = vec!["run".to_owned(), ground.url(), change, "--yes".to_owned()];
+    words.extend(more.iter().chain(&COMMON).map(|&word| word.to_owned()));
     if !ground.is_postgres() && !more.contains(&"auto") {
         words.extend(["--indexes".to_owned(), "after".to_owned()]);
     }
     words
-}
-
-/// Has a run of the change die at a point.
-fn kill_run_at(ground: &Ground, point: &str) -> Result<()> {
-    let words = Flow::Run.words(ground);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let wish = format!("kill:{point}");
-    let called = Runner::start_with(&words, &[("UNDERPIN_POINTS_STRIKE", &wish)])?.wait(LIMIT)?;
-    if called.ended.code.is_some() {
-        bail!("it did not die at {point}: {}", story(&called.events));
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@
 mod flows;
 mod ground;
 mod points;
+mod source;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -21,7 +22,7 @@ pub use ground::Ground;
 pub use points::{Passed, Strike, Way};
 
 use crate::runner::{Runner, story};
-use crate::servers::Flavor;
+use crate::servers::Endpoints;
 
 /// How long one command may take that a busy machine does in a second.
 pub const LIMIT: Duration = Duration::from_secs(240);
@@ -36,13 +37,18 @@ const AIMS_MAX: usize = 3;
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// On which server.
-    pub flavor: Flavor,
+    pub server: Endpoints,
     /// Which flows.
     pub flows: Vec<Flow>,
     /// Plays side by side, each in a database of its own.
     pub lanes: usize,
-    /// Every second point once, kill and cut in turn; else each in every context, both ways.
-    pub brief: bool,
+    /// Every n-th point once, kill and cut in turn; without it each both ways.
+    pub brief: Option<usize>,
+    /// Each point in each flow that passes it, and behind each other one of its session; without it where
+    /// it is passed first.
+    pub deep: bool,
+    /// In brief: the first of the points that are struck.
+    pub offset: usize,
     /// Only points whose names hold this.
     pub only: String,
     /// Whether each play is told of.
@@ -54,10 +60,12 @@ pub struct Plan {
 pub struct Tally {
     /// Points by flow.
     pub points: BTreeMap<&'static str, BTreeSet<String>>,
-    /// Blows that fell.
-    pub strikes: usize,
-    /// Points struck, by way.
-    pub struck: BTreeSet<(Way, String)>,
+    /// What was attempted in any flow.
+    pub attempts: BTreeSet<String>,
+    /// Blows that fell, and all ended well behind them.
+    pub blows: BTreeMap<Way, usize>,
+    /// Points struck, by flow and way.
+    pub struck: BTreeSet<(&'static str, Way, String)>,
     /// The exit codes of commands whose connection was cut.
     pub codes: BTreeMap<String, usize>,
     /// The longest transaction of the application.
@@ -69,55 +77,86 @@ pub struct Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: BTreeSet<&String> = self.points.values().flatten().collect();
-        write!(f, "{} points (", names.len())?;
+        write!(f, "{} flows, {} points (", self.points.len(), names.len())?;
         for (index, (flow, names)) in self.points.iter().enumerate() {
             write!(f, "{}{flow} {}", if index == 0 { "" } else { ", " }, names.len())?;
         }
-        let of = |way| self.struck.iter().filter(|(struck, _)| *struck == way).count();
+        let all: BTreeSet<(Way, &String)> =
+            self.struck.iter().map(|(_, way, point)| (*way, point)).collect();
+        let of = |way| all.iter().filter(|(struck, _)| *struck == way).count();
+        let blows = |way| self.blows.get(&way).copied().unwrap_or(0);
         write!(
             f,
-            "), {} strikes: {} points by kill, {} by cut; codes after a cut: {:?}; the application's \
-             longest transaction took {:.0?}; {} findings",
-            self.strikes,
+            "); {} points struck by kill with {} blows, {} by cut with {}; {}; codes after a cut: {:?}; the \
+             application's longest transaction took {:.0?}",
             of(Way::Kill),
+            blows(Way::Kill),
             of(Way::Cut),
+            blows(Way::Cut),
+            match self.findings.len() {
+                0 => "all ended well".to_owned(),
+                many => format!("{many} findings"),
+            },
             self.codes,
             self.longest,
-            self.findings.len()
         )
     }
 }
 
 impl Tally {
-    /// Whether each point of each flow was struck both ways (in brief: every second one way).
+    /// Points that were not struck as the plan has it: both ways, in any flow or in each one; in brief every
+    /// n-th one way.
     #[must_use]
-    pub fn is_complete(&self, plan: &Plan) -> bool {
-        let wanted = self.points.values().flatten().filter(|point| point.contains(&plan.only));
-        let wanted: BTreeSet<&String> = wanted.collect();
-        match plan.brief {
-            true => self.struck.len() + 1 >= wanted.len() / 2,
-            false => wanted.iter().all(|point| {
-                [Way::Kill, Way::Cut]
-                    .iter()
-                    .all(|way| self.struck.contains(&(*way, (*point).clone())))
-            }),
+    pub fn skipped(&self, plan: &Plan) -> Vec<String> {
+        let mut skipped = Vec::new();
+        for (flow, names) in &self.points {
+            let wanted: Vec<&String> =
+                names.iter().filter(|point| point.contains(&plan.only)).collect();
+            let was_struck = |way, point: &String| {
+                let mut struck = self.struck.iter();
+                struck.any(|(of, by, at)| (*of == *flow || !plan.deep) && *by == way && at == point)
+            };
+            if let Some(nth) = plan.brief {
+                let struck = self.struck.iter().filter(|(of, ..)| of == flow).count();
+                if struck + 1 < wanted.len() / nth && plan.flows.len() == 1 {
+                    skipped.push(format!("{flow}: {struck} of {} points", wanted.len()));
+                }
+                continue;
+            }
+            for point in wanted {
+                for way in [Way::Kill, Way::Cut] {
+                    if !was_struck(way, point) {
+                        skipped.push(format!("{flow} {way:?} at {point}"));
+                    }
+                }
+            }
         }
+        skipped
     }
 }
 
-/// Walks; `None` where the server is not to be had.
+/// Walks. A walk of all flows, not in brief, also looks for statements in the source that none of them came to.
 ///
 /// # Errors
 /// When a flow does not even go well unstruck.
-pub fn walk(plan: &Plan) -> Result<Option<Tally>> {
+pub fn walk(plan: &Plan) -> Result<Tally> {
     let tally = Mutex::new(Tally::default());
     for &flow in &plan.flows {
-        let Some(ground) = Ground::new(plan.flavor) else { return Ok(None) };
+        let ground = Ground::new(&plan.server)?;
         let calm =
             play(&ground, flow, None).with_context(|| format!("{}, unstruck", flow.name()))?;
         drop(ground);
-        let aims = aims(plan, &calm.passed);
-        locked(&tally).points.insert(flow.name(), calm.passed.names());
+        let aims = {
+            let mut tally = locked(&tally);
+            let known: BTreeSet<String> = match plan.deep {
+                true => BTreeSet::new(),
+                false => tally.points.values().flatten().cloned().collect(),
+            };
+            tally.points.insert(flow.name(), calm.passed.names());
+            tally.attempts.extend(calm.passed.attempts());
+            tally.attempts.extend(calm.around);
+            aims(plan, &calm.passed, &known)
+        };
         if plan.talk {
             println!("{}: {} points, {} blows", flow.name(), calm.passed.names().len(), aims.len());
         }
@@ -128,26 +167,35 @@ pub fn walk(plan: &Plan) -> Result<Option<Tally>> {
             }
         });
     }
-    Ok(Some(tally.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let is_whole = plan.brief.is_none() && plan.only.is_empty();
+    if is_whole && plan.flows == Flow::ALL {
+        let flavor = plan.server.flavor;
+        let (source, listed) = (source::attempts(flavor)?, source::listed(flavor)?);
+        let unknown = source::unknown(flavor.name(), &source, &tally.attempts, &listed);
+        tally.findings.extend(unknown);
+    }
+    Ok(tally)
 }
 
-fn aims(plan: &Plan, passed: &Passed) -> VecDeque<Strike> {
-    let places = if plan.brief { passed.firsts() } else { passed.contexts() };
-    let places = places.into_iter().filter(|(point, _)| point.contains(&plan.only));
+fn aims(plan: &Plan, passed: &Passed, known: &BTreeSet<String>) -> VecDeque<Strike> {
+    let places = if plan.deep { passed.contexts() } else { passed.firsts() };
+    let wanted = |point: &String| point.contains(&plan.only) && !known.contains(point);
+    let places = places.into_iter().filter(|(point, _)| wanted(point));
     let strike =
         |way, (point, nth): &(String, u64)| Strike { way, point: point.clone(), nth: *nth };
-    if !plan.brief {
+    let Some(nth) = plan.brief else {
         return places
             .flat_map(|place| [strike(Way::Kill, &place), strike(Way::Cut, &place)])
             .collect();
-    }
-    let ways = [Way::Kill, Way::Cut].into_iter().cycle();
-    // before and after stand side by side: of two pairs one point of each side, and both ways
+    };
+    // Before and after stand side by side: an odd step takes both sides in turn, each with both ways.
+    let ways = [Way::Kill, Way::Cut, Way::Cut, Way::Kill].into_iter().cycle();
     places
-        .enumerate()
-        .filter(|(index, _)| matches!(index % 4, 0 | 3))
+        .skip(plan.offset % nth)
+        .step_by(nth)
         .zip(ways)
-        .map(|((_, place), way)| strike(way, &place))
+        .map(|(place, way)| strike(way, &place))
         .collect()
 }
 
@@ -156,9 +204,11 @@ fn lane(plan: &Plan, flow: Flow, aims: &Mutex<VecDeque<Strike>>, tally: &Mutex<T
     let mut ground = None;
     loop {
         let Some(strike) = locked(aims).pop_front() else { return };
-        let Some(here) = ground.take().or_else(|| Ground::new(plan.flavor)) else { return };
         let begun = Instant::now();
-        let played = aim(&here, flow, &strike);
+        let played = match ground.take().map_or_else(|| Ground::new(&plan.server), Ok) {
+            Ok(here) => aim(&here, flow, &strike).inspect(|_| ground = Some(here)),
+            Err(error) => Err(error),
+        };
         if plan.talk {
             let told = match &played {
                 Ok(played) => format!("{:?}", played.codes),
@@ -169,13 +219,14 @@ fn lane(plan: &Plan, flow: Flow, aims: &Mutex<VecDeque<Strike>>, tally: &Mutex<T
         let mut tally = locked(tally);
         match played {
             Ok(played) => {
-                tally.strikes += 1;
-                tally.struck.insert((strike.way, strike.point.clone()));
+                *tally.blows.entry(strike.way).or_default() += 1;
+                tally.struck.insert((flow.name(), strike.way, strike.point.clone()));
                 tally.longest = std::cmp::max(tally.longest, played.longest);
+                tally.attempts.extend(played.passed.attempts());
+                tally.attempts.extend(played.around);
                 if strike.way == Way::Cut {
                     *tally.codes.entry(format!("{:?}", played.codes)).or_default() += 1;
                 }
-                ground = Some(here);
             }
             Err(error) => tally.findings.push(format!("{} {strike}: {error:#}", flow.name())),
         }
@@ -199,6 +250,8 @@ fn aim(ground: &Ground, flow: Flow, strike: &Strike) -> Result<Played> {
 #[derive(Debug)]
 struct Played {
     passed: Passed,
+    /// What the commands behind the blow attempted.
+    around: BTreeSet<String>,
     codes: Vec<Option<i32>>,
     longest: Duration,
 }
@@ -214,22 +267,27 @@ fn play(ground: &Ground, flow: Flow, strike: Option<&Strike>) -> Result<Played> 
         let acted = tokio::task::block_in_place(|| act(ground, flow, strike));
         // The rows are looked at whatever else there is.
         let closed = ground.close(writers).await;
-        let (passed, codes) = match (acted, &closed) {
+        let (passed, around, codes) = match (acted, &closed) {
             (Ok(acted), _) => acted,
             (Err(error), Ok(_)) => return Err(error),
             (Err(error), Err(also)) => bail!("{error:#}; {also:#}"),
         };
         let longest = closed.with_context(|| format!("exit codes {codes:?}"))?;
-        Ok(Played { passed, codes, longest })
+        Ok(Played { passed, around, codes, longest })
     })
 }
 
+/// What the struck command passed, what the ones behind it attempted, and the exit codes of all.
+type Acted = (Passed, BTreeSet<String>, Vec<Option<i32>>);
+
 /// Carries the flow out, struck once.
-fn act(ground: &Ground, flow: Flow, strike: Option<&Strike>) -> Result<(Passed, Vec<Option<i32>>)> {
+fn act(ground: &Ground, flow: Flow, strike: Option<&Strike>) -> Result<Acted> {
     flow.prepare(ground).context("preparing")?;
     let dir = tempfile::tempdir().context("making a folder")?;
     let list = dir.path().join("points");
     let list_name = list.to_string_lossy().into_owned();
+    let later = dir.path().join("later");
+    let later_name = later.to_string_lossy().into_owned();
     let words = flow.words(ground);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut environment = vec![("UNDERPIN_POINTS_LIST", list_name.as_str())];
@@ -247,11 +305,13 @@ fn act(ground: &Ground, flow: Flow, strike: Option<&Strike>) -> Result<(Passed, 
         let told = || format!("{codes:?}: {}\n  {}", called.complaint(), story(&called.events));
         ensure!(codes.len() <= AGAIN_MAX, "it is not done after exit codes {}", told());
         ensure!(called.ended.code != Some(0), "it said done and is not: {}", told());
-        called = Runner::start(&words)?.wait(LIMIT)?;
+        called =
+            Runner::start_with(&words, &[("UNDERPIN_POINTS_LIST", &later_name)])?.wait(LIMIT)?;
         codes.push(called.ended.code);
         documented(called.ended.code, &called.complaint())?;
     }
-    Ok((passed, codes))
+    flow.conclude(ground).with_context(|| format!("concluding after exit codes {codes:?}"))?;
+    Ok((passed, Passed::read(&later)?.attempts(), codes))
 }
 
 /// Who is cut off is done, or has failed safely; nothing is refused, and nobody has to look.

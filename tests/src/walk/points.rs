@@ -53,6 +53,8 @@ impl fmt::Display for Strike {
 #[derive(Clone, Debug, Default)]
 pub struct Passed {
     lines: Vec<(String, String, u64)>,
+    /// What was attempted by statements that only read.
+    reads: BTreeSet<String>,
 }
 
 impl Passed {
@@ -62,7 +64,7 @@ impl Passed {
     /// A line that is none of ours.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        let mut lines = Vec::new();
+        let (mut lines, mut reads) = (Vec::new(), BTreeSet::new());
         for line in text.lines() {
             let mut words = line.split(' ');
             let (Some(what), Some(point), Some(session)) =
@@ -71,15 +73,27 @@ impl Passed {
                 anyhow::bail!("{line:?} is no line of a list of points");
             };
             let session = session.parse().with_context(|| line.to_owned())?;
-            lines.push((what.to_owned(), point.to_owned(), session));
+            match what {
+                "read" => {
+                    reads.insert(point.to_owned());
+                }
+                _ => lines.push((what.to_owned(), point.to_owned(), session)),
+            }
         }
-        Ok(Self { lines })
+        Ok(Self { lines, reads })
     }
 
     /// Whether the program was struck.
     #[must_use]
     pub fn was_struck(&self) -> bool {
         self.lines.iter().any(|(what, ..)| what != "passed")
+    }
+
+    /// Everything that was attempted, whether it changes something or reads.
+    #[must_use]
+    pub fn attempts(&self) -> BTreeSet<String> {
+        let of_points = self.lines.iter().filter_map(|(_, point, _)| point.split('.').next());
+        of_points.map(str::to_owned).chain(self.reads.iter().cloned()).collect()
     }
 
     /// The names, each once.
