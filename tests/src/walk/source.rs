@@ -58,7 +58,7 @@ fn slug(literal: &str) -> Option<String> {
     let words: Vec<&str> = own.split_whitespace().collect();
     let plain = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || "-'".contains(c));
     let first = words.first()?;
-    let is_attempt = first.ends_with("ing") && words.iter().all(|word| plain(&word));
+    let is_attempt = first.ends_with("ing") && words.iter().all(plain);
     is_attempt.then(|| words.join("-").replace('\'', ""))
 }
 
