@@ -63,18 +63,19 @@ fn change_all(flavor: Flavor, first: usize, step: usize) {
     eprintln!("{}: {} tables in {:.0?}", flavor.name(), NAMES.len() / step, begun.elapsed());
 }
 
+fn quoted(flavor: Flavor, name: &str) -> String {
+    if flavor.is_postgres() {
+        // one byte less than MySQL allows
+        let name = name.get(..63).unwrap_or(name);
+        format!("\"{}\"", name.replace('"', "\"\""))
+    } else {
+        format!("`{}`", name.replace('`', "``"))
+    }
+}
+
 /// Makes a table with this name, its columns named by the next ones, and changes it.
 fn change(db: &TestDb, flavor: Flavor, index: usize) {
-    let quoted = |at: usize| {
-        let name = NAMES[at % NAMES.len()];
-        if flavor.is_postgres() {
-            // one byte less than MySQL allows
-            let name = name.get(..63).unwrap_or(name);
-            format!("\"{}\"", name.replace('"', "\"\""))
-        } else {
-            format!("`{}`", name.replace('`', "``"))
-        }
-    };
+    let quoted = |at: usize| quoted(flavor, NAMES[at % NAMES.len()]);
     let (table, key, value, added) =
         (quoted(index), quoted(index + 1), quoted(index + 2), quoted(index + 3));
     let values: Vec<String> = (1..=40).map(|id| format!("({id}, 'v{id}')")).collect();

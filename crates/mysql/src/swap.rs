@@ -73,7 +73,7 @@ impl Swap for Control {
         worker.set(&format!("innodb_lock_wait_timeout = {seconds}")).await?;
         worker.set("innodb_table_locks = 1").await?;
         worker.set("autocommit = 0").await?;
-        let attempt = Attempt {
+        let mut attempt = Attempt {
             spec,
             kept,
             shadow,
@@ -81,9 +81,9 @@ impl Swap for Control {
             begun: Instant::now(),
         };
         let outcome = if self.session.capabilities.rename_under_lock {
-            one_session(&attempt, &mut worker).await
+            one_session(&mut attempt, &mut worker).await
         } else {
-            self.two_sessions(&attempt, &mut worker).await
+            self.two_sessions(&mut attempt, &mut worker).await
         };
         if outcome.as_ref().is_err_and(DbError::is_ambiguous) {
             // It may still hold the lock, with everybody waiting behind it: the server may not know yet
@@ -104,6 +104,7 @@ struct Attempt<'a> {
     kept: String,
     shadow: Option<Print>,
     budget: Duration,
+    /// When the lock was asked for: from here on the application may wait behind us.
     begun: Instant,
 }
 
@@ -143,9 +144,10 @@ impl Attempt<'_> {
     }
 }
 
-async fn one_session(attempt: &Attempt<'_>, worker: &mut Worker) -> DbResult<SwapOutcome> {
+async fn one_session(attempt: &mut Attempt<'_>, worker: &mut Worker) -> DbResult<SwapOutcome> {
     let object = attempt.object();
     let lock = attempt.lock_sql(worker, None)?;
+    attempt.begun = Instant::now();
     run(&mut worker.session.conn, &lock, "locking for the swap of", &object).await?;
     worker.under_lock = true;
     let drained = match prepare_under_lock(attempt, worker).await {
@@ -219,7 +221,7 @@ async fn prepare_under_lock(
 impl Control {
     async fn two_sessions(
         &mut self,
-        attempt: &Attempt<'_>,
+        attempt: &mut Attempt<'_>,
         worker: &mut Worker,
     ) -> DbResult<SwapOutcome> {
         let spec = attempt.spec;
@@ -232,6 +234,7 @@ impl Control {
         self.make_sentry(spec, &sentry).await?;
         let renamer = self.server.session().await?;
         let lock = attempt.lock_sql(worker, Some(&sentry))?;
+        attempt.begun = Instant::now();
         if let Err(error) =
             run(&mut worker.session.conn, &lock, "locking for the swap of", &object).await
         {
