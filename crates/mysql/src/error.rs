@@ -68,6 +68,10 @@ pub fn server_code(error: &Error) -> Option<u16> {
 /// The driver's words without its own "Input/output error: Input/output error:".
 fn words(error: &Error) -> String {
     match error {
+        // encryption has much to say of it, for those who write programs
+        Error::Io(IoError::Io(io)) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "the connection was closed".to_owned()
+        }
         Error::Io(IoError::Io(io)) => io.to_string(),
         Error::Driver(driver) => driver.to_string(),
         other => other.to_string(),

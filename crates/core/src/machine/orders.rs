@@ -72,8 +72,11 @@ impl Machine {
                 let why = self.abort_why.clone();
                 actions.push(Action::Stop(Ending::Aborted { why }));
             }
-            // After the swap there is no way back by abort: the run is ended in the forward direction.
-            Some(Stopping::Abort) if swapped => self.stopping = None,
+            // After the swap there is no way back by abort: the run is ended in the forward direction, a
+            // pause with it, because whoever gave the order waits for that end.
+            Some(Stopping::Abort) if swapped => {
+                (self.stopping, self.paused_since_ms) = (None, None)
+            }
             Some(Stopping::Abort) if self.stands.is_some() => self.stay(actions),
             Some(Stopping::Abort) if now_ms < self.lock.next_ms => {}
             Some(Stopping::Abort) => {

@@ -162,6 +162,19 @@ fn a_pause_before_the_swap_and_after_it_is_kept() {
     assert_eq!(names(&machine.step(5, command(Command::Resume))), ["Save", "Finish"]);
 }
 
+/// Who gives it waits for the run's end, which a pause would put off for ever.
+#[test]
+fn an_abort_that_comes_too_late_ends_the_pause_and_so_the_run() {
+    let mut machine = ready_for_swap(Settings::default());
+    machine.step(1, Event::Started);
+    machine.step(2, command(Command::Pause));
+    assert!(machine.step(3, Event::Swapped { stall_ms: 1, drained: 0 }).is_empty());
+    let mut actions = machine.step(4, command(Command::Abort));
+    actions.extend(machine.step(5, backlog(0)));
+    assert_eq!(names(&actions), ["Save", "Finish"]);
+    assert_eq!(machine.progress(6).pause, None);
+}
+
 #[test]
 fn a_pause_during_a_long_step_is_shown_and_holds_after_it() {
     let settings = Settings { deferred_indexes: true, ..Settings::default() };
