@@ -235,9 +235,9 @@ pub fn ten(seed: u64, is_second: bool, rows: u64) -> Vec<Corruption> {
                 let i = 1 + slot * room + dice.below(room);
                 let fits = match kind.row {
                     Row::Any | Row::Gap => true,
-                    Row::Null => i % 7 == 0,
-                    Row::Zero => i % 5 == 0,
-                    Row::Plain => i % 7 != 0 && i % 5 != 0,
+                    Row::Null => i.is_multiple_of(7),
+                    Row::Zero => i.is_multiple_of(5),
+                    Row::Plain => !i.is_multiple_of(7) && !i.is_multiple_of(5),
                 };
                 if fits {
                     return if kind.row == Row::Gap { 2 * i - 1 } else { 2 * i };
