@@ -67,21 +67,42 @@ fn stall(called: &Called) -> Duration {
     Duration::from_millis(swap["stall_ms"].as_u64().unwrap())
 }
 
+/// Two tables of the same 40,000 rows, `t` with a column more.
+async fn make_tables(db: &TestDb) {
+    write(
+        db,
+        &[
+            "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(40) NOT NULL, old INT NOT NULL DEFAULT 5, \
+             KEY (v))",
+            "CREATE TABLE m (id INT PRIMARY KEY, v VARCHAR(40) NOT NULL)",
+            "INSERT INTO t WITH RECURSIVE n AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM n WHERE i < \
+             199) SELECT a.i * 200 + b.i, 'first', a.i * 200 + b.i FROM n AS a JOIN n AS b",
+            "INSERT INTO m SELECT id, v FROM t",
+        ],
+    )
+    .await;
+}
+
+/// More than a hundred thousand writes to the new table and to the mirror. Rows whose last digit is 1, 2
+/// or 3 are the writers' own.
+async fn write_a_hundred_thousand(app: &mut mysql_async::Conn) {
+    for words in [
+        "UPDATE {} SET v = CONCAT('new ', id) WHERE id % 10 IN (0, 4, 5, 6)",
+        "INSERT INTO {} (id, v) SELECT id + 100000, 'more' FROM m WHERE id < 40000 AND id % 10 > 3",
+        "UPDATE {} SET v = 'again' WHERE id % 10 IN (4, 5, 6, 7, 8) OR id > 100000",
+        "DELETE FROM {} WHERE id > 120000",
+        "UPDATE {} SET v = 'once more' WHERE id % 10 IN (7, 8, 9)",
+    ] {
+        for table in ["t", "m"] {
+            app.query_drop(words.replace("{}", table)).await.unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_hundred_thousand_writes_go_back_under_writers() {
     on_each(&BOTH, async |db| {
-        write(
-            &db,
-            &[
-                "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(40) NOT NULL, old INT NOT NULL DEFAULT 5, \
-                 KEY (v))",
-                "CREATE TABLE m (id INT PRIMARY KEY, v VARCHAR(40) NOT NULL)",
-                "INSERT INTO t WITH RECURSIVE n AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM n WHERE i < \
-                 199) SELECT a.i * 200 + b.i, 'first', a.i * 200 + b.i FROM n AS a JOIN n AS b",
-                "INSERT INTO m SELECT id, v FROM t",
-            ],
-        )
-        .await;
+        make_tables(&db).await;
         let stop = Arc::new(AtomicBool::new(false));
         let writers: Vec<_> = (1..=3)
             .map(|number| tokio::spawn(mirror(db.url(), number, Arc::clone(&stop))))
@@ -92,18 +113,7 @@ fn a_hundred_thousand_writes_go_back_under_writers() {
         );
         let mut app = db.conn().await.unwrap();
         app.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await.unwrap();
-        // Rows whose last digit is 1, 2 or 3 are the writers' own.
-        for words in [
-            "UPDATE {} SET v = CONCAT('new ', id) WHERE id % 10 IN (0, 4, 5, 6)",
-            "INSERT INTO {} (id, v) SELECT id + 100000, 'more' FROM m WHERE id < 40000 AND id % 10 > 3",
-            "UPDATE {} SET v = 'again' WHERE id % 10 IN (4, 5, 6, 7, 8) OR id > 100000",
-            "DELETE FROM {} WHERE id > 120000",
-            "UPDATE {} SET v = 'once more' WHERE id % 10 IN (7, 8, 9)",
-        ] {
-            for table in ["t", "m"] {
-                app.query_drop(words.replace("{}", table)).await.unwrap();
-            }
-        }
+        write_a_hundred_thousand(&mut app).await;
         let logged = rows(&db, "SELECT COUNT(*) FROM `t~up_rlog`").await;
         let logged: u64 = logged[0].parse().unwrap();
         assert!(logged > 100_000, "{logged} writes since the swap");

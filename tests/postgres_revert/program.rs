@@ -88,6 +88,22 @@ fn stall(called: &Called) -> Duration {
     Duration::from_millis(swap["stall_ms"].as_u64().unwrap())
 }
 
+/// More than a hundred thousand writes to the new table and to the mirror. Rows whose last digit is 1, 2
+/// or 3 are the writers' own.
+async fn write_a_hundred_thousand(app: &tokio_postgres::Client) {
+    for words in [
+        "UPDATE {} SET v = 'new ' || id WHERE id % 10 IN (0, 4, 5, 6)",
+        "INSERT INTO {} (id, v) SELECT id + 100000, 'more' FROM m WHERE id < 40000 AND id % 10 > 3",
+        "UPDATE {} SET v = 'again' WHERE id % 10 IN (4, 5, 6, 7, 8) OR id > 100000",
+        "DELETE FROM {} WHERE id > 120000",
+        "UPDATE {} SET v = 'once more' WHERE id % 10 IN (7, 8, 9)",
+    ] {
+        for table in ["t", "m"] {
+            run(app, &[&words.replace("{}", table)]).await;
+        }
+    }
+}
+
 #[test]
 fn a_hundred_thousand_writes_go_back_under_writers() {
     on_each(&[Flavor::PostgresDistro], async |db| {
@@ -109,18 +125,7 @@ fn a_hundred_thousand_writes_go_back_under_writers() {
         let change =
             "ALTER TABLE t DROP old, ALTER v TYPE varchar(80), ADD n int NOT NULL DEFAULT 7";
         tokio::task::block_in_place(|| make(&db, change));
-        // Rows whose last digit is 1, 2 or 3 are the writers' own.
-        for words in [
-            "UPDATE {} SET v = 'new ' || id WHERE id % 10 IN (0, 4, 5, 6)",
-            "INSERT INTO {} (id, v) SELECT id + 100000, 'more' FROM m WHERE id < 40000 AND id % 10 > 3",
-            "UPDATE {} SET v = 'again' WHERE id % 10 IN (4, 5, 6, 7, 8) OR id > 100000",
-            "DELETE FROM {} WHERE id > 120000",
-            "UPDATE {} SET v = 'once more' WHERE id % 10 IN (7, 8, 9)",
-        ] {
-            for table in ["t", "m"] {
-                run(&app, &[&words.replace("{}", table)]).await;
-            }
-        }
+        write_a_hundred_thousand(&app).await;
         let log = "SELECT format('%I.underpin_return_log', nspname) FROM pg_namespace WHERE nspname ~ \
                    '^underpin_' AND nspname !~ '_old$'";
         let log = rows(&db, log).await;

@@ -168,6 +168,8 @@ pub(crate) fn load(world: &mut World) -> Option<Reading> {
 #[derive(Debug)]
 pub(crate) struct Told {
     is_paused: bool,
+    /// An abort was given: where it comes after the swap, the run is ended in spite of a pause.
+    is_aborted: bool,
     may_swap: bool,
     gates: Gates,
     log_entries_max: u64,
@@ -179,6 +181,7 @@ impl Told {
         let settings = &world.scenario.settings;
         let mut told = Self {
             is_paused: false,
+            is_aborted: false,
             may_swap: settings.swap_when != SwapWhen::Asked,
             gates: world.gates.clone(),
             log_entries_max: settings.log_entries_max,
@@ -203,7 +206,8 @@ impl Told {
             Command::Pause => self.is_paused = true,
             Command::Resume => self.is_paused = false,
             Command::Swap => self.may_swap = true,
-            Command::Set(_) | Command::Stop | Command::Abort => {}
+            Command::Abort => self.is_aborted = true,
+            Command::Set(_) | Command::Stop => {}
         }
     }
 
@@ -222,7 +226,8 @@ impl Told {
         let is_swap = matches!(action, Action::TrySwap { .. });
         let is_apply = matches!(action, Action::Apply { .. });
         let is_other = matches!(action, Action::Tidy | Action::Arrive | Action::Finish);
-        if self.is_paused && (is_heavy || is_swap || is_other) {
+        let ends = is_other && self.is_aborted;
+        if self.is_paused && (is_heavy || is_swap || is_other) && !ends {
             return Some("the run is paused");
         }
         if self.is_paused && is_apply && backlog < self.log_entries_max {
