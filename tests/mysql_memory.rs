@@ -17,11 +17,11 @@ fn memory_is_bounded_whatever_the_size_of_the_table() {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(memory::of_a_change(&db.url(), rows, &product)).unwrap()
         };
-        let small = of(100_000);
+        let small = of(50_000);
         // loading takes most of the time, and what the program holds does not depend on the server
-        let large = if flavor.is_mariadb() { of(500_000) } else { of(200_000) };
+        let large = if flavor.is_mariadb() { of(250_000) } else { of(100_000) };
         eprintln!(
-            "{}: {} KiB for 100,000 rows, {} KiB for the larger table",
+            "{}: {} KiB for 50,000 rows, {} KiB for the larger table",
             flavor.name(),
             small >> 10,
             large >> 10

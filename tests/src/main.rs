@@ -52,7 +52,8 @@ const USAGE: &str = "usage:
                     [--deep] [--brief [--nth N]]
                                               struck at every fail point of every flow (run, keep,
                                               revert, again, finish, abort, stay, in-place,
-                                              differs), by kill and by cut; in brief every N-th one
+                                              differs, ordered, order, leftovers), by kill and by
+                                              cut; in brief every N-th one
   underpin-lab check-clean                    fail if a server was left behind
 DB is mysql, mariadb, mariadb118, postgres (the distribution's), postgres14, postgres16, postgres17
 or postgres18";

@@ -1,5 +1,8 @@
 //! What is walked: commands, the ground that each begins on, and how each has ended well.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, bail, ensure};
 
 use super::LIMIT;
@@ -8,6 +11,9 @@ use crate::runner::{Runner, story};
 
 /// The column that the change adds.
 pub const COLUMN: &str = "walked";
+
+/// How long a run may take to swap that was let go.
+const HEARD_MAX: Duration = Duration::from_secs(20);
 
 /// A way to use the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +34,19 @@ pub enum Flow {
     Stay,
     /// A change that the server makes at once.
     InPlace,
-    /// A run that goes on with orders that people have left for it.
+    /// A run to which somebody gives orders all the time, and which waits for the one that lets its swap go.
     Ordered,
+    /// The order that lets a waiting run swap.
+    Order,
+    /// The end of a table that was kept.
+    Leftovers,
     /// A run whose comparison finds a row that differs.
     Differs,
 }
 
 impl Flow {
-    /// Those that are walked. `Ordered` is not: `pause` is refused where no program works on the run, so that
-    /// its ground cannot be prepared as it is here.
-    pub const ALL: [Self; 9] = [
+    /// Those that are walked.
+    pub const ALL: [Self; 12] = [
         Self::Run,
         Self::Keep,
         Self::Revert,
@@ -47,6 +56,9 @@ impl Flow {
         Self::Stay,
         Self::InPlace,
         Self::Differs,
+        Self::Ordered,
+        Self::Order,
+        Self::Leftovers,
     ];
 
     /// Its name at the command line.
@@ -62,27 +74,36 @@ impl Flow {
             Self::Stay => "stay",
             Self::InPlace => "in-place",
             Self::Ordered => "ordered",
+            Self::Order => "order",
+            Self::Leftovers => "leftovers",
             Self::Differs => "differs",
         }
     }
 
     /// The command that is struck, and given again until it is done.
-    #[must_use]
-    pub fn words(self, ground: &Ground) -> Vec<String> {
+    ///
+    /// # Errors
+    /// When the ground does not tell which run is meant.
+    pub fn words(self, ground: &Ground) -> Result<Vec<String>> {
         let url = ground.url();
         let mut words: Vec<String> = match self {
             Self::Abort | Self::Stay => ["abort", &url, "orders"].map(str::to_owned).into(),
             Self::InPlace => run_words(ground, &["--strategy", "auto"]),
             Self::Keep => run_words(ground, &["--strategy", "shadow", "--finish", "keep"]),
-            Self::Run | Self::Ordered | Self::Differs => {
-                run_words(ground, &["--strategy", "shadow"])
+            Self::Run | Self::Differs => run_words(ground, &["--strategy", "shadow"]),
+            Self::Ordered => run_words(ground, &["--strategy", "shadow", "--swap", "wait"]),
+            Self::Order => ["swap", &url, "orders"].map(str::to_owned).into(),
+            Self::Leftovers => {
+                let id = ground.last_run()?;
+                let words = ["leftovers", &url, "--remove", "--yes", "--run", &id];
+                words.map(str::to_owned).into()
             }
             Self::Revert => turn_words(&["revert", &url, "orders"]),
             Self::Again => turn_words(&["resume", &url, "orders", "--again"]),
             Self::Finish => turn_words(&["finish", &url, "orders"]),
         };
         words.extend(["--state-schema".to_owned(), ground.state()]);
-        words
+        Ok(words)
     }
 
     /// Brings the ground to where the command begins.
@@ -91,7 +112,7 @@ impl Flow {
     /// When that does not come about.
     pub fn prepare(self, ground: &Ground) -> Result<()> {
         match self {
-            Self::Run | Self::Keep | Self::InPlace => Ok(()),
+            Self::Run | Self::Keep | Self::InPlace | Self::Ordered | Self::Order => Ok(()),
             Self::Revert | Self::Finish => Self::Keep.carry_out(ground),
             Self::Again => {
                 Self::Keep.carry_out(ground)?;
@@ -106,14 +127,10 @@ impl Flow {
                 };
                 Self::Revert.kill_at(ground, counted)
             }
-            Self::Ordered => {
-                Self::Run.kill_at(ground, "copying-a-chunk-of.insert.after:1")?;
-                for order in ["pause", "resume"] {
-                    let words = [order, &ground.url(), "orders", "--state-schema", &ground.state()];
-                    let called = Runner::start(&words)?.wait(LIMIT)?;
-                    ensure!(called.code() == 0, "{order}: {}", called.complaint());
-                }
-                Ok(())
+            Self::Leftovers => {
+                let mut words = Self::Run.words(ground)?;
+                words.push("--keep-retired".to_owned());
+                carry_out(self.name(), &words)
             }
             Self::Differs => {
                 let first = match ground.is_postgres() {
@@ -135,10 +152,16 @@ impl Flow {
         let wanted = match self {
             Self::Keep | Self::Again | Self::Stay => "forward",
             Self::Revert => "back",
-            _ => {
-                let open = ground.runs()?.iter().any(|state| state == "open");
-                return Ok(!open && changed == (self != Self::Abort));
+            Self::Leftovers => return ground.has_its_tables_alone(),
+            // whoever has heard the order needs a moment for it
+            Self::Order => {
+                let begun = Instant::now();
+                while !has_ended(ground)? && begun.elapsed() < HEARD_MAX {
+                    thread::sleep(Duration::from_millis(50));
+                }
+                return Ok(has_ended(ground)? && ground.is_changed(COLUMN)?);
             }
+            _ => return Ok(has_ended(ground)? && changed == (self != Self::Abort)),
         };
         let stands = ground.stands()?;
         let at_rest = stands.is_some_and(|(phase, way)| phase == "revertible" && way == wanted);
@@ -171,17 +194,12 @@ impl Flow {
 
     /// Gives the command, unstruck, which must end well.
     fn carry_out(self, ground: &Ground) -> Result<()> {
-        let words = self.words(ground);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let called = Runner::start(&words)?.wait(LIMIT)?;
-        let told = || format!("{}\n  {}", called.complaint(), story(&called.events));
-        ensure!(called.code() == 0, "{}: exit code {}: {}", self.name(), called.code(), told());
-        Ok(())
+        carry_out(self.name(), &self.words(ground)?)
     }
 
     /// Has the command die at a point.
     fn kill_at(self, ground: &Ground, point: &str) -> Result<()> {
-        let words = self.words(ground);
+        let words = self.words(ground)?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let wish = format!("kill:{point}");
         let called =
@@ -191,6 +209,20 @@ impl Flow {
         }
         Ok(())
     }
+}
+
+/// Whether no run is open.
+fn has_ended(ground: &Ground) -> Result<bool> {
+    Ok(!ground.runs()?.iter().any(|state| state == "open"))
+}
+
+/// Gives a command that must end well.
+fn carry_out(name: &str, words: &[String]) -> Result<()> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let called = Runner::start(&words)?.wait(LIMIT)?;
+    let told = || format!("{}\n  {}", called.complaint(), story(&called.events));
+    ensure!(called.code() == 0, "{name}: exit code {}: {}", called.code(), told());
+    Ok(())
 }
 
 /// Options of every command that works on a run.

@@ -126,6 +126,23 @@ impl Ground {
         self.column(&format!("SELECT state FROM {}.runs ORDER BY 1", self.state()))
     }
 
+    /// The one run that there was.
+    ///
+    /// # Errors
+    /// The server's words; no run.
+    pub fn last_run(&self) -> Result<String> {
+        let ask = format!("SELECT run_id FROM {}.runs", self.state());
+        self.column(&ask)?.into_iter().next().context("there is no run")
+    }
+
+    /// Whether the database holds no table but the application's.
+    ///
+    /// # Errors
+    /// The server's words.
+    pub fn has_its_tables_alone(&self) -> Result<bool> {
+        Ok(self.nothing_is_left().is_ok())
+    }
+
     /// Where the run that is open stands: its phase, and the way of its last swap. `None` without one.
     ///
     /// # Errors

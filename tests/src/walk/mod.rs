@@ -4,6 +4,7 @@
 //! Owns the order of it and the tally. Where one may strike is `points`', what is done `flows`', what must
 //! hold at the end `ground`'s.
 
+mod beside;
 mod flows;
 mod ground;
 mod points;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use beside::Beside;
 pub use flows::{COLUMN, Flow};
 pub use ground::Ground;
 pub use points::{Passed, Strike, Way};
@@ -288,7 +290,9 @@ fn act(ground: &Ground, flow: Flow, strike: Option<&Strike>) -> Result<Acted> {
     let list_name = list.to_string_lossy().into_owned();
     let later = dir.path().join("later");
     let later_name = later.to_string_lossy().into_owned();
-    let words = flow.words(ground);
+    let list_beside = dir.path().join("beside");
+    let beside = Beside::begin(flow, ground, &list_beside)?;
+    let words = flow.words(ground)?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut environment = vec![("UNDERPIN_POINTS_LIST", list_name.as_str())];
     let wish = strike.map(Strike::wish);
@@ -310,8 +314,10 @@ fn act(ground: &Ground, flow: Flow, strike: Option<&Strike>) -> Result<Acted> {
         codes.push(called.ended.code);
         documented(called.ended.code, &called.complaint())?;
     }
+    let mut around = beside.end().with_context(|| format!("beside exit codes {codes:?}"))?;
     flow.conclude(ground).with_context(|| format!("concluding after exit codes {codes:?}"))?;
-    Ok((passed, Passed::read(&later)?.attempts(), codes))
+    around.extend(Passed::read(&later)?.attempts());
+    Ok((passed, around, codes))
 }
 
 /// Who is cut off is done, or has failed safely; nothing is refused, and nobody has to look.
