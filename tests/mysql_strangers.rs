@@ -7,7 +7,7 @@ mod mysql_steps;
 use mysql_async::prelude::Queryable;
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::machine::SwapState;
-use underpin_dialect::{ErrorKind, Shadow, Swap};
+use underpin_dialect::{ErrorKind, Shadow, Store, Swap};
 use underpin_tests::cli;
 use underpin_tests::servers::{Flavor, sql};
 
@@ -129,6 +129,11 @@ fn tables_exchanged_by_hand_are_unclear() {
             }
             let called = abort();
             assert_eq!(called.code(), 4, "{deed}: {}", called.complaint());
+            let orders = control.orders(&steps.spec.run_id).await.unwrap();
+            assert!(
+                orders.iter().all(|order| order.taken_at.is_some()),
+                "{deed}: an order is left"
+            );
             assert!(control.abort(&steps.spec).await.is_err(), "{deed}");
             run(&mut conn, &[undo]).await;
             assert_eq!(rows(&db, "SELECT COUNT(*) FROM t").await, ["20"], "{deed}");

@@ -166,6 +166,11 @@ fn tables_exchanged_by_hand_are_unclear() {
             }
             let called = cli::call(&["abort", &db.url(), "t"]).unwrap();
             assert_eq!(called.code(), 4, "{deed}: {}", called.complaint());
+            let orders = control.orders(&steps.spec.run_id).await.unwrap();
+            assert!(
+                orders.iter().all(|order| order.taken_at.is_some()),
+                "{deed}: an order is left"
+            );
             assert!(control.abort(&steps.spec).await.is_err(), "{deed}");
             run(&client, &[undo]).await;
             assert_eq!(rows(&db, "SELECT count(*)::text FROM t").await, ["20"], "{deed}");

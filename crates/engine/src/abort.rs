@@ -108,7 +108,10 @@ async fn try_abort<D: Database>(
         return Ok(Some(AbortedBy::Runner));
     }
     let ended = remove(&mut control, &spec, first_seen.as_ref(), options, reporter).await;
-    if matches!(ended, Ok(AbortedBy::Stayed(_)) | Err(EngineError::TooLate { .. })) {
+    if matches!(
+        ended,
+        Ok(AbortedBy::Stayed(_)) | Err(EngineError::TooLate { .. } | EngineError::Unclear { .. })
+    ) {
         // The run stays open: whoever goes on with it is not to meet this abort.
         control.answer(&spec.run_id).await?;
     }

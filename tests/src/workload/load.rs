@@ -3,6 +3,8 @@
 //! Owns its definition and the server-side half of the formula in `model`; the check of a freshly
 //! loaded table proves that both halves say the same.
 
+use std::cmp::{max, min};
+
 use anyhow::{Context, Result};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -78,16 +80,18 @@ async fn load_part(mut conn: Conn, layout: Layout, first: i64, end: i64) -> Resu
     let digits = "(SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 \
                   UNION ALL SELECT 4 UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 \
                   UNION ALL SELECT 8 UNION ALL SELECT 9)";
-    let fill = format!(
-        "INSERT INTO numbers SELECT a.d + 10 * b.d + 100 * c.d + 1000 * e.d + 10000 * f.d \
-         FROM {digits} a, {digits} b, {digits} c, {digits} e, {digits} f"
-    );
+    // as many as a batch needs: a small table is loaded in no time
+    let places = max(min(BATCH_ROWS, end - first) - 1, 1).ilog10() + 1;
+    let terms: Vec<String> =
+        (0..places).map(|place| format!("{} * d{place}.d", 10_i64.pow(place))).collect();
+    let from: Vec<String> = (0..places).map(|place| format!("{digits} d{place}")).collect();
+    let fill = format!("INSERT INTO numbers SELECT {} FROM {}", terms.join(" + "), from.join(", "));
     for statement in ["SET time_zone = '+00:00'", numbers, &fill] {
         conn.query_drop(statement).await.context("preparing to load")?;
     }
     let mut from = first;
     while from < end {
-        let to = std::cmp::min(from + BATCH_ROWS, end);
+        let to = min(from + BATCH_ROWS, end);
         let insert = batch(layout, from, to);
         conn.query_drop(insert).await.with_context(|| format!("loading rows from {from}"))?;
         from = to;
