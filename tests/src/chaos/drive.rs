@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::busy;
 use crate::cli::Called;
 use crate::runner::{Runner, story};
 
@@ -13,9 +14,10 @@ use super::round::{Place, Told};
 use super::session::Session;
 use super::writers::Writers;
 
-/// How long one thing that was asked for may take, from the first start of the program to its end.
+/// How long one thing that was asked for may take, from the first start of the program to its end,
+/// on a machine at rest; on a busy one more.
 const LIMIT: Duration = Duration::from_secs(300);
-const CALL_MAX: Duration = Duration::from_secs(60);
+const CALL_MAX: Duration = Duration::from_secs(120);
 const STARTS_MAX: u32 = 40;
 
 /// What the program is asked to do.
@@ -75,17 +77,19 @@ pub(super) fn drive(
     let words = deeds.words.clone();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let _text = writeln!(told.log, "underpin {words:?}");
-    let limit = Instant::now() + LIMIT;
+    busy::watch();
+    let begun = Instant::now();
     let mut tries = Tries::default();
     for _ in 0..STARTS_MAX {
         told.starts += 1;
         let mut runner = Runner::start(&words)?;
         let faults_before = (deeds.done.len(), deeds.sprung());
         while !runner.has_ended()? {
-            if Instant::now() > limit {
+            let took = begun.elapsed();
+            if took > LIMIT && took > busy::allows(begun, LIMIT) {
                 let log = runner.story();
                 let _text = writeln!(told.log, "HANGS: {log}");
-                bail!("{} has not ended after {} s: {log}", goal.name(), LIMIT.as_secs());
+                bail!("{} has not ended after {} s: {log}", goal.name(), took.as_secs());
             }
             deeds.tick(&mut runner)?;
             std::thread::sleep(Duration::from_millis(5));
