@@ -69,8 +69,10 @@ pub async fn abort<D: Database>(
     reporter: &Reporter,
 ) -> EngineResult<AbortedBy> {
     let mut attempt = 0;
+    let mut first_seen = None;
     loop {
-        let error = match try_abort(&*db, schema, table, options, reporter).await {
+        let tried = try_abort(&*db, schema, table, options, reporter, &mut first_seen).await;
+        let error = match tried {
             Ok(Some(by)) => return Ok(by),
             // A first try that lost its answer may have ended the run.
             Ok(None) if attempt > 0 => return Ok(AbortedBy::Us),
@@ -87,18 +89,22 @@ pub async fn abort<D: Database>(
     }
 }
 
-/// One try; `None` where the table has no unfinished run.
+/// One try; `None` where the table has no unfinished run. `first_seen`: where the first try found it, for
+/// one that lost its answer may have done it all.
 async fn try_abort<D: Database>(
     db: &D,
     schema: &str,
     table: &str,
     options: &AbortOptions,
     reporter: &Reporter,
+    first_seen: &mut Option<Checkpoint>,
 ) -> EngineResult<Option<AbortedBy>> {
     let mut control = db.control().await?;
     let Some(stored) = control.open_run(schema, table).await? else { return Ok(None) };
     let spec = read_spec(&stored, &format!("{schema}.{table}"))?;
-    let first_seen = Checkpoint::decode(&stored.checkpoint).ok();
+    if first_seen.is_none() {
+        *first_seen = Checkpoint::decode(&stored.checkpoint).ok();
+    }
     // Asked before we try for the lock, which may take seconds: a runner near its swap should hear of
     // it. Without a runner nobody takes the request, and it goes with the run.
     control.request(&spec.run_id, &Command::Abort, &options.by).await?;

@@ -33,7 +33,7 @@ pub const LIMIT: Duration = Duration::from_secs(240);
 const AGAIN_MAX: usize = 4;
 
 /// How often a blow is aimed anew that did not fall: how often a point is passed is left to chance.
-const AIMS_MAX: usize = 3;
+const AIMS_MAX: usize = 10;
 
 /// What to walk.
 #[derive(Clone, Debug)]
