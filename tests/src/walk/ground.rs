@@ -61,7 +61,18 @@ impl Ground {
     /// The server's words.
     pub async fn open(&self, seed: u64) -> Result<App> {
         self.execute(&[&self.forget()])?;
+        if self.is_postgres() {
+            self.execute(&["DROP TABLE IF EXISTS parcels"])?;
+        }
         app::load(&self.url(), LAYOUT).await.context("loading the table")?;
+        if self.is_postgres() {
+            // what hangs on the table has steps of its own
+            self.execute(&[
+                "GRANT SELECT ON orders TO pg_monitor",
+                "CREATE TABLE parcels (id int PRIMARY KEY, shop smallint, of_order bigint, FOREIGN KEY \
+                 (shop, of_order) REFERENCES orders (shop, id))",
+            ])?;
+        }
         let settings =
             Settings { url: self.url(), layout: LAYOUT, rate_per_s: Some(RATE_PER_S), seed };
         App::start(&settings).await
@@ -248,7 +259,7 @@ impl Ground {
         };
         let tables = self.column(tables)?;
         let ours: &[&str] = match self.is_postgres() {
-            true => &["orders", "orders_mirror"],
+            true => &["orders", "orders_mirror", "parcels"],
             false => &["orders"],
         };
         ensure!(tables == ours, "tables are left: {tables:?}");
