@@ -135,13 +135,52 @@ async fn a_statement_that_waits_for_a_table_lock_is_stopped() {
         let mut worker = connect(&options(&db.url()), &settings).await.unwrap();
         let started = Instant::now();
         let finished = canceller
-            .run(&worker.id, after(200), run_statement(&mut worker.conn, "RENAME TABLE t TO u"))
+            .run(&worker.id, after(200), run_statement(&mut worker.conn, "TRUNCATE TABLE t"))
             .await;
         let Finished::Failed(error) = finished else { panic!("{finished:?}") };
         assert_eq!(error.kind, ErrorKind::Cancelled, "{error}");
         assert!(started.elapsed() < SOON);
         holder.query_drop("UNLOCK TABLES").await.unwrap();
         assert_eq!(count(&mut holder, "t").await, 0);
+    }
+}
+
+/// MariaDB breaks a table with triggers whose RENAME is killed: it is waited for.
+#[tokio::test]
+async fn a_rename_of_mariadbs_is_never_killed() {
+    for flavor in Flavor::ALL.into_iter().filter(|flavor| flavor.is_mariadb()) {
+        let Some(db) = TestDb::new(flavor) else { continue };
+        with_numbers(&db);
+        let trigger = "CREATE TRIGGER b BEFORE INSERT ON t FOR EACH ROW SET @a = 1";
+        let mut holder = witness(&db.url()).await;
+        for statement in [trigger, "LOCK TABLES t WRITE"] {
+            holder.query_drop(statement).await.unwrap();
+        }
+        let canceller = canceller(&db.url(), CancelLimits::default()).await;
+        let mut worker = session(&db.url()).await;
+        let rename = run_statement(&mut worker.conn, "RENAME TABLE t TO u");
+        let letting_go = async {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            holder.query_drop("UNLOCK TABLES").await.unwrap();
+        };
+        let (finished, ()) =
+            tokio::join!(canceller.run(&worker.id, after(200), rename), letting_go);
+        assert!(matches!(finished, Finished::Done(())), "{}: {finished:?}", flavor.name());
+        // Nor where its session is ended: that comes when it has ended by itself.
+        holder.query_drop("LOCK TABLES u WRITE").await.unwrap();
+        let rename = run_statement(&mut worker.conn, "RENAME TABLE u TO t");
+        let letting_go = async {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            holder.query_drop("UNLOCK TABLES").await.unwrap();
+        };
+        let ending = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            canceller.end_session(&worker.id).await
+        };
+        let (renamed, (), ended) = tokio::join!(rename, letting_go, ending);
+        ended.unwrap();
+        drop(renamed);
+        holder.query_drop("INSERT INTO t VALUES (1, 1, '')").await.unwrap();
     }
 }
 

@@ -96,6 +96,31 @@ fn a_revert_that_is_left_loses_nothing_of_the_new_table() {
     });
 }
 
+/// Whoever reads exit codes must not take it for made.
+#[test]
+fn a_turn_that_is_given_up_while_its_program_is_cut_off_is_not_called_made() {
+    on_each(&BOTH, async |db| {
+        fill(&db).await;
+        make(&db, CHANGE);
+        write(&db, &["UPDATE t SET v = 'back' WHERE id = 2"]).await;
+        let proxy = Proxy::start(&db.endpoints().primary).unwrap();
+        let trap = proxy.trap(&["UPDATE", "underpin_stage"], Deed::Hold);
+        let mut runner = start_turn(&proxy.url(db.name()), Turn::Revert);
+        spring(&trap, &mut runner);
+        proxy.refuse(true);
+        trap.release();
+        let left = abort(&db);
+        assert_eq!(left.code(), 0, "{}", left.complaint());
+        proxy.refuse(false);
+        let (code, said) = end(runner);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("the new table stays live"), "{said}");
+        assert_eq!(rows(&db, "SELECT DISTINCT n FROM t").await, ["7"]);
+        take(&db, Turn::Finish);
+        nothing_left(&db).await;
+    });
+}
+
 /// Asks for the abort, in a thread, and waits until it is on record.
 async fn ask_for_abort(db: &TestDb) -> Runner {
     let runner = Runner::start(&["abort", &db.url(), "t"]).unwrap();

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use underpin_core::checkpoint::{Checkpoint, Phase};
 use underpin_core::machine::{Command, Ending};
+use underpin_core::way::Way;
 use underpin_dialect::{Database, DbError, ErrorKind, Origin, Store};
 
 use crate::calendar::Diary;
@@ -60,6 +61,8 @@ pub(crate) struct Drive<D: Database> {
     /// What was remembered of the run when it was closed.
     pub(crate) record: Record,
     goal: Goal,
+    /// Which way the run was to go when it was entered first.
+    aim: Option<Way>,
     losses: Losses,
     /// The user's own signals, until the probe has them.
     own: Option<Watcher>,
@@ -99,6 +102,7 @@ impl<D: Database> Drive<D> {
             comparing: None,
             record: Record::default(),
             goal,
+            aim: None,
             losses: Losses::default(),
             own: Some(own),
             probes: None,
@@ -174,6 +178,7 @@ impl<D: Database> Drive<D> {
     fn entered(&mut self, is_first: bool, entry: &Entry<D::Control>) {
         let spec = Arc::clone(&entry.spec);
         self.goal = Goal::Known(Arc::clone(&spec));
+        self.aim.get_or_insert(entry.checkpoint.way);
         self.saved = Some(entry.checkpoint.clone());
         self.losses.entered();
         if self.probes.is_none() {
@@ -338,7 +343,7 @@ impl<D: Database> Drive<D> {
 
     async fn outcome(&mut self, ending: Ending) -> EngineResult<Outcome> {
         let spec = Arc::clone(self.goal.spec());
-        match ending {
+        match unless_left(self.aim, ending) {
             Ending::Done { counters, stall_ms } => {
                 self.compared(true).await;
                 let keep = self.options.keep_retired;
@@ -377,5 +382,35 @@ impl<D: Database> Drive<D> {
     fn interrupted(&self) -> Outcome {
         self.watch.stopped(StoppedAs::Interrupted, &self.goal.spec().run_id, "");
         Outcome::Interrupted
+    }
+}
+
+/// A run that is found at rest with the other table was left by somebody while this program was away: the
+/// turn was not made.
+fn unless_left(aim: Option<Way>, ending: Ending) -> Ending {
+    match ending {
+        Ending::Revertible { stands, .. } if aim.is_some_and(|aim| aim != stands) => {
+            Ending::Stayed { stands, why: None }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_that_somebody_left_is_not_called_made() {
+        let rests = |stands| Ending::Revertible {
+            stands,
+            counters: underpin_core::checkpoint::Counters::default(),
+            stall_ms: None,
+        };
+        for way in [Way::Forward, Way::Back] {
+            assert_eq!(unless_left(Some(way), rests(way)), rests(way));
+        }
+        let left = unless_left(Some(Way::Back), rests(Way::Forward));
+        assert!(matches!(left, Ending::Stayed { stands: Way::Forward, why: None }), "{left:?}");
     }
 }

@@ -194,8 +194,8 @@ impl Canceller {
                 // Once is enough: it marks the thread for good.
                 Ok(state) if killed => Ok(state),
                 Ok(state) => match self.control.kill("CONNECTION", target).await {
-                    Ok(()) => {
-                        killed = true;
+                    Ok(sent) => {
+                        killed = sent;
                         Ok(state)
                     }
                     Err(error) => Err(error),

@@ -242,15 +242,18 @@ impl<'a> Deeds<'a> {
         }
         let (ports, postgres) = (ports.join(", "), self.place.flavor.is_postgres());
         let mut session = Session::open(&self.pair.primary.url())?;
-        // MySQL's information_schema cannot be read while a statement with a rare character runs [3854]
-        let list = match self.place.flavor.is_mariadb() {
-            true => "information_schema.PROCESSLIST",
-            false => "performance_schema.processlist",
+        // MySQL's information_schema cannot be read while a statement with a rare character runs [3854];
+        // MariaDB breaks the table whose RENAME is killed, see docs/safety.md
+        let (list, spared) = match self.place.flavor.is_mariadb() {
+            true => ("information_schema.PROCESSLIST", "COALESCE(INFO, '') NOT LIKE 'RENAME%'"),
+            false => ("performance_schema.processlist", "TRUE"),
         };
         let ids = session.rows(&match postgres {
             true => format!("SELECT pid FROM pg_stat_activity WHERE client_port IN ({ports})"),
             false => {
-                format!("SELECT ID FROM {list} WHERE SUBSTRING_INDEX(HOST, ':', -1) IN ({ports})")
+                format!(
+                    "SELECT ID FROM {list} WHERE SUBSTRING_INDEX(HOST, ':', -1) IN ({ports}) AND {spared}"
+                )
             }
         })?;
         let ids: Vec<String> = ids.into_iter().flatten().flatten().collect();

@@ -87,13 +87,15 @@ const READING: [&str; 14] = [
 ];
 
 /// Words of errors, settings and states that look like an attempt; no statement bears them.
-const WORDS: [&str; 8] = [
+const WORDS: [&str; 10] = [
     "bringing-rows-back-to",
     "connecting",
     "connecting-to-server",
     "ending",
+    "making-the-grants-again-of",
     "nothing",
     "parsing",
+    "removing-the-runs-objects",
     "system-versioning",
     "warning",
 ];
