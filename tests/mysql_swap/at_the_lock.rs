@@ -44,7 +44,7 @@ fn what_is_pending_at_the_lock_arrives_and_keeps_its_first_draw() {
         // a column whose default is another at each draw, and an index that is built after the copy
         let change = "ALTER TABLE t ADD drawn TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6), ADD \
                       KEY (v)";
-        let mut runner = start(&proxy.url(db.name()), change, &[]);
+        let mut runner = start(&proxy.url(db.name()), change, &["--swap-budget", "5s"]);
         spring(&trap, &mut runner);
         let draws = "SELECT drawn FROM {t} WHERE id IN (1, 2, 3, 8, 9, 10, 1999) ORDER BY id";
         let first = rows(&db, &draws.replace("{t}", "`t~up_new`")).await;
