@@ -154,11 +154,16 @@ async fn turned<C: Store + Shadow>(
     checkpoint: Checkpoint,
     turn: Turn,
 ) -> EngineResult<Checkpoint> {
+    let stored = checkpoint.clone();
     let checkpoint = arrived(control, spec, checkpoint).await?;
     let turned = checkpoint
         .turned(turn)
         .map_err(|why| EngineError::CannotTurn { table: table_of(spec), why })?;
     if turned == checkpoint {
+        // What was brought to its end just now is on record before anybody is told of it.
+        if turned != stored {
+            control.save(grip, &turned).await?;
+        }
         return Ok(turned);
     }
     // What was asked of the run on its way before does not count for this one.
