@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use underpin_tests::catalogue;
-use underpin_tests::proxy::{Deed, Proxy};
+use underpin_tests::proxy::{Deed, Proxy, Trap};
 use underpin_tests::runner::{Runner, story};
 use underpin_tests::servers::TestDb;
 
@@ -69,16 +69,22 @@ fn end(runner: Runner) -> (i32, String) {
     (called.code(), format!("{}\n{}", called.complaint(), story(&called.events)))
 }
 
+/// A made change, a write since, and a revert that is held at this statement.
+async fn revert_held_at(db: &TestDb, words: &[&str]) -> (Proxy, Trap, Runner) {
+    fill(db).await;
+    make(db, CHANGE);
+    write(db, &["UPDATE t SET v = 'back' WHERE id = 2"]).await;
+    let proxy = Proxy::start(&db.endpoints().primary).unwrap();
+    let trap = proxy.trap(words, Deed::Hold);
+    let mut runner = start_turn(&proxy.url(db.name()), Turn::Revert);
+    spring(&trap, &mut runner);
+    (proxy, trap, runner)
+}
+
 #[test]
 fn a_revert_that_is_left_loses_nothing_of_the_new_table() {
     on_each(&BOTH, async |db| {
-        fill(&db).await;
-        make(&db, CHANGE);
-        write(&db, &["UPDATE t SET v = 'back' WHERE id = 2"]).await;
-        let proxy = Proxy::start(&db.endpoints().primary).unwrap();
-        let trap = proxy.trap(&["LOCK TABLES", "~up_old` WRITE"], Deed::Hold);
-        let mut runner = start_turn(&proxy.url(db.name()), Turn::Revert);
-        spring(&trap, &mut runner);
+        let (_proxy, trap, runner) = revert_held_at(&db, &["LOCK TABLES", "~up_old` WRITE"]).await;
         // Killed under way, the old table has the row already; then the application goes on.
         runner.kill9().unwrap();
         trap.release();
@@ -100,13 +106,7 @@ fn a_revert_that_is_left_loses_nothing_of_the_new_table() {
 #[test]
 fn a_turn_that_is_given_up_while_its_program_is_cut_off_is_not_called_made() {
     on_each(&BOTH, async |db| {
-        fill(&db).await;
-        make(&db, CHANGE);
-        write(&db, &["UPDATE t SET v = 'back' WHERE id = 2"]).await;
-        let proxy = Proxy::start(&db.endpoints().primary).unwrap();
-        let trap = proxy.trap(&["UPDATE", "underpin_stage"], Deed::Hold);
-        let mut runner = start_turn(&proxy.url(db.name()), Turn::Revert);
-        spring(&trap, &mut runner);
+        let (proxy, trap, runner) = revert_held_at(&db, &["UPDATE", "underpin_stage"]).await;
         proxy.refuse(true);
         trap.release();
         let left = abort(&db);
@@ -138,14 +138,8 @@ async fn ask_for_abort(db: &TestDb) -> Runner {
 #[test]
 fn an_abort_that_comes_during_the_swap_finds_the_table_as_the_swap_left_it() {
     on_each(&BOTH, async |db| {
-        fill(&db).await;
-        make(&db, CHANGE);
-        write(&db, &["UPDATE t SET v = 'back' WHERE id = 2"]).await;
-        let proxy = Proxy::start(&db.endpoints().primary).unwrap();
         // The swap was quicker.
-        let trap = proxy.trap(&["LOCK TABLES", "~up_old` WRITE"], Deed::Hold);
-        let mut runner = start_turn(&proxy.url(db.name()), Turn::Revert);
-        spring(&trap, &mut runner);
+        let (proxy, trap, runner) = revert_held_at(&db, &["LOCK TABLES", "~up_old` WRITE"]).await;
         let aborting = ask_for_abort(&db).await;
         trap.release();
         let (code, said) = end(runner);

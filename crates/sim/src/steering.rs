@@ -226,7 +226,7 @@ impl Told {
         let is_swap = matches!(action, Action::TrySwap { .. });
         let is_apply = matches!(action, Action::Apply { .. });
         let is_other = matches!(action, Action::Tidy | Action::Arrive | Action::Finish);
-        let ends = is_other && self.is_aborted;
+        let ends = self.is_aborted && matches!(action, Action::Arrive | Action::Finish);
         if self.is_paused && (is_heavy || is_swap || is_other) && !ends {
             return Some("the run is paused");
         }

@@ -94,7 +94,7 @@ impl Flow {
             Self::Ordered => run_words(ground, &["--strategy", "shadow", "--swap", "wait"]),
             Self::Order => ["swap", &url, "orders"].map(str::to_owned).into(),
             Self::Leftovers => {
-                let id = ground.last_run()?;
+                let id = ground.only_run()?;
                 let words = ["leftovers", &url, "--remove", "--yes", "--run", &id];
                 words.map(str::to_owned).into()
             }
@@ -152,7 +152,7 @@ impl Flow {
         let wanted = match self {
             Self::Keep | Self::Again | Self::Stay => "forward",
             Self::Revert => "back",
-            Self::Leftovers => return ground.has_its_tables_alone(),
+            Self::Leftovers => return Ok(ground.is_clean()),
             // whoever has heard the order needs a moment for it
             Self::Order => {
                 let begun = Instant::now();

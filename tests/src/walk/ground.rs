@@ -141,17 +141,15 @@ impl Ground {
     ///
     /// # Errors
     /// The server's words; no run.
-    pub fn last_run(&self) -> Result<String> {
+    pub fn only_run(&self) -> Result<String> {
         let ask = format!("SELECT run_id FROM {}.runs", self.state());
         self.column(&ask)?.into_iter().next().context("there is no run")
     }
 
-    /// Whether the database holds no table but the application's.
-    ///
-    /// # Errors
-    /// The server's words.
-    pub fn has_its_tables_alone(&self) -> Result<bool> {
-        Ok(self.nothing_is_left().is_ok())
+    /// Whether it was seen that nothing of ours is left; not where it cannot be seen.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.nothing_is_left().is_ok()
     }
 
     /// Where the run that is open stands: its phase, and the way of its last swap. `None` without one.

@@ -67,14 +67,14 @@ impl Control {
 
     /// Whether the session runs what MariaDB must not be interrupted in. Where a RENAME is killed while it
     /// carries triggers along, it leaves a table that nobody can open any more (error 1343; seen on 10.11
-    /// in four of five kills that hit it), and whoever is killed while he opens a table may leave its
+    /// in four of five kills that were aimed at it), and whoever is killed while he opens a table may leave its
     /// triggers broken in the server's cache. A definition of ours waits for locks no longer than its
     /// time-out, so it ends soon.
     async fn ends_by_itself(&self, target: &SessionId) -> DbResult<bool> {
         let query = format!(
             "SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {} AND COMMAND <> 'Sleep' AND (INFO \
-             RLIKE '^(RENAME|CREATE|DROP|LOCK) ' OR TIME_MS < {OPENING_MS} AND STATE NOT LIKE \
-             'Waiting%')",
+             RLIKE '^(RENAME|CREATE|DROP|LOCK) ' OR TIME_MS < {OPENING_MS} AND \
+             COALESCE(STATE, '') NOT LIKE 'Waiting%')",
             target.thread
         );
         Ok(!self.ask(&query, &label(target)).await?.is_empty())
