@@ -8,13 +8,13 @@ use mysql_async::prelude::Queryable;
 use underpin_core::alter::{Alter, Syntax};
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::key::Frontier;
-use underpin_core::plan::{Capture, RunSpec};
+use underpin_core::plan::Capture;
 use underpin_dialect::{
-    ChangeLog, Copy, Database, ErrorKind, IndexTiming, Inspect, Request, Shadow, Store,
+    ChangeLog, Copy, Database, DbResult, ErrorKind, IndexTiming, Inspect, Request, Shadow, Store,
 };
 use underpin_mysql::connect::SessionSettings;
 use underpin_mysql::mycnf::FileSearch;
-use underpin_mysql::{Control, MySql, options};
+use underpin_mysql::{MySql, options};
 use underpin_tests::catalogue;
 use underpin_tests::cli::{self, Called};
 use underpin_tests::servers::{Flavor, TestDb, sql};
@@ -26,8 +26,8 @@ use crate::oracle::quote;
 /// Rows of each table, and the one among them that does not fit.
 const ROWS: u32 = 500;
 const BAD_ID: u32 = 321;
-/// Tries of a preparation whose locks are not had.
-const PREPARE_TRIES: u32 = 10;
+/// How often a lock that was not had is asked for again.
+const TRIES: u32 = 10;
 
 impl Case {
     fn column_name(&self) -> &'static str {
@@ -126,15 +126,16 @@ fn found_while_copying(db: &TestDb, flavor: Flavor, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// As the engine does: a lock that was not had is asked for again, here where many tables are defined at once.
-async fn prepare(control: &mut Control, spec: &RunSpec) -> Result<()> {
-    for _ in 0..PREPARE_TRIES {
-        match control.prepare(spec).await {
+/// As the engine does: a lock that was not had is asked for again, here where many tables are defined at
+/// once.
+async fn again<T>(mut ask: impl AsyncFnMut() -> DbResult<T>) -> Result<T> {
+    for _ in 0..TRIES {
+        match ask().await {
             Err(error) if error.is_retryable() => {}
             other => return Ok(other?),
         }
     }
-    Ok(control.prepare(spec).await?)
+    Ok(ask().await?)
 }
 
 /// The rooms alone, so that the row comes for certain after its chunk was copied.
@@ -145,7 +146,7 @@ async fn found_while_applying(db: &TestDb, flavor: Flavor, case: &Case) -> Resul
     let state = format!("{}_state", db.name());
     let settings = SessionSettings::default();
     let server = MySql::open(resolved.options, settings, state, vec!["none".into()]).await?;
-    let mut control = server.control().await?;
+    let mut control = again(async || server.control().await).await?;
     let request = Request {
         run_id: format!("a{}", case.name.replace('_', "")),
         alter: Alter::parse(&statement, Syntax::mysql())?,
@@ -157,12 +158,12 @@ async fn found_while_applying(db: &TestDb, flavor: Flavor, case: &Case) -> Resul
         keeps_way_back: false,
         capture: Capture::default(),
     };
-    let plan = control.plan(&request).await?;
+    let plan = again(async || control.plan(&request).await).await?;
     let spec = Arc::new(plan.spec.with_context(|| format!("refused: {:?}", plan.findings))?);
     control.create_run(&spec, &Checkpoint::begin(), &underpin_dialect::Origin::default()).await?;
     let grip = control.take_over(&spec.run_id).await?;
-    prepare(&mut control, &spec).await?;
-    let mut worker = server.worker(&spec, &grip).await?;
+    again(async || control.prepare(&spec).await).await?;
+    let mut worker = again(async || server.worker(&spec, &grip).await).await?;
     let (chunks, _) = worker.plan_chunks(None, 200, 9).await?;
     for chunk in &chunks {
         worker.copy_chunk(1, chunk).await?;
@@ -177,6 +178,6 @@ async fn found_while_applying(db: &TestDb, flavor: Flavor, case: &Case) -> Resul
     };
     ensure!(error.kind == ErrorKind::DataError, "{error:?}");
     case.ensure_named(flavor, &error.to_string())?;
-    control.abort(&spec).await?;
+    again(async || control.abort(&spec).await).await?;
     Ok(control.close_run(&spec.run_id, "aborted", "").await?)
 }
