@@ -202,6 +202,33 @@ fn a_batch_makes_room_for_itself() {
     });
 }
 
+/// A batch leaves the others' rows alone, however many they are; where the shadow is cleared they go, and a
+/// quarter of all is taken at least.
+#[test]
+fn a_batch_touches_no_other_row_unless_it_clears() {
+    on_each(&Flavor::ALL, async |db| {
+        make_table(&db, 20).await;
+        let steps = Steps::begin(&db, CHANGE).await;
+        let mut worker = steps.worker().await;
+        let (chunks, _) = worker.plan_chunks(None, 100, 1).await.unwrap();
+        worker.copy_chunk(1, &chunks[0]).await.unwrap();
+        let mut app = db.conn().await.unwrap();
+        run(&mut app, &["UPDATE t SET u = u + 1000"]).await;
+        let applied = worker.apply(&Frontier::End, 4).await.unwrap();
+        assert_eq!((applied.entries, applied.left, applied.cleared), (4, 16, false));
+        let shadow = steps.shadow();
+        let old_and_new = format!("SELECT CONCAT_WS('/', COUNT(*), SUM(u > 1000)) FROM {shadow}");
+        assert_eq!(rows(&db, &old_and_new).await, ["20/4"]);
+        let applied = worker.apply_and_clear(&Frontier::End, 1).await.unwrap();
+        assert_eq!((applied.entries, applied.left, applied.cleared), (4, 12, true));
+        assert_eq!(rows(&db, &old_and_new).await, ["8/8"]);
+        let applied = worker.apply(&Frontier::End, 100).await.unwrap();
+        assert_eq!((applied.entries, applied.left, applied.cleared), (12, 0, true));
+        let (source, shadow) = both(&db, &steps).await;
+        assert_eq!(source, shadow);
+    });
+}
+
 #[test]
 fn a_worker_of_a_grip_that_was_taken_over_writes_nothing() {
     on_each(&Flavor::ALL, async |db| {

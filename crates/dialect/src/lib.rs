@@ -291,6 +291,19 @@ pub trait ChangeLog {
         keys_max: u64,
     ) -> impl Future<Output = DbResult<Applied>> + Send;
 
+    /// As [`ChangeLog::apply`], and the rows of all other pending keys are removed from the shadow in the
+    /// same transaction, so that what is left is part of one consistent state.
+    ///
+    /// Only where the copy goes by ranges of keys; called when it is done and before indexes are built.
+    ///
+    /// # Errors
+    /// As for [`ChangeLog::apply`].
+    fn apply_and_clear(
+        &mut self,
+        frontier: &Frontier,
+        keys_max: u64,
+    ) -> impl Future<Output = DbResult<Applied>> + Send;
+
     /// Takes every row whose key is pending out of the shadow, and keeps those keys as pending until
     /// `apply` has written them. Returns the rows removed. What is pending is told by one snapshot;
     /// deleting may take several transactions. Cut off anywhere, it is done again from the start.

@@ -32,7 +32,7 @@ pub(crate) enum Work {
     PlanRanges { after: Option<Key>, rows: u64, ranges_max: u32 },
     CopyChunk { round: u64, chunk: Chunk },
     CopyWithPending { round: u64, chunk: Chunk, frontier: Frontier },
-    Apply { frontier: Frontier, keys_max: u64 },
+    Apply { frontier: Frontier, keys_max: u64, clears: bool },
     Settle,
     Verify { range: Chunk },
     Repair { range: Chunk },
@@ -167,8 +167,11 @@ async fn work_once<W: Worker>(worker: &mut W, work: &Work) -> DbResult<Event> {
             let took_ms = elapsed_ms(begun);
             Event::ChunkCopied { index: chunk.index, rows, took_ms, applied: Some(applied) }
         }
-        Work::Apply { frontier, keys_max } => {
+        Work::Apply { frontier, keys_max, clears: false } => {
             Event::Applied(worker.apply(frontier, *keys_max).await?)
+        }
+        Work::Apply { frontier, keys_max, clears: true } => {
+            Event::Applied(worker.apply_and_clear(frontier, *keys_max).await?)
         }
         Work::Settle => Event::Settled { rows: worker.settle().await? },
         Work::Verify { range } => {

@@ -22,44 +22,53 @@ const COUNTED_MAX: u32 = 200_000;
 /// Which entries an application takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Takes {
-    /// So many of the oldest; the rows of all others are removed until they are taken too.
+    /// So many of the oldest, and a quarter of all at least: all of them are read, and a long log is not
+    /// to be read many times. The rows of all others are removed until they are taken too.
     Oldest(u64),
-    /// So many of the oldest; the others are not touched.
+    /// So many of the oldest; the others are neither read nor touched.
     Only(u64),
 }
 
 impl ChangeLog for Worker {
     async fn apply(&mut self, frontier: &Frontier, keys_max: u64) -> DbResult<Applied> {
-        self.apply_staged(frontier, keys_max, None).await.map(|(_, applied)| applied)
+        let takes = Takes::Only(keys_max);
+        self.apply_staged(frontier, takes, None).await.map(|(_, applied)| applied)
+    }
+
+    async fn apply_and_clear(&mut self, frontier: &Frontier, keys_max: u64) -> DbResult<Applied> {
+        let takes = self.clearing(keys_max);
+        self.apply_staged(frontier, takes, None).await.map(|(_, applied)| applied)
     }
 }
 
 impl Worker {
-    /// Applies up to `entries_max` of the oldest entries, together with a chunk where one is given.
-    /// Returns the chunk's rows and what was applied.
+    /// So many of the oldest entries, and the rows of all others are removed. Where the shadow holds
+    /// values that the source does not have, all are taken: a row must not be deleted in one transaction
+    /// and inserted in the next.
+    fn clearing(&self, entries_max: u64) -> Takes {
+        Takes::Oldest(if self.shape.keeps_values() { u64::MAX } else { entries_max })
+    }
+
+    /// Applies entries, together with a chunk where one is given. Returns the chunk's rows and what was
+    /// applied.
+    ///
+    /// With [`Takes::Only`] a unique value may still be held by a row whose own change was not taken: then
+    /// it is done once more, and those rows are removed too.
     pub(crate) async fn apply_staged(
         &mut self,
         frontier: &Frontier,
-        entries_max: u64,
+        takes: Takes,
         chunk: Option<(u64, &Chunk)>,
     ) -> DbResult<(u64, Applied)> {
         let begun = Instant::now();
         self.make_stage().await?;
         self.shape.floor = self.floor.get();
-        // Where the shadow holds values that the source does not have, a row must not be deleted in one
-        // transaction and inserted in the next.
-        let takes = match (self.shape.keeps_values(), chunk) {
-            (false, _) => Takes::Oldest(entries_max),
-            (true, None) => Takes::Only(entries_max),
-            (true, Some(_)) => Takes::Oldest(u64::MAX),
-        };
         let mut result = self.apply_in_transaction(frontier, takes, chunk).await;
-        if let (Takes::Only(_), Err(error)) = (takes, &result)
+        if let (Takes::Only(entries_max), Err(error)) = (takes, &result)
             && error.kind == ErrorKind::DuplicateKey
         {
-            // It may be the value of a row whose own change is pending and was not taken.
             self.roll_back(error).await?;
-            let takes = Takes::Oldest(u64::MAX);
+            let takes = self.clearing(entries_max);
             result = self.apply_in_transaction(frontier, takes, chunk).await;
         }
         match result {
@@ -104,6 +113,7 @@ impl Worker {
         {
             applied.left = self.count_beyond(high).await?;
         }
+        applied.cleared = matches!(takes, Takes::Oldest(_)) || applied.left == 0;
         self.floor.note(high);
         let object = self.shape.table.clone();
         if applied.keys > 0 || rows > 0 {
@@ -174,8 +184,13 @@ impl Worker {
             return Err(DbError::new(ErrorKind::Other, "counting the stage for", object));
         };
         let at = |index: usize| cell::<u64>(&row, index, "counting the stage");
-        let applied =
-            Applied { entries: at(1)?, left: at(2)?, dropped: at(3)?, keys: at(4)?, took_ms: 0 };
+        let applied = Applied {
+            entries: at(1)?,
+            left: at(2)?,
+            dropped: at(3)?,
+            keys: at(4)?,
+            ..Applied::default()
+        };
         Ok((at(5)?, applied, at(6)?))
     }
 }
@@ -197,7 +212,10 @@ pub(crate) fn fill_sql(
     let (taken, limit) = match takes {
         Takes::Oldest(most) => {
             let most = std::cmp::min(most, u64::from(u32::MAX));
-            (format!("ROW_NUMBER() OVER (ORDER BY l.id) <= {most}"), String::new())
+            let at_least = "CEIL(COUNT(*) OVER () / 4)";
+            let taken =
+                format!("ROW_NUMBER() OVER (ORDER BY l.id) <= GREATEST({most}, {at_least})");
+            (taken, String::new())
         }
         Takes::Only(most) => ("1".to_owned(), format!(" ORDER BY l.id LIMIT {most}")),
     };

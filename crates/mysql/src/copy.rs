@@ -8,6 +8,7 @@ use underpin_core::key::{Chunk, Frontier, Key, KeyRange};
 use underpin_core::machine::Applied;
 use underpin_dialect::{Copy, DbResult, ErrorKind};
 
+use crate::changelog::Takes;
 use crate::query::{first, optional_text, rows, run, unquote};
 use crate::shape::{KeyPart, Shape};
 use crate::worker::Worker;
@@ -58,7 +59,7 @@ impl Copy for Worker {
         chunk: &Chunk,
         frontier: &Frontier,
     ) -> DbResult<(u64, Applied)> {
-        self.apply_staged(frontier, u64::MAX, Some((round, chunk))).await
+        self.apply_staged(frontier, Takes::Oldest(u64::MAX), Some((round, chunk))).await
     }
 }
 

@@ -11,6 +11,7 @@ use underpin_core::key::Frontier;
 use underpin_core::plan::RunSpec;
 use underpin_dialect::{DbError, DbResult, ErrorKind, Grip};
 
+use crate::changelog::Takes;
 use crate::control::Control;
 use crate::floor::Floor;
 use crate::inspect::{read_table, table_exists};
@@ -18,9 +19,6 @@ use crate::query::{literal, number, quote, quote_table};
 use crate::shape::Shape;
 use crate::wayback::mark_own;
 use crate::worker::Worker;
-
-/// Entries that one application takes at most.
-const ENTRIES_MAX: u64 = 1000;
 
 /// Applications at most: whoever writes on and on to the retired table must be stopped by hand.
 const ROUNDS_MAX: u32 = 1000;
@@ -45,7 +43,8 @@ impl Control {
                 Some(worker) => worker,
                 None => worker.insert(self.worker_after_rename(spec).await?),
             };
-            late.apply_staged(&Frontier::End, ENTRIES_MAX, None).await?;
+            // All at once: the new table is live, and no row of it may be missing even for a moment.
+            late.apply_staged(&Frontier::End, Takes::Oldest(u64::MAX), None).await?;
         }
         Err(DbError::new(ErrorKind::Other, "applying late changes to", object).help(format!(
             "Somebody writes to {} without an end; stop that, and run the same command again",

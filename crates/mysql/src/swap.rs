@@ -13,7 +13,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use underpin_core::key::Frontier;
 use underpin_core::plan::RunSpec;
-use underpin_dialect::{Database, DbError, DbResult, ErrorKind, Grip, Swap, SwapOutcome};
+use underpin_dialect::{
+    ChangeLog, Database, DbError, DbResult, ErrorKind, Grip, Swap, SwapOutcome,
+};
 
 use crate::connect::Session;
 use crate::control::Control;
@@ -200,7 +202,7 @@ async fn prepare_under_lock(
         if left > DRAIN_ENTRIES_MAX || locked.elapsed() >= attempt.budget {
             return Ok(Err(SwapOutcome::DrainTooSlow { drained }));
         }
-        let (_, applied) = worker.apply_staged(&Frontier::End, DRAIN_ENTRIES_MAX, None).await?;
+        let applied = worker.apply(&Frontier::End, DRAIN_ENTRIES_MAX).await?;
         drained += applied.entries;
     }
     let capabilities = worker.session.capabilities.clone();

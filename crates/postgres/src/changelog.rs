@@ -60,6 +60,11 @@ impl ChangeLog for Worker {
         }
     }
 
+    /// Each application takes all other pending rows out of the shadow.
+    async fn apply_and_clear(&mut self, frontier: &Frontier, keys_max: u64) -> DbResult<Applied> {
+        self.apply(frontier, keys_max).await
+    }
+
     /// First all pending keys are to do, in one snapshot; then their rows are taken out of the shadow,
     /// some blocks in each transaction: it has no index yet, and may be long. What becomes pending
     /// meanwhile is left for `apply`: each row that stays is as it was in that first snapshot.

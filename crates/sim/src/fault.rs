@@ -24,7 +24,8 @@ pub enum Fault {
     NewKeyOnly,
     /// Consumed entries are deleted by key, not by id.
     EntriesByKey,
-    /// Apply deletes the shadow's rows of its own batch alone, not of everything pending.
+    /// Apply deletes the shadow's rows of its own batch alone, also where a unique value of theirs is
+    /// still held by a row that is pending.
     BatchOnly,
     /// Apply replaces: whoever holds a unique value in the shadow is deleted.
     Replace,

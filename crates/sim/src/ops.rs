@@ -20,6 +20,7 @@ pub(crate) use swap::renamed;
 use underpin_core::key::{Frontier, KeyRange};
 use underpin_core::machine::{Action, Applied, Event, Failure, FailureKind};
 
+use self::apply::Takes;
 use crate::clockwork::{Ctx, Owner};
 use crate::db::{Mark, RowKey, Snapshot, shadow_name};
 use crate::fault::Fault;
@@ -62,7 +63,7 @@ pub(crate) fn begin_stray_apply(ctx: &Ctx, frontier: Frontier) {
         if is_by_blocks(&session) {
             let _ = batch::apply(&session, u64::MAX).await;
         } else {
-            let _ = apply::apply(&session, &frontier, u64::MAX).await;
+            let _ = apply::apply(&session, &frontier, Takes::Only(u64::MAX)).await;
         }
         session.close();
     });
@@ -113,8 +114,9 @@ async fn carry_out(session: &Session, action: &Action) -> Done<Event> {
         Action::CopyWithPending { round, chunk, frontier } => {
             apply::copy_with_pending(session, *round, chunk, frontier).await
         }
-        Action::Apply { frontier, keys_max } => {
-            let applied = apply::apply(session, frontier, *keys_max).await?;
+        Action::Apply { frontier, keys_max, clears } => {
+            let takes = if *clears { Takes::Oldest(*keys_max) } else { Takes::Only(*keys_max) };
+            let applied = apply::apply(session, frontier, takes).await?;
             Ok(Event::Applied(applied))
         }
         Action::Settle | Action::Tidy | Action::CancelTidy => {

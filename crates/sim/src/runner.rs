@@ -168,13 +168,15 @@ fn begin(ctx: &Ctx, action: Action, phase: Phase, memory: &mut Memory) {
             let frontier = after.clone().map_or(Frontier::Start, Frontier::At);
             memory.planned_after = Some(frontier);
         }
-        (Action::Apply { keys_max, .. }, Some(Fault::StaleFrontier)) => {
+        (Action::Apply { keys_max, clears, .. }, Some(Fault::StaleFrontier)) => {
             if let Some(frontier) = memory.planned_after.clone() {
-                return ops::begin(ctx, Action::Apply { frontier, keys_max: *keys_max });
+                let stale = Action::Apply { frontier, keys_max: *keys_max, clears: *clears };
+                return ops::begin(ctx, stale);
             }
         }
         (Action::Apply { .. }, Some(Fault::IndexesUnsettled)) if phase == Phase::Indexes => {
-            ctx.world().tell(Message::Event(Event::Applied(Applied::default())));
+            let applied = Applied { cleared: true, ..Applied::default() };
+            ctx.world().tell(Message::Event(Event::Applied(applied)));
             return;
         }
         (Action::Settle, Some(Fault::IndexesUnsettled)) => {

@@ -216,9 +216,14 @@ impl Machine {
     }
 
     pub(super) fn begin_apply(&mut self, actions: &mut Vec<Action>) {
+        self.begin_apply_of(false, actions);
+    }
+
+    fn begin_apply_of(&mut self, clears: bool, actions: &mut Vec<Action>) {
         let action = Action::Apply {
             frontier: self.frontier.clone(),
             keys_max: self.settings.apply_keys_max,
+            clears,
         };
         self.begin(Busy::Applying, action, actions);
     }
@@ -231,7 +236,7 @@ impl Machine {
         self.applied_at_ms = now_ms;
         self.apply_retries = 0;
         self.caught_up = applied.left <= self.settings.near_empty_entries;
-        self.settled = self.frontier == Frontier::End;
+        self.settled = applied.cleared && self.frontier == Frontier::End;
         if let Some(left) = &mut self.consume_before_recheck {
             *left = if applied.left == 0 { 0 } else { left.saturating_sub(applied.entries) };
         }
@@ -284,8 +289,8 @@ impl Machine {
             self.begin(Busy::Indexing, Action::BuildIndexes, actions);
         } else {
             // Chunks were read at different times: a unique value that moved between two of them is in
-            // both. Applying removes every row that is pending, and so all but one state.
-            self.begin_apply(actions);
+            // both. Clearing removes every row that is pending, and so all but one state.
+            self.begin_apply_of(true, actions);
         }
     }
 

@@ -55,6 +55,9 @@ pub enum Action {
         frontier: Frontier,
         /// Rows to write at most.
         keys_max: u64,
+        /// Whether the shadow is to be cleared of the rows of all pending keys, also of those that are
+        /// not written yet.
+        clears: bool,
     },
     /// Delete from the shadow every row whose key is in the log; cut off, it is begun anew. Answer:
     /// `Settled`.
@@ -233,6 +236,9 @@ pub struct Applied {
     pub dropped: u64,
     /// Entries that were pending in the same snapshot and are still to do.
     pub left: u64,
+    /// Whether every row of the shadow is as it was in that snapshot, because those of all other pending
+    /// keys are gone.
+    pub cleared: bool,
     /// Milliseconds it took.
     pub took_ms: u64,
 }

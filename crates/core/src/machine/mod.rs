@@ -165,8 +165,8 @@ pub struct Machine {
     rest_until_ms: u64,
     /// The log was seen near empty since the copy ended.
     caught_up: bool,
-    /// The log was applied since the copy ended: the shadow's rows are part of one consistent state, so
-    /// that unique indexes can be built on them.
+    /// The last application left the shadow's rows as part of one consistent state, so that unique
+    /// indexes can be built on them.
     settled: bool,
     /// Verification: entries still to consume before a repaired range may be looked at again.
     consume_before_recheck: Option<u64>,

@@ -68,7 +68,8 @@ fn the_log_is_not_applied_while_a_chunk_is_in_flight() {
         actions,
         [Action::Apply {
             frontier: Frontier::At(key(20)),
-            keys_max: Settings::default().apply_keys_max
+            keys_max: Settings::default().apply_keys_max,
+            clears: false,
         }]
     );
 }

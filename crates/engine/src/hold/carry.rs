@@ -30,7 +30,9 @@ impl<D: Database> Hold<'_, D> {
             Action::CopyWithPending { round, chunk, frontier } => {
                 self.work(Work::CopyWithPending { round, chunk, frontier })
             }
-            Action::Apply { frontier, keys_max } => self.work(Work::Apply { frontier, keys_max }),
+            Action::Apply { frontier, keys_max, clears } => {
+                self.work(Work::Apply { frontier, keys_max, clears })
+            }
             Action::Settle => self.work(Work::Settle),
             Action::VerifyRange { range } => self.work(Work::Verify { range }),
             Action::Repair { range } => self.work(Work::Repair { range }),

@@ -27,14 +27,22 @@ pub(super) struct Stage {
     pub(super) taken_keys: BTreeSet<RowKey>,
     pub(super) dropped: u64,
     pub(super) left: u64,
+    /// The rows of all keys that were not taken are deleted.
+    pub(super) clears: bool,
+}
+
+/// Which entries an application takes.
+#[derive(Clone, Copy)]
+pub(super) enum Takes {
+    /// So many of the oldest, and a quarter of all at least; the rows of all others are removed until
+    /// they are taken too.
+    Oldest(u64),
+    /// So many of the oldest; the others are not touched.
+    Only(u64),
 }
 
 /// One application of pending entries.
-pub(super) async fn apply(
-    session: &Session,
-    frontier: &Frontier,
-    entries_max: u64,
-) -> Done<Applied> {
+pub(super) async fn apply(session: &Session, frontier: &Frontier, takes: Takes) -> Done<Applied> {
     let began_us = session.now(|world| world.now_us);
     session.statement().await?;
     let is_closed = session.now(|world| {
@@ -42,12 +50,16 @@ pub(super) async fn apply(
         let World { floor, db, .. } = world;
         floor.look(db, is_hasty)
     });
-    session.statement().await?;
-    session.share(SOURCE).await?;
-    let mut stage = read(session, frontier, entries_max).await?;
-    session.work().await?;
+    let mut staged = stage_and_write(session, frontier, takes).await;
+    if let (Takes::Only(entries_max), Err(Cut::Clash(..))) = (takes, &staged)
+        && session.now(|world| !world.has(Fault::BatchOnly))
+    {
+        // It may be the value of a row whose own change is pending and was not taken.
+        session.now(|world| world.db.roll_back(session.id));
+        staged = stage_and_write(session, frontier, Takes::Oldest(entries_max)).await;
+    }
+    let stage = staged?;
     let applied = stage.applied();
-    write(session, &mut stage).await?;
     session.statement().await?;
     consume(session, &stage);
     session.now(|world| {
@@ -63,6 +75,16 @@ pub(super) async fn apply(
     Ok(Applied { took_ms: took_ms(session, began_us), ..applied })
 }
 
+/// One try: the stage is read, and the shadow's rows are made equal to it.
+async fn stage_and_write(session: &Session, frontier: &Frontier, takes: Takes) -> Done<Stage> {
+    session.statement().await?;
+    session.share(SOURCE).await?;
+    let mut stage = read(session, frontier, takes).await?;
+    session.work().await?;
+    write(session, &mut stage).await?;
+    Ok(stage)
+}
+
 /// A chunk together with everything pending, in one snapshot and one transaction.
 pub(super) async fn copy_with_pending(
     session: &Session,
@@ -74,7 +96,7 @@ pub(super) async fn copy_with_pending(
     let stretch = Stretch::read(&chunk.range)?;
     session.statement().await?;
     session.share(SOURCE).await?;
-    let mut stage = read(session, frontier, u64::MAX).await?;
+    let mut stage = read(session, frontier, Takes::Oldest(u64::MAX)).await?;
     let applied = stage.applied();
     let chunk_keys: BTreeSet<RowKey> =
         stage.source.keys().filter(|key| stretch.has(**key)).copied().collect();
@@ -107,22 +129,20 @@ impl Stage {
             keys: count(self.taken_keys.len()),
             dropped: self.dropped,
             left: self.left,
+            cleared: self.clears || self.left == 0,
             took_ms: 0,
         }
     }
 }
 
 /// Fills the stage, in one snapshot.
-async fn read(session: &Session, frontier: &Frontier, entries_max: u64) -> Done<Stage> {
+async fn read(session: &Session, frontier: &Frontier, takes: Takes) -> Done<Stage> {
     let (snapshot, source) = snapshots(session).await?;
     let floor = session.now(|world| world.floor.id);
     let mut pending = pending_of(session, &snapshot)?;
     pending.retain(|(id, _)| *id >= floor);
     source.shadow.as_ref().ok_or(Cut::Missing("shadow"))?;
-    // Rows with a first draw cannot be deleted now and written later: all of them are taken at once.
-    let takes_all = session.now(|world| world.keeps_draws() && !world.has(Fault::PartsLoseDraws));
-    let entries_max = if takes_all { u64::MAX } else { entries_max };
-    let taken_max = usize::try_from(entries_max).unwrap_or(usize::MAX);
+    let taken_max = session.now(|world| takes.most(pending.len(), world));
     let mut stage = Stage {
         snapshot_no: std::cmp::max(snapshot.no, source.no),
         source: source.source,
@@ -131,6 +151,7 @@ async fn read(session: &Session, frontier: &Frontier, entries_max: u64) -> Done<
         taken_keys: BTreeSet::new(),
         dropped: 0,
         left: u64::try_from(pending.len().saturating_sub(taken_max)).unwrap_or(u64::MAX),
+        clears: matches!(takes, Takes::Oldest(_)),
     };
     for (at, (_, key)) in pending.iter().enumerate() {
         let is_taken = at < taken_max;
@@ -138,12 +159,29 @@ async fn read(session: &Session, frontier: &Frontier, entries_max: u64) -> Done<
             stage.dropped += u64::from(is_taken);
             continue;
         }
-        stage.all_keys.insert(*key);
         if is_taken {
             stage.taken_keys.insert(*key);
         }
+        if is_taken || stage.clears {
+            stage.all_keys.insert(*key);
+        }
     }
     Ok(stage)
+}
+
+impl Takes {
+    /// How many of so many pending entries are taken at most.
+    fn most(self, pending: usize, world: &World) -> usize {
+        let entries = |most: u64| usize::try_from(most).unwrap_or(usize::MAX);
+        match self {
+            Self::Only(most) => entries(most),
+            // Rows with a first draw cannot be deleted now and written later: all are taken at once.
+            Self::Oldest(_) if world.keeps_draws() && !world.has(Fault::PartsLoseDraws) => {
+                usize::MAX
+            }
+            Self::Oldest(most) => std::cmp::max(entries(most), pending.div_ceil(4)),
+        }
+    }
 }
 
 /// The snapshots of log and source: the same one, unless a fault says otherwise.
@@ -275,7 +313,7 @@ pub(super) async fn drain(session: &Session, until_us: u64) -> Done<(Applied, bo
         if session.now(|world| world.now_us) > until_us {
             return Ok((sum, false));
         }
-        let batch = apply(session, &Frontier::End, DRAIN_ENTRIES).await;
+        let batch = apply(session, &Frontier::End, Takes::Only(DRAIN_ENTRIES)).await;
         match batch {
             Ok(batch) => super::add(&mut sum, &batch),
             Err(Cut::RolledBack(_)) => session.now(|world| world.db.roll_back(session.id)),

@@ -137,6 +137,7 @@ async fn read(session: &Session, snapshot: Snapshot, keys_max: u64) -> Done<Batc
         taken_keys,
         dropped: 0,
         left,
+        clears: true,
     };
     Ok(Batch { stage, put_off, seen })
 }
@@ -255,6 +256,7 @@ impl Stage {
             taken_keys: BTreeSet::from([key]),
             dropped: 0,
             left: 0,
+            clears: true,
         }
     }
 }
