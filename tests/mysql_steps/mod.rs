@@ -138,7 +138,9 @@ impl Steps {
 impl Drop for Steps {
     fn drop(&mut self) {
         let (url, schema) = &self.state;
-        let _gone = sql::execute(url, vec![format!("DROP DATABASE IF EXISTS {schema}")]);
+        // not for long: a test that failed may have left a lock
+        let drop = format!("DROP DATABASE IF EXISTS {schema}");
+        let _gone = sql::execute(url, vec!["SET lock_wait_timeout = 3".to_owned(), drop]);
     }
 }
 

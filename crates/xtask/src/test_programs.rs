@@ -67,27 +67,33 @@ pub(crate) fn run(words: &[String]) -> ExitCode {
     let (measuring, others): (Vec<_>, Vec<_>) = words.iter().partition(|word| measures(word));
     let until = Instant::now() + ALL_TIME_MAX;
     // both, also where the first was not good
-    let good = in_two_lanes(measuring, until) & in_two_lanes(others, until);
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let mut bad = in_two_lanes(measuring, until);
+    bad.append(&mut in_two_lanes(others, until));
+    for line in &bad {
+        println!("NOT GOOD: {line}");
+    }
+    if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn measures(word: &str) -> bool {
     MEASURING.iter().any(|part| name(word).contains(part))
 }
 
-/// Runs these; whether all were good. One that fails does not hide the next.
-fn in_two_lanes(words: Vec<&String>, until: Instant) -> bool {
+/// Runs these, and tells of each that was not good. One that fails does not hide the next.
+fn in_two_lanes(words: Vec<&String>, until: Instant) -> Vec<String> {
     let product = built("underpin");
     let (mut mysql, mut others): (Vec<_>, Vec<_>) =
         words.into_iter().partition(|word| MYSQL.iter().any(|one| name(word).starts_with(one)));
     mysql.sort_by_key(|word| name(word));
     others.sort_by_key(|word| name(word));
     thread::scope(|scope| {
-        let lane = |words: Vec<&String>| {
-            words.into_iter().filter(|word| !run_one(word, &product, until)).count() == 0
+        let lane = |words: Vec<&String>| -> Vec<String> {
+            words.into_iter().filter_map(|word| run_one(word, &product, until).err()).collect()
         };
         let beside = scope.spawn(move || lane(others));
-        lane(mysql) & beside.join().unwrap_or(false)
+        let mut bad = lane(mysql);
+        bad.extend(beside.join().unwrap_or_else(|_| vec!["a lane broke off".to_owned()]));
+        bad
     })
 }
 
@@ -96,8 +102,11 @@ fn name(word: &str) -> &str {
     word.rsplit(['/', '\\', MARK]).next().unwrap_or(word)
 }
 
-/// Runs one program in its package's folder, as cargo does; whether it was good.
-fn run_one(word: &str, product: &Path, until: Instant) -> bool {
+/// Runs one program in its package's folder, as cargo does.
+///
+/// # Errors
+/// In a line, which program was not good, how it ended, and which tests had not ended by then.
+fn run_one(word: &str, product: &Path, until: Instant) -> Result<(), String> {
     let (folder, path) = word.split_once(MARK).unwrap_or((".", word));
     let mut program = Command::new(path);
     program.current_dir(folder).env("UNDERPIN_BIN", product);
@@ -106,7 +115,7 @@ fn run_one(word: &str, product: &Path, until: Instant) -> bool {
         Ok(ran) => ran,
         Err(error) => {
             println!("   {}: {error:#}\n{ONE_FAILED}", name(word));
-            return false;
+            return Err(format!("{}: {error:#}", name(word)));
         }
     };
     let good = ran.status.is_some_and(|status| status.success());
@@ -116,14 +125,38 @@ fn run_one(word: &str, product: &Path, until: Instant) -> bool {
     // a program that crashed or was stopped leaves no line with counts
     let line = if !good && !ran.said.contains("test result:") { ONE_FAILED } else { "" };
     println!("   {} ({} s, {end})\n{}{line}", name(word), ran.seconds, ran.said);
-    good
+    if good {
+        return Ok(());
+    }
+    let at_work = unfinished(&ran.said);
+    let at_work = if at_work.is_empty() {
+        String::new()
+    } else {
+        format!("; at work: {}", at_work.join(", "))
+    };
+    Err(format!("{} ({} s, {end}){at_work}", name(word), ran.seconds))
+}
+
+/// The tests that had run for long and had not ended.
+fn unfinished(said: &str) -> Vec<&str> {
+    let long = said.lines().filter_map(|line| {
+        line.strip_prefix("test ")?.strip_suffix(" has been running for over 60 seconds")
+    });
+    long.filter(|test| !said.contains(&format!("test {test} ... "))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::{name, program_of};
+    use super::{name, program_of, unfinished};
+
+    #[test]
+    fn tells_which_tests_had_not_ended() {
+        let said = "test a has been running for over 60 seconds\ntest b has been running for over 60 \
+                    seconds\ntest b ... ok\ntest c ... ok\n";
+        assert_eq!(unfinished(said), ["a"]);
+    }
 
     #[test]
     fn takes_test_programs_and_nothing_else() {

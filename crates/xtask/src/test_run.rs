@@ -24,8 +24,7 @@ struct Counts {
 
 /// Runs all checks; `fast` leaves out what needs a server.
 pub(crate) fn all(fast: bool) -> Result<ExitCode> {
-    let started = Instant::now();
-    let mut sum = Sum::default();
+    let mut sum = Sum::begin();
     sum.check("formatting", cargo().args(["fmt", "--all", "--check"]));
     let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     sum.check("lints", cargo().args(lints));
@@ -33,7 +32,7 @@ pub(crate) fn all(fast: bool) -> Result<ExitCode> {
     if let Some(mut check) = deny::check() {
         sum.check("dependencies", &mut check);
     }
-    step("build of the tests");
+    sum.step("build of the tests");
     // before the servers start, so that they do not idle while the compiler takes both cores
     match test_programs::build() {
         Ok(programs) => {
@@ -49,26 +48,40 @@ pub(crate) fn all(fast: bool) -> Result<ExitCode> {
     if !fast {
         sum.check("nothing left running", lab().arg("check-clean"));
     }
-    let seconds = started.elapsed().as_secs();
     for name in &sum.broken {
         println!("FAILED: {name}");
     }
-    println!("wall time {} min {} s", seconds / 60, seconds % 60);
+    println!("wall time {}", sum.clock());
     println!("{} passed, {} failed", sum.counts.passed, sum.counts.failed);
     Ok(if sum.counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What came of all checks: each test counts, and each check that is no test counts as one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sum {
+    since: Instant,
     counts: Counts,
     broken: Vec<&'static str>,
 }
 
 impl Sum {
+    fn begin() -> Self {
+        Self { since: Instant::now(), counts: Counts::default(), broken: Vec::new() }
+    }
+
+    /// The time since all began.
+    fn clock(&self) -> String {
+        let seconds = self.since.elapsed().as_secs();
+        format!("{} min {} s", seconds / 60, seconds % 60)
+    }
+
+    fn step(&self, name: &str) {
+        println!("── {name} (after {})", self.clock());
+    }
+
     /// Runs one check that is no test.
     fn check(&mut self, name: &'static str, command: &mut Command) {
-        step(name);
+        self.step(name);
         let good = match command.status() {
             Ok(status) => status.success(),
             Err(error) => {
@@ -91,7 +104,7 @@ impl Sum {
 
 /// All tests of all packages; the servers of the matrix are started once around them.
 fn tests(fast: bool, programs: &[String], sum: &mut Sum) -> Result<()> {
-    step("tests");
+    sum.step("tests");
     // not the file that this process was started from: building the workspace may have made it anew
     let this = built("xtask");
     let mut run = if fast {
@@ -144,10 +157,6 @@ fn parse_result(line: &str) -> Option<Counts> {
         head.split_whitespace().last()?.parse().ok()
     };
     Some(Counts { passed: before(" passed")?, failed: before(" failed")? })
-}
-
-fn step(name: &str) {
-    println!("── {name}");
 }
 
 #[cfg(test)]
