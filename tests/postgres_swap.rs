@@ -30,7 +30,8 @@ use underpin_tests::servers::TestDb;
 use postgres_steps::{LIMIT, Steps, Worker, open_through, wait_for_lock_wait};
 
 /// Under the lock for so long at most, in milliseconds.
-const BUDGET_MS: u64 = 1000;
+/// Ten times what it takes on a machine that has nothing else to do.
+const BUDGET_MS: u64 = 3000;
 
 /// A run that could be swapped now.
 struct Ready {

@@ -6,11 +6,15 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::product::{Ended, Product};
+
+/// The longest that a call may take: far more than any test needs, far less than its program may take.
+const CALL_MAX: Duration = Duration::from_secs(400);
 
 /// One call, ended.
 #[derive(Clone, Debug)]
@@ -75,7 +79,8 @@ pub fn call(words: &[&str]) -> Result<Called> {
 /// As [`call`].
 pub fn call_watching(words: &[&str], mut on_event: impl FnMut(&Value)) -> Result<Called> {
     let mut events = Vec::new();
-    let ended = Product::at(program()?.to_owned())?.call(words, |event| {
+    let product = Product::at(program()?.to_owned())?.limited(CALL_MAX);
+    let ended = product.call(words, |event| {
         on_event(event);
         events.push(event.clone());
     })?;

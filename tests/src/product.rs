@@ -17,9 +17,9 @@ use serde_json::Value;
 
 const MEMORY_POLL: Duration = Duration::from_millis(50);
 
-/// Where the product's program is.
+/// Where the product's program is, and how long a call of it may take.
 #[derive(Clone, Debug)]
-pub struct Product(PathBuf);
+pub struct Product(PathBuf, Option<Duration>);
 
 /// One call of the product, ended.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +60,14 @@ impl Product {
             let path = path.display();
             bail!("there is no program {path}: cargo build --release -p underpin");
         }
-        Ok(Self(path))
+        Ok(Self(path, None))
+    }
+
+    /// The same program, each call of which is killed after `limit`, so that one that hangs fails the test
+    /// that called it and no other.
+    #[must_use]
+    pub fn limited(self, limit: Duration) -> Self {
+        Self(self.0, Some(limit))
     }
 
     /// Runs `underpin WORDS --output json` to its end; each event is shown to `on_event`.
@@ -79,7 +86,7 @@ impl Product {
             .spawn()
             .with_context(|| format!("starting {}", self.0.display()))?;
         let ended = Arc::new(AtomicBool::new(false));
-        let memory = watch_memory(child.id(), Arc::clone(&ended));
+        let memory = watch(child.id(), self.1.map(|limit| began + limit), Arc::clone(&ended));
         let stderr = child.stderr.take().map(|pipe| thread::spawn(move || drain(pipe)));
         let mut call = Ended::default();
         if let Some(stdout) = child.stdout.take() {
@@ -95,9 +102,14 @@ impl Product {
         call.took = began.elapsed();
         call.code = status.code();
         ended.store(true, Ordering::Relaxed);
-        call.memory_peak_bytes = memory.join().map_err(|_| anyhow!("watching memory panicked"))?;
+        let (peak, killed) = memory.join().map_err(|_| anyhow!("watching it panicked"))?;
+        call.memory_peak_bytes = peak;
         if let Some(reader) = stderr {
             call.stderr = reader.join().map_err(|_| anyhow!("reading its errors panicked"))?;
+        }
+        if killed {
+            let seconds = call.took.as_secs();
+            call.stderr.push_str(&format!("\nkilled by the test: not ended after {seconds} s"));
         }
         Ok(call)
     }
@@ -139,16 +151,25 @@ fn drain(mut pipe: impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The kernel keeps the peak itself; it is gone with the process, so it is read again and again.
-fn watch_memory(pid: u32, ended: Arc<AtomicBool>) -> thread::JoinHandle<u64> {
+/// Its peak of memory, and whether it was killed because it ran for too long. The kernel keeps the peak
+/// itself; it is gone with the process, so it is read again and again.
+fn watch(
+    pid: u32,
+    until: Option<Instant>,
+    ended: Arc<AtomicBool>,
+) -> thread::JoinHandle<(u64, bool)> {
     thread::spawn(move || {
         let status = format!("/proc/{pid}/status");
-        let mut peak = 0;
+        let (mut peak, mut killed) = (0, false);
         while !ended.load(Ordering::Relaxed) {
             peak = std::cmp::max(peak, resident_peak(Path::new(&status)).unwrap_or(0));
+            if !killed && until.is_some_and(|until| Instant::now() > until) {
+                let kill = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+                killed = kill.is_ok_and(|status| status.success());
+            }
             thread::sleep(MEMORY_POLL);
         }
-        peak
+        (peak, killed)
     })
 }
 
@@ -171,6 +192,15 @@ mod tests {
     use super::Product;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    #[test]
+    fn a_call_that_does_not_end_is_killed_and_says_so() {
+        let product = Product("/bin/sh".into(), None).limited(Duration::from_millis(300));
+        let ended = product.call(&["-c", "exec sleep 60"], |_| ()).unwrap();
+        assert!(ended.code.is_none() && ended.took < Duration::from_secs(30), "{ended:?}");
+        assert!(ended.stderr.contains("killed by the test"), "{ended:?}");
+    }
 
     #[test]
     fn reads_events_and_ends_of_a_program() {
@@ -184,7 +214,7 @@ mod tests {
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let mut events = 0;
-        let ended = Product(path).call(&["plan", "it"], |_| events += 1).unwrap();
+        let ended = Product(path, None).call(&["plan", "it"], |_| events += 1).unwrap();
         assert_eq!((ended.code, events), (Some(3), 3));
         assert_eq!(ended.notable, ["plan", "done"]);
         assert_eq!((ended.number("rows_copied"), ended.number("none")), (Some(7), None));

@@ -37,6 +37,8 @@ pub fn execute(url: &str, statements: Vec<String>) -> Result<()> {
     let url = url.to_owned();
     block_on(async move {
         let client = connect(&url).await?;
+        // as on MySQL: a lock that a failed test left shall hold up nobody for ever
+        client.batch_execute("SET lock_timeout = '60s'").await.context("setting up the session")?;
         for statement in statements {
             let ran = client.batch_execute(&statement).await;
             ran.with_context(|| format!("running {statement}"))?;

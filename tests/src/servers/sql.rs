@@ -10,6 +10,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Row};
 
+/// How long the harness's own statements wait for a table.
+const LOCK_WAIT: &str = "SET lock_wait_timeout = 60";
+
 /// Opens a connection to `url`, over TCP even where a socket would do.
 ///
 /// # Errors
@@ -57,6 +60,8 @@ pub fn execute(url: &str, statements: Vec<String>) -> Result<()> {
     let url = url.to_owned();
     block_on(async move {
         let mut conn = connect(&url).await?;
+        // The server's own default is a year; a lock that a failed test left shall hold up nobody so long.
+        conn.query_drop(LOCK_WAIT).await.context("setting up the session")?;
         for statement in statements {
             conn.query_drop(&statement).await.with_context(|| format!("running {statement}"))?;
         }
