@@ -79,8 +79,11 @@ pub async fn run(plan: &Plan, product: &Product) -> Result<Tally> {
     for (number, change) in (1..=plan.swaps).zip(changes.iter().cycle()) {
         let (product, url) = (product.clone(), plan.url.clone());
         let call = move || {
+            // Longer than the default: what is asked here is whether anything is lost, also on a machine
+            // that has much else to do.
+            let budget = ["--swap-budget", "3s"];
             let options = ["--strategy", "shadow", "--replica", "none", "--yes"];
-            let words = [&["run", &url, change][..], &options].concat();
+            let words = [&["run", &url, change][..], &options, &budget].concat();
             product.call(&words, |_| {})
         };
         let ended = tokio::task::spawn_blocking(call).await.context("calling underpin")??;

@@ -108,8 +108,8 @@ impl Watch {
             Event::LockNotHad { why } => self.lock_try(why),
             Event::DrainTooSlow { .. } => {
                 self.lock_try(
-                    "the log could not be drained within the time allowed under the lock: --swap-budget \
-                     allows more, and each statement under it takes its way to the server",
+                    "what is done under the lock took too long, so everybody was let through: \
+                     --swap-budget allows more, and each statement under it takes its way to the server",
                 );
             }
             Event::Prepared | Event::Finished => self.lock_tries = 0,

@@ -101,7 +101,10 @@ impl Machine {
     pub(super) fn drain_too_slow(&mut self, now_ms: u64, drained: u64) {
         self.expect_busy(Busy::Swapping);
         self.counters.entries_consumed += drained;
-        self.lock_why = "the log could not be drained within the time allowed under it".to_owned();
+        self.lock_why = format!(
+            "what is to be done under it took longer than the {} ms of --swap-budget",
+            self.settings.swap_budget_ms
+        );
         // Most of it is to be applied before the lock is asked for again: where the swap is one
         // transaction, what was drained under the lock has been rolled back with it.
         let near_empty = self.settings.near_empty_entries.saturating_add(1);
