@@ -259,7 +259,7 @@ pub(super) async fn mend_late_entries(session: &Session) -> Done<()> {
     if !is_gone && !pending_of(session, &snapshot)?.is_empty() {
         // Bounded: the server rolls back a limited number of commits.
         loop {
-            match apply(session, &Frontier::End, Takes::Only(u64::MAX)).await {
+            match apply(session, &Frontier::End, Takes::Oldest(u64::MAX)).await {
                 Err(Cut::RolledBack(_)) => session.now(|world| world.db.roll_back(session.id)),
                 other => break other.map(drop)?,
             }
