@@ -180,7 +180,8 @@ fn a_pause_during_a_long_step_is_shown_and_holds_after_it() {
     let settings = Settings { deferred_indexes: true, ..Settings::default() };
     let mut machine = at(Phase::Indexes, settings);
     machine.step(0, Event::Started);
-    assert_eq!(names(&machine.step(1, left(0))), ["BuildIndexes"]);
+    let cleared = Event::Applied(Applied { cleared: true, ..Applied::default() });
+    assert_eq!(names(&machine.step(1, cleared)), ["BuildIndexes"]);
     machine.step(2, command(Command::Pause));
     assert_eq!(pause_of(&machine, 3), ("asked".into(), 2));
     let actions = machine.step(60_000, Event::IndexesBuilt);
