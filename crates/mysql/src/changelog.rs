@@ -11,13 +11,13 @@ use underpin_core::key::{Chunk, Frontier};
 use underpin_core::machine::Applied;
 use underpin_dialect::{ChangeLog, DbError, DbResult, ErrorKind};
 
-use crate::query::{cell, first, number, run};
+use crate::query::{cell, first, run};
 use crate::shape::{Pair, Shape, bare};
 use crate::worker::Worker;
-use crate::{diagnose, store};
+use crate::{backlog, diagnose, store};
 
-/// Entries that are counted at most behind a batch.
-const COUNTED_MAX: u32 = 200_000;
+/// Rows of the stage beyond which it is emptied at one stroke, and not row by row.
+const STAGED_MANY: u64 = 200;
 
 /// Which entries an application takes.
 #[derive(Debug, Clone, Copy)]
@@ -57,26 +57,31 @@ impl Worker {
     pub(crate) async fn apply_staged(
         &mut self,
         frontier: &Frontier,
-        takes: Takes,
+        mut takes: Takes,
         chunk: Option<(u64, &Chunk)>,
     ) -> DbResult<(u64, Applied)> {
         let begun = Instant::now();
         self.make_stage().await?;
+        self.clear_stage().await?;
         self.shape.floor = self.floor.get();
         let mut result = self.apply_in_transaction(frontier, takes, chunk).await;
         if let (Takes::Only(entries_max), Err(error)) = (takes, &result)
             && error.kind == ErrorKind::DuplicateKey
         {
             self.roll_back(error).await?;
-            let takes = self.clearing(entries_max);
+            takes = self.clearing(entries_max);
             result = self.apply_in_transaction(frontier, takes, chunk).await;
         }
         match result {
-            Ok((rows, mut applied)) => {
+            Ok((rows, mut applied, high)) => {
                 self.commit().await?;
-                if applied.left == 0 {
-                    self.floor.emptied(begun);
-                }
+                // All that it saw up to there has been consumed.
+                let through = match takes {
+                    _ if applied.left == 0 => u64::MAX,
+                    Takes::Only(_) => high,
+                    Takes::Oldest(_) => 0,
+                };
+                self.floor.emptied(begun, through);
                 if !self.under_lock {
                     let object = self.shape.table.clone();
                     self.floor.look(&mut self.session.conn, &object).await?;
@@ -98,12 +103,13 @@ impl Worker {
         }
     }
 
+    /// Returns the rows of the chunk, what was applied, and the highest id that was seen.
     async fn apply_in_transaction(
         &mut self,
         frontier: &Frontier,
         takes: Takes,
         chunk: Option<(u64, &Chunk)>,
-    ) -> DbResult<(u64, Applied)> {
+    ) -> DbResult<(u64, Applied, u64)> {
         let seen_before = self.floor.seen();
         self.begin().await?;
         self.fill_stage(frontier, takes, chunk.map(|(_, chunk)| chunk)).await?;
@@ -133,7 +139,7 @@ impl Worker {
             let mark = store::mark_sql(&self.state_schema, &self.grip, round, chunk.index, rows)?;
             run(&mut self.session.conn, &mark, "marking a chunk as done", &object).await?;
         }
-        Ok((rows, applied))
+        Ok((rows, applied, high))
     }
 
     async fn fill_stage(
@@ -146,7 +152,10 @@ impl Worker {
         let empty = format!("DELETE FROM {}", self.shape.stage);
         run(&mut self.session.conn, &empty, "emptying the stage for", &object).await?;
         let sql = fill_sql(&self.shape, frontier, takes, chunk, None)?;
-        run(&mut self.session.conn, &sql, "reading pending changes of", &object).await?;
+        let filled =
+            run(&mut self.session.conn, &sql, "reading pending changes of", &object).await?;
+        // After a roll-back it holds what it held before.
+        self.staged_rows = std::cmp::max(self.staged_rows, filled);
         self.refuse_warnings("reading pending changes of").await?;
         for sql in keep_sql(&self.shape) {
             run(&mut self.session.conn, &sql, "reading pending changes of", &object).await?;
@@ -158,13 +167,22 @@ impl Worker {
 
     /// Entries behind the highest one that was taken; where there may be any it is one at least.
     async fn count_beyond(&mut self, high: u64) -> DbResult<u64> {
-        let sql = format!(
-            "SELECT COUNT(*) FROM (SELECT 1 FROM {} WHERE id > {high} LIMIT {COUNTED_MAX}) AS p",
-            self.shape.log
-        );
-        let object = self.shape.table.clone();
-        let left = number(&mut self.session.conn, &sql, "counting the log of", &object).await?;
+        let (log, object) = (self.shape.log.clone(), self.shape.table.clone());
+        let from = high.saturating_add(1);
+        let conn = &mut self.session.conn;
+        let left = backlog::count(conn, &log, from, "counting the log of", &object).await?;
         Ok(std::cmp::max(left, 1))
+    }
+
+    /// Empties a stage that holds much, outside any transaction: each transaction empties it row by row.
+    async fn clear_stage(&mut self) -> DbResult<()> {
+        if self.staged_rows <= STAGED_MANY || self.under_lock {
+            return Ok(());
+        }
+        let (sql, object) = (format!("TRUNCATE TABLE {}", self.shape.stage), &self.shape.table);
+        run(&mut self.session.conn, &sql, "emptying the stage for", object).await?;
+        self.staged_rows = 0;
+        Ok(())
     }
 
     /// What the stage holds: rows of the chunk, what is about to be applied, and the highest id seen.

@@ -100,6 +100,7 @@ impl Database for MySql {
             grip: grip.clone(),
             state_schema: self.state_schema.clone(),
             staged: false,
+            staged_rows: 0,
             floor: Arc::clone(&self.floor),
             under_lock: false,
         })

@@ -12,7 +12,8 @@
 //!    row before, and so had its transaction id before that of the next application. (Not before the
 //!    first one's own: that is drawn when the stage is emptied, before the log is read.)
 //! 2. Later no transaction with an id below ours is active: all of them are visible or gone.
-//! 3. A later application, begun after that, leaves nothing: so nothing up to `high` is left.
+//! 3. A later application, begun after that, leaves nothing of what it sees up to `high`: so nothing up
+//!    to `high` is left.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -125,11 +126,12 @@ impl Floor {
         Ok(())
     }
 
-    /// Step 3, after an application that began at `begun` and left nothing.
-    pub(crate) fn emptied(&self, begun: Instant) {
+    /// Step 3, after an application that began at `begun` and left nothing of what it saw up to `through`.
+    pub(crate) fn emptied(&self, begun: Instant, through: u64) {
         let mut state = self.lock();
         if let Some(Candidate { high, closed_at: Some(closed_at), .. }) = state.candidate
             && begun > closed_at
+            && through >= high
         {
             state.floor = std::cmp::max(state.floor, high + 1);
             state.candidate = None;
@@ -160,17 +162,19 @@ mod tests {
     fn it_rises_only_by_an_application_that_began_after_the_last_writer_ended() {
         let early = Instant::now();
         let floor = with(Some(Instant::now()));
-        floor.emptied(early);
+        floor.emptied(early, u64::MAX);
         assert_eq!(floor.get(), 0, "begun before: an entry may have come in between");
         std::thread::sleep(Duration::from_millis(1));
-        floor.emptied(Instant::now());
+        floor.emptied(Instant::now(), 8);
+        assert_eq!(floor.get(), 0, "the ninth may be there still");
+        floor.emptied(Instant::now(), 9);
         assert_eq!(floor.get(), 10);
     }
 
     #[test]
     fn it_stays_while_a_writer_is_active() {
         let floor = with(None);
-        floor.emptied(Instant::now());
+        floor.emptied(Instant::now(), u64::MAX);
         assert_eq!(floor.get(), 0);
     }
 }

@@ -22,10 +22,11 @@ use underpin_core::plan::RunSpec;
 use underpin_core::signal::{LAG, Reading, Unit, WRITE_LATENCY};
 use underpin_dialect::{DbError, DbResult, ErrorKind, Order, OwnQuery};
 
+use crate::backlog;
 use crate::connect::Session;
 use crate::database::MySql;
 use crate::flavor::StatementTimeLimit;
-use crate::query::{literal, number, quote, quote_table, run};
+use crate::query::{literal, quote, quote_table, run};
 use crate::store::orders;
 use beats::Beats;
 use follower::Follower;
@@ -35,9 +36,6 @@ use own::OwnQueries;
 
 pub(crate) use holders::{holders, old_holder};
 pub(crate) use replicas::{Listed, Replica, list as list_replicas};
-
-/// Entries beyond which the length of the log is not counted on.
-const BACKLOG_COUNTED_MAX: u64 = 200_000;
 
 /// Bound on a statement of the probe: on the server, and a little later here.
 const STATEMENT_MAX_MS: u32 = 5000;
@@ -221,13 +219,9 @@ impl underpin_dialect::Probe for Probe {
 
     async fn backlog(&mut self) -> DbResult<u64> {
         let log = quote_table(&self.spec.schema, &self.spec.names.log)?;
-        let sql = format!(
-            "SELECT COUNT(*) FROM (SELECT 1 FROM {log} WHERE id >= {} LIMIT {BACKLOG_COUNTED_MAX}) AS \
-             entries",
-            self.server.floor.get()
-        );
         let (attempted, table) = ("counting the log of", &self.spec.table);
-        let answer = number(&mut self.session.conn, &sql, attempted, table);
+        let from = self.server.floor.get();
+        let answer = backlog::count(&mut self.session.conn, &log, from, attempted, table);
         match within(ANSWER_MAX, attempted, table, answer).await {
             // Before it is made and after it is dropped there is no log.
             Err(error) if error.kind == ErrorKind::NotFound => Ok(0),

@@ -73,6 +73,7 @@ impl Control {
             grip: Grip { run_id: spec.run_id.clone(), epoch },
             state_schema: self.state_schema.clone(),
             staged: false,
+            staged_rows: 0,
             // What was learnt of the log before the swap does not hold for who comes after it.
             floor: Arc::new(Floor::default()),
             under_lock: false,

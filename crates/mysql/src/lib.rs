@@ -3,6 +3,7 @@
 //! One of the two rooms that name a driver and hold SQL. The same file names stand in the other one, so
 //! a reader who knows this crate knows that one.
 
+mod backlog;
 pub mod cancel;
 mod changelog;
 pub mod connect;

@@ -26,6 +26,8 @@ pub struct Worker {
     pub(crate) state_schema: String,
     /// Whether the stage exists in this session.
     pub(crate) staged: bool,
+    /// Rows that the stage holds at most.
+    pub(crate) staged_rows: u64,
     pub(crate) floor: Arc<Floor>,
     /// Inside the swap's LOCK TABLES: transactions are implicit (autocommit is off) and the fence was
     /// checked when the lock was had.

@@ -8,6 +8,9 @@ use crate::key::{Chunk, Frontier, Round};
 use crate::plan::Flow;
 use crate::proof::Verification;
 
+/// How many times the usual length a batch of the log may reach.
+const LONGER_BATCH_MAX: u64 = 16;
+
 impl Machine {
     pub(super) fn decide_copy(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         let is_held = self.held(now_ms, Deed::Heavy).is_some();
@@ -220,12 +223,25 @@ impl Machine {
     }
 
     fn begin_apply_of(&mut self, clears: bool, actions: &mut Vec<Action>) {
-        let action = Action::Apply {
-            frontier: self.frontier.clone(),
-            keys_max: self.settings.apply_keys_max,
-            clears,
-        };
+        let action =
+            Action::Apply { frontier: self.frontier.clone(), keys_max: self.apply_keys, clears };
         self.begin(Busy::Applying, action, actions);
+    }
+
+    /// Where writers log faster than it is applied a longer batch gains on them: it meets each key once,
+    /// however often that was written. It is one transaction, so it is no longer than it must be.
+    fn size_batches(&mut self, applied: &Applied) {
+        let usual = self.settings.apply_keys_max;
+        if applied.left <= usual {
+            self.apply_keys = usual;
+            self.left_before = None;
+            return;
+        }
+        if self.left_before.is_some_and(|before| applied.left >= before) {
+            let most = usual.saturating_mul(LONGER_BATCH_MAX);
+            self.apply_keys = std::cmp::min(self.apply_keys.saturating_mul(2), most);
+        }
+        self.left_before = Some(applied.left);
     }
 
     pub(super) fn count_applied(&mut self, now_ms: u64, applied: &Applied) {
@@ -233,6 +249,7 @@ impl Machine {
         self.counters.keys_applied += applied.keys;
         self.counters.entries_dropped += applied.dropped;
         self.backlog = applied.left;
+        self.size_batches(applied);
         self.applied_at_ms = now_ms;
         self.apply_retries = 0;
         self.caught_up = applied.left <= self.settings.near_empty_entries;

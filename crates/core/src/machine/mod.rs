@@ -159,6 +159,10 @@ pub struct Machine {
     verify_sizer: ChunkSizer,
     eta: Eta,
     backlog: u64,
+    /// Rows that the next application writes at most.
+    apply_keys: u64,
+    /// What the last application left, where that was more than one takes.
+    left_before: Option<u64>,
     applied_at_ms: u64,
     apply_retries: u32,
     /// Nothing is begun before this time: a short rest after a roll-back.

@@ -92,6 +92,7 @@ impl Machine {
         let throttle = settings.throttle();
         let workers_max = std::cmp::max(settings.workers, 1);
         let chunk_rows = settings.chunk_rows_start;
+        let apply_keys = settings.apply_keys_max;
         // While nobody was here the log may have grown long: it is brought near empty again first.
         let phase = match checkpoint.phase {
             Phase::Swap => Phase::CatchUp,
@@ -141,6 +142,8 @@ impl Machine {
             verify_sizer,
             eta: Eta::default(),
             backlog: 0,
+            apply_keys,
+            left_before: None,
             applied_at_ms: 0,
             apply_retries: 0,
             rest_until_ms: 0,

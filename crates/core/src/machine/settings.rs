@@ -29,7 +29,7 @@ pub struct Settings {
     pub apply_entries_high: u64,
     /// Age from which even a short log is applied, in milliseconds.
     pub apply_age_ms: u64,
-    /// Rows that one application writes at most.
+    /// Rows that one application writes at most, unless it falls behind.
     pub apply_keys_max: u64,
     /// Log entries beyond which the log is applied even in a pause.
     pub log_entries_max: u64,

@@ -242,6 +242,30 @@ fn the_log_is_applied_once_before_indexes_are_built() {
 }
 
 #[test]
+fn batches_get_longer_while_writers_log_faster_than_it_is_applied() {
+    let checkpoint =
+        Checkpoint { phase: Phase::CatchUp, frontier: Frontier::End, ..Checkpoint::begin() };
+    let mut machine =
+        Machine::recover(Settings::default(), checkpoint, &observed(SwapState::NotSwapped));
+    let keys_of = |actions: Vec<Action>| match actions[..] {
+        [Action::Apply { keys_max, .. }] => keys_max,
+        _ => panic!("{actions:?}"),
+    };
+    assert_eq!(keys_of(machine.step(0, Event::Started)), 5000);
+    let mut after = |left| {
+        let applied = Applied { entries: 5000, left, ..Applied::default() };
+        keys_of(machine.step(1, Event::Applied(applied)))
+    };
+    assert_eq!(after(50_000), 5000, "once tells nothing");
+    assert_eq!(after(51_000), 10_000);
+    assert_eq!(after(50_000), 10_000, "it gains");
+    let longest = (0..9).map(|more| after(60_000 + more)).last();
+    assert_eq!(longest, Some(80_000), "one transaction has a bound");
+    assert_eq!(after(4000), 5000);
+    assert_eq!(after(6000), 5000, "it was near empty in between");
+}
+
+#[test]
 fn a_run_whose_every_step_fails_can_be_aborted() {
     let mut machine = machine_in_copy(1);
     assert_eq!(names(&machine.step(0, Event::Started)), ["PlanRound"]);
