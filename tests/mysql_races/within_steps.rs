@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use mysql_async::Conn;
 use underpin_core::key::Frontier;
 use underpin_dialect::{ChangeLog, Copy, Store, Worker};
 use underpin_tests::proxy::{Deed, Proxy};
@@ -76,6 +77,44 @@ fn the_floor_of_the_log_waits_for_every_writer() {
         run(&mut slow, &["COMMIT"]).await;
         let applied = worker.apply(&Frontier::End, 1000).await.unwrap();
         assert_eq!(applied.entries, 1, "the entry of a slow writer fell below the floor");
+        let (source, shadow) = both(&db, &steps).await;
+        assert_eq!(source, shadow);
+    });
+}
+
+/// Some batches, none of which reaches the end. Each step of the floor takes two seconds.
+async fn falls_behind(worker: &mut impl ChangeLog, fast: &mut Conn) {
+    for number in 0..4 {
+        run(fast, &[&format!("UPDATE t SET v = 'fast {number}' WHERE id > 50")]).await;
+        let applied = worker.apply(&Frontier::End, 5).await.unwrap();
+        assert!(applied.entries == 5 && applied.left > 5, "{applied:?}");
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+    }
+}
+
+/// Behind writers that are faster no batch ever leaves nothing. The floor must rise all the same, or each
+/// batch steps over all that the ones before have deleted, and still wait for every writer.
+#[test]
+fn the_floor_rises_behind_a_run_that_falls_behind() {
+    on_each(&Flavor::ALL[..2], async |db| {
+        make_table(&db, 100).await;
+        let proxy = Proxy::start(&db.endpoints().primary).unwrap();
+        let steps = Steps::begin_through(&db, &proxy.url(db.name()), CHANGE).await;
+        let mut worker = steps.worker().await;
+        let (chunks, _) = worker.plan_chunks(None, 100, 1).await.unwrap();
+        worker.copy_chunk(1, &chunks[0]).await.unwrap();
+        let (mut slow, mut fast) = (db.conn().await.unwrap(), db.conn().await.unwrap());
+        run(&mut slow, &["BEGIN", "UPDATE t SET v = 'slow' WHERE id = 1"]).await;
+        let first = format!("SELECT v FROM {} WHERE id = 1", steps.shadow());
+        falls_behind(&mut worker, &mut fast).await;
+        run(&mut slow, &["COMMIT"]).await;
+        let applied = worker.apply(&Frontier::End, 5).await.unwrap();
+        assert_eq!((applied.entries, applied.keys), (5, 5));
+        assert_eq!(rows(&db, &first).await, ["slow"]);
+        falls_behind(&mut worker, &mut fast).await;
+        let from_the_start = proxy.trap(&["underpin_stage", "l.id BETWEEN 0 AND"], Deed::CutBefore);
+        worker.apply(&Frontier::End, 100_000).await.expect("the floor has not risen");
+        drop(from_the_start);
         let (source, shadow) = both(&db, &steps).await;
         assert_eq!(source, shadow);
     });

@@ -25,7 +25,8 @@ pub(crate) fn check(flavor: Flavor) -> Result<()> {
     small_packet(&db)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { app::numbers(&mut app::connect(&db).await?).await })?;
-    let (cases, met) = (cases(flavor), AtomicUsize::new(0));
+    let cases = crate::crowd::share(flavor, cases(flavor));
+    let met = AtomicUsize::new(0);
     crate::crowd::each(
         flavor.name(),
         &cases,

@@ -30,7 +30,7 @@ pub(crate) fn check(flavor: Flavor) -> Result<()> {
     runtime.block_on(async { app::numbers(&mut app::connect(&db).await?).await })?;
     crate::crowd::each(
         flavor.name(),
-        &cases(flavor),
+        &crate::crowd::share(flavor, cases(flavor)),
         |case| case.name.to_owned(),
         |case| runtime.block_on(change(&db, case)),
     );

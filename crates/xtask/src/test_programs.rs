@@ -31,15 +31,22 @@ const MEASURING: [&str; 4] = ["_hours-", "_signals-", "_locks-", "_revert-"];
 /// What parts a program's folder from its path in the words that [`run`] gets.
 const MARK: char = '|';
 
+/// Builds the programs that the tests call: none of them builds anything while servers run.
+///
+/// # Errors
+/// When they do not compile.
+pub(crate) fn build_bins() -> Result<()> {
+    let status = cargo().args(["build", "--workspace", "--bins"]).status();
+    let status = status.context("starting cargo build")?;
+    ensure!(status.success(), "building the programs ended with {status}");
+    Ok(())
+}
+
 /// Builds the tests of all packages; one word for each program, as [`run`] wants them.
 ///
 /// # Errors
 /// When they do not compile, or cargo's answer is not understood.
 pub(crate) fn build() -> Result<Vec<String>> {
-    // first the programs that the tests call: none of them builds anything while servers run
-    let status = cargo().args(["build", "--workspace", "--bins"]).status();
-    let status = status.context("starting cargo build")?;
-    ensure!(status.success(), "building the programs ended with {status}");
     let mut build = cargo();
     build.args(["test", "--workspace", "--no-run", "--message-format", "json-render-diagnostics"]);
     let output = build.stderr(Stdio::inherit()).output().context("starting cargo test")?;

@@ -12,9 +12,6 @@ use crate::deny;
 use crate::programs::{built, cargo};
 use crate::test_programs;
 
-/// Seeds that a full run plays.
-const SEEDS: &str = "10000";
-
 /// Counts over all test programs that ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
@@ -34,11 +31,8 @@ pub(crate) fn all(fast: bool) -> Result<ExitCode> {
     }
     sum.step("build of the tests");
     // before the servers start, so that they do not idle while the compiler takes both cores
-    match test_programs::build() {
-        Ok(programs) => {
-            sum.check("simulator", Command::new(built("underpin-sim")).args(["--seeds", SEEDS]));
-            tests(fast, &programs, &mut sum)?;
-        }
+    match built_tests(fast) {
+        Ok(programs) => tests(fast, &programs, &mut sum)?,
         Err(error) => {
             println!("{error:#}");
             sum.fail("build of the tests");
@@ -100,6 +94,22 @@ impl Sum {
         self.counts.failed += 1;
         self.broken.push(name);
     }
+}
+
+/// Builds the programs and then the tests; meanwhile the servers are fetched and unpacked, which waits more
+/// than it works.
+fn built_tests(fast: bool) -> Result<Vec<String>> {
+    test_programs::build_bins()?;
+    // what it cannot do is said when the servers are started
+    let quiet = |command: &mut Command| {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    };
+    let fetching = (!fast).then(|| quiet(lab().arg("install"))).transpose();
+    let programs = test_programs::build();
+    if let Some(mut fetching) = fetching.context("fetching the servers")? {
+        fetching.wait().context("fetching the servers")?;
+    }
+    programs
 }
 
 /// All tests of all packages; the servers of the matrix are started once around them.

@@ -69,8 +69,10 @@ pub(super) async fn apply(session: &Session, frontier: &Frontier, takes: Takes) 
     });
     session.work().await?;
     session.commit(About { snapshot_no: stage.snapshot_no, ..About::default() }).await?;
-    if is_closed && applied.left == 0 {
-        session.now(|world| world.floor.emptied());
+    if is_closed {
+        let taken_to = stage.taken.last().map_or(0, |(id, _)| *id);
+        let through = if applied.left == 0 { u64::MAX } else { taken_to };
+        session.now(|world| world.floor.emptied(through));
     }
     Ok(Applied { took_ms: took_ms(session, began_us), ..applied })
 }

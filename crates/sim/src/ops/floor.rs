@@ -1,7 +1,7 @@
 //! The floor of the log: an id below which no entry can still appear, so that reading begins there.
 //!
 //! The highest id seen becomes the floor when every transaction that could have drawn a lower one has
-//! ended, and an application begun after that has left nothing.
+//! ended, and an application begun after that has left nothing of what it saw up to there.
 
 use crate::db::Db;
 
@@ -35,10 +35,11 @@ impl Floor {
         candidate.is_closed
     }
 
-    /// An application that began when the candidate was closed has left nothing.
-    pub(super) fn emptied(&mut self) {
-        if let Some(candidate) = self.candidate.take() {
-            self.id = candidate.high + 1;
+    /// An application that began when the candidate was closed has left nothing of what it saw up to
+    /// `through`.
+    pub(super) fn emptied(&mut self, through: u64) {
+        if let Some(candidate) = self.candidate.take_if(|candidate| candidate.high <= through) {
+            self.id = std::cmp::max(self.id, candidate.high + 1);
         }
     }
 }
