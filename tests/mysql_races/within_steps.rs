@@ -85,7 +85,11 @@ fn the_floor_of_the_log_waits_for_every_writer() {
 /// Some batches, none of which reaches the end. Each step of the floor takes two seconds.
 async fn falls_behind(worker: &mut impl ChangeLog, fast: &mut Conn) {
     for number in 0..4 {
-        run(fast, &[&format!("UPDATE t SET v = 'fast {number}' WHERE id > 50")]).await;
+        run(
+            fast,
+            &[&format!("UPDATE t FORCE INDEX (PRIMARY) SET v = 'fast {number}' WHERE id > 50")],
+        )
+        .await;
         let applied = worker.apply(&Frontier::End, 5).await.unwrap();
         assert!(applied.entries == 5 && applied.left > 5, "{applied:?}");
         tokio::time::sleep(Duration::from_millis(2100)).await;
