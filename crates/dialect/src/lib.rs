@@ -15,6 +15,7 @@ mod request;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use underpin_core::checkpoint::Checkpoint;
 use underpin_core::key::{Chunk, Frontier, Key, KeyRange};
@@ -92,6 +93,9 @@ pub trait Inspect {
     /// An empty scratch table may be made to let the server judge the statement; it is gone when this
     /// returns.
     fn plan(&mut self, request: &Request) -> impl Future<Output = DbResult<Plan>> + Send;
+
+    /// The time that a statement which does nothing takes to the server and back: the shortest of a few.
+    fn round_trip(&mut self) -> impl Future<Output = DbResult<Duration>> + Send;
 
     /// The server's own counters of the statements that touch the table; `None` where it keeps none,
     /// or where this account may not read them.

@@ -1,6 +1,8 @@
 //! Reading the catalogues, and planning a change: the server judges the statement on an empty scratch
 //! table, then source and scratch are compared.
 
+use std::time::{Duration, Instant};
+
 use underpin_core::alter::{Alter, ClauseKind, Syntax};
 use underpin_core::finding::{Finding, is_refused};
 use underpin_core::ident::{Dialect, shadow_name};
@@ -18,6 +20,9 @@ use crate::query::{
 };
 use crate::types::key_fit;
 use crate::{health, preflight, reversal, statements};
+
+/// Ways to the server and back that are timed.
+const ROUND_TRIPS: u32 = 3;
 
 impl Inspect for Control {
     fn server(&self) -> String {
@@ -69,6 +74,16 @@ impl Inspect for Control {
             }
         }
         Ok(plan)
+    }
+
+    async fn round_trip(&mut self) -> DbResult<Duration> {
+        let mut shortest = Duration::MAX;
+        for _ in 0..ROUND_TRIPS {
+            let begun = Instant::now();
+            number(&mut self.session.conn, "SELECT 1", "timing the way to", "the server").await?;
+            shortest = std::cmp::min(shortest, begun.elapsed());
+        }
+        Ok(shortest)
     }
 
     async fn statements(

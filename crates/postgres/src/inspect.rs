@@ -1,6 +1,8 @@
 //! Reading the catalogues, and planning a change: the server judges the statement on an empty twin of
 //! the table that is rolled back, then source and twin are compared.
 
+use std::time::{Duration, Instant};
+
 use underpin_core::alter::{Alter, ClauseKind, Syntax};
 use underpin_core::finding::{Finding, is_refused};
 use underpin_core::mapping::{ColumnHints, KeyColumn, KeySpec, Mapping, choose_key, map_columns};
@@ -14,8 +16,11 @@ use crate::connect::Session;
 use crate::control::Control;
 use crate::dependents::Subject;
 use crate::keys::{NOT_DETERMINISTIC, key_fit, remade};
-use crate::query::{cell, flag, literal, optional_text, rows, text};
+use crate::query::{cell, flag, literal, number, optional_text, rows, text};
 use crate::{fingerprint, health, names, preflight, statements, twin, way_back};
+
+/// Ways to the server and back that are timed.
+const ROUND_TRIPS: u32 = 3;
 
 impl Inspect for Control {
     fn server(&self) -> String {
@@ -76,6 +81,16 @@ impl Inspect for Control {
             }
         }
         Ok(plan)
+    }
+
+    async fn round_trip(&mut self) -> DbResult<Duration> {
+        let mut shortest = Duration::MAX;
+        for _ in 0..ROUND_TRIPS {
+            let begun = Instant::now();
+            number(&self.session, "SELECT 1", "timing the way to", "the server").await?;
+            shortest = std::cmp::min(shortest, begun.elapsed());
+        }
+        Ok(shortest)
     }
 
     async fn statements(

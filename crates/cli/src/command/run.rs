@@ -6,14 +6,15 @@
 use std::future::Future;
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
-use underpin_core::finding::is_refused;
+use underpin_core::finding::{Finding, is_refused};
 use underpin_core::plan::{Plan, RunSpec, Strategy};
 use underpin_core::signal::SwapWhen;
 use underpin_core::way::Way;
-use underpin_dialect::{Database, Request};
+use underpin_dialect::{Database, Inspect, Request};
 use underpin_engine::{
     EngineResult, OpenRun, Outcome, RunOptions, alter_natively, find_open, resume, start,
 };
@@ -50,6 +51,24 @@ pub(super) async fn run(
     let work =
         Make { request, options: order.options, yes: order.yes, verify, printer, hints: &hints };
     backend.carry_out(work).await
+}
+
+/// Statements of the swap between lock and exchange, with one batch of the log among them.
+const STATEMENTS_OF_A_SWAP: u32 = 20;
+
+/// What is said where the way to the server alone takes as long as the swap may.
+fn far_away(trip: Duration, budget_ms: u64) -> Option<Finding> {
+    let needed = trip.saturating_mul(STATEMENTS_OF_A_SWAP);
+    let message = format!(
+        "each statement takes {:.1} ms to the server and back, and the swap has some \
+         {STATEMENTS_OF_A_SWAP} under its lock: {} ms, and --swap-budget allows {budget_ms} ms",
+        trip.as_secs_f64() * 1000.0,
+        needed.as_millis()
+    );
+    let remedy = "run underpin nearer to the server, or let the application wait longer with \
+                  --swap-budget";
+    (needed > Duration::from_millis(budget_ms))
+        .then(|| Finding::warning("far-away", message, remedy))
 }
 
 struct Make<'a> {
@@ -116,7 +135,11 @@ impl Make<'_> {
                 return Ok(Work::GoOn(Box::new(open)));
             }
         }
-        let plan = ask(&mut control, request).await?;
+        let mut plan = ask(&mut control, request).await?;
+        if plan.strategy != Strategy::Native {
+            let trip = control.round_trip().await.context("timing the way to the server")?;
+            plan.findings.extend(far_away(trip, self.options.settings.swap_budget_ms));
+        }
         // While a person thinks nothing of ours should hold a connection.
         drop(control);
         self.accept(plan)
@@ -231,5 +254,23 @@ fn refused(plan: &Plan) -> Problem {
         status: ExitStatus::Refused,
         message: format!("the change is refused: {}", reasons.join("; ")),
         next: "mend what the findings name, then run the same command again".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::far_away;
+
+    #[test]
+    fn a_server_is_far_away_where_the_way_alone_takes_the_swaps_time() {
+        assert!(far_away(Duration::from_micros(400), 300).is_none());
+        assert!(far_away(Duration::from_millis(15), 300).is_none());
+        let finding = far_away(Duration::from_micros(25_400), 300).unwrap();
+        assert_eq!(finding.code, "far-away");
+        assert!(finding.message.contains("25.4 ms"), "{finding:?}");
+        assert!(finding.message.contains("508 ms"), "{finding:?}");
+        assert!(far_away(Duration::from_millis(25), 1000).is_none());
     }
 }
