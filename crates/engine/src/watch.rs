@@ -108,8 +108,8 @@ impl Watch {
             Event::LockNotHad { why } => self.lock_try(why),
             Event::DrainTooSlow { .. } => {
                 self.lock_try(
-                    "what is done under the lock took too long, so everybody was let through: \
-                     --swap-budget allows more, and each statement under it takes its way to the server",
+                    "what is done under it took longer than --swap-budget allows; each statement of it takes \
+                     its way to the server",
                 );
             }
             Event::Prepared | Event::Finished => self.lock_tries = 0,

@@ -109,7 +109,7 @@ fn sentence(report: &Report) -> Option<String> {
             format!("connecting anew (try {attempt}): {why}")
         }
         Report::LockTry { attempt, why, .. } => format!(
-            "the table's lock was not had (try {attempt}), everybody was let through: {why}"
+            "try {attempt} at the table's lock was in vain, and everybody was let through: {why}"
         ),
         Report::Swap { stall_ms, drained, attempts, .. } => format!(
             "swapped at try {attempts}: the application was held up for {}, {} changes applied \
@@ -253,7 +253,7 @@ mod tests {
             ),
             (
                 Report::LockTry { at_ms: 0, attempt: 3, why: "session 7 reads it".into() },
-                "the table's lock was not had (try 3), everybody was let through: session 7 reads it",
+                "try 3 at the table's lock was in vain, and everybody was let through: session 7 reads it",
             ),
             (
                 Report::Paused { at_ms: 0, reason: "on request".into(), kind: "asked".into() },

@@ -85,8 +85,8 @@ impl Machine {
         let since_ms = self.lock.since_ms.unwrap_or(now_ms);
         if now_ms.saturating_sub(since_ms) >= self.settings.lock_patience_ms {
             let message = format!(
-                "the table's lock was not had in {} tries over {} s: {}; run the same command again \
-                 when the holder is gone",
+                "{} tries to do what needs the table's lock were in vain, over {} s; the last one: {}; \
+                 run the same command again when the holder is gone, or the server has less to do",
                 self.lock.tries,
                 now_ms.saturating_sub(since_ms) / 1000,
                 self.lock_why
@@ -102,7 +102,7 @@ impl Machine {
         self.expect_busy(Busy::Swapping);
         self.counters.entries_consumed += drained;
         self.lock_why = format!(
-            "what is to be done under it took longer than the {} ms of --swap-budget",
+            "what is done under it took longer than the {} ms of --swap-budget",
             self.settings.swap_budget_ms
         );
         // Most of it is to be applied before the lock is asked for again: where the swap is one
