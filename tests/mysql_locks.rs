@@ -13,7 +13,7 @@ use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::servers::{Flavor, TestDb};
 
 use mysql_steps::{
-    Steps, make_table, named, on_each, rows, run, spring, start, succeed, wait_for_lock_wait,
+    Steps, make_table, named, on_each_alone, rows, run, spring, start, succeed, wait_for_lock_wait,
 };
 
 const CHANGE: &str = "ALTER TABLE t ADD n INT NOT NULL DEFAULT 7";
@@ -30,7 +30,7 @@ fn locks_query(db: &TestDb, table: &str) -> String {
 
 #[test]
 fn a_chunk_in_flight_locks_no_row_of_the_source() {
-    on_each(&Flavor::ALL, async |db| {
+    on_each_alone(&Flavor::ALL, async |db| {
         make_table(&db, 500).await;
         let steps = Steps::begin(&db, CHANGE).await;
         let mut worker = steps.worker().await;
@@ -67,7 +67,7 @@ fn a_chunk_in_flight_locks_no_row_of_the_source() {
 
 #[test]
 fn no_row_of_the_source_is_locked_from_begin_to_end() {
-    on_each(&[Flavor::MySql97], async |db| {
+    on_each_alone(&[Flavor::MySql97], async |db| {
         make_table(&db, 20_000).await;
         let mut runner = start(&db.url(), CHANGE, &[]);
         let mut conn = db.conn().await.unwrap();
@@ -165,14 +165,14 @@ async fn with_a_holder(db: &TestDb, moment: Moment, begin: &[&str]) {
 
 #[test]
 fn a_reader_that_holds_the_table_delays_the_swap_and_nobody_else() {
-    on_each(&Flavor::ALL[..2], async |db| {
+    on_each_alone(&Flavor::ALL[..2], async |db| {
         with_a_holder(&db, Moment::Swap, &["BEGIN", "SELECT COUNT(*) FROM t"]).await;
     });
 }
 
 #[test]
 fn a_writer_that_holds_the_table_delays_the_swap_and_nobody_else() {
-    on_each(&Flavor::ALL[..2], async |db| {
+    on_each_alone(&Flavor::ALL[..2], async |db| {
         with_a_holder(&db, Moment::Swap, &["BEGIN", "UPDATE t SET v = 'held' WHERE id = 40"]).await;
         assert_eq!(rows(&db, "SELECT v FROM t WHERE id = 40 AND n = 7").await, ["held"]);
     });
@@ -180,7 +180,7 @@ fn a_writer_that_holds_the_table_delays_the_swap_and_nobody_else() {
 
 #[test]
 fn a_writer_that_holds_the_table_delays_the_installation_and_nobody_else() {
-    on_each(&Flavor::ALL[..2], async |db| {
+    on_each_alone(&Flavor::ALL[..2], async |db| {
         let write = "UPDATE t SET v = 'before' WHERE id = 40";
         with_a_holder(&db, Moment::Installation, &["BEGIN", write]).await;
         assert_eq!(rows(&db, "SELECT v FROM t WHERE id = 40 AND n = 7").await, ["before"]);

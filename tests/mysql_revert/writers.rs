@@ -13,7 +13,7 @@ use underpin_tests::servers::{TestDb, sql};
 use underpin_tests::workload::Dice;
 
 use crate::bench::{BOTH, Turn, make, take, write};
-use crate::mysql_steps::{nothing_left, on_each, rows};
+use crate::mysql_steps::{nothing_left, on_each_alone, rows};
 
 /// The longest that the application may stand still.
 const STALL_MAX: Duration = Duration::from_millis(200);
@@ -101,7 +101,7 @@ async fn write_a_hundred_thousand(app: &mut mysql_async::Conn) {
 
 #[test]
 fn a_hundred_thousand_writes_go_back_under_writers() {
-    on_each(&BOTH, async |db| {
+    on_each_alone(&BOTH, async |db| {
         make_tables(&db).await;
         let stop = Arc::new(AtomicBool::new(false));
         let writers: Vec<_> = (1..=3)

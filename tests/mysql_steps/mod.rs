@@ -144,13 +144,31 @@ impl Drop for Steps {
     }
 }
 
-/// Runs `test` on each of `flavors` that can be had, in a database of its own.
-pub fn on_each(flavors: &[Flavor], test: impl AsyncFn(TestDb)) {
+/// Runs `test` on each of `flavors` that can be had, in a database of its own; side by side, since each
+/// has servers of its own and waits more than it works.
+pub fn on_each(flavors: &[Flavor], test: impl AsyncFn(TestDb) + Sync) {
+    let test = &test;
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            flavors.iter().map(|&flavor| scope.spawn(move || on_one(flavor, test))).collect();
+        let ended: Vec<_> = running.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        for end in ended {
+            end.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    });
+}
+
+/// The same one after the other, for a test that measures time.
+pub fn on_each_alone(flavors: &[Flavor], test: impl AsyncFn(TestDb)) {
     for &flavor in flavors {
-        let Some(db) = TestDb::new(flavor) else { continue };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        runtime.block_on(test(db));
+        on_one(flavor, &test);
     }
+}
+
+fn on_one(flavor: Flavor, test: &impl AsyncFn(TestDb)) {
+    let Some(db) = TestDb::new(flavor) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(test(db));
 }
 
 /// Runs statements on a session.

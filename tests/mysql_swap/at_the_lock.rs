@@ -10,7 +10,7 @@ use underpin_tests::runner::story;
 use underpin_tests::servers::{Flavor, TestDb, sql};
 
 use crate::mysql_steps::{
-    LIMIT, make_table, named, nothing_left, on_each, rows, run, spring, start, succeed,
+    LIMIT, make_table, named, nothing_left, on_each_alone, rows, run, spring, start, succeed,
 };
 
 const CHANGE: &str = "ALTER TABLE t ADD n INT NOT NULL DEFAULT 7";
@@ -37,7 +37,7 @@ const CHANGES: [&str; 9] = [
 
 #[test]
 fn what_is_pending_at_the_lock_arrives_and_keeps_its_first_draw() {
-    on_each(&Flavor::ALL, async |db| {
+    on_each_alone(&Flavor::ALL, async |db| {
         make_table(&db, 2000).await;
         let proxy = Proxy::start(&db.endpoints().primary).unwrap();
         let trap = at_the_lock(&proxy);
@@ -66,7 +66,7 @@ fn what_is_pending_at_the_lock_arrives_and_keeps_its_first_draw() {
 #[test]
 fn somebody_who_queues_before_the_rename_is_let_through_first() {
     let two_sessions: Vec<Flavor> = Flavor::ALL.into_iter().filter(|f| f.is_mariadb()).collect();
-    on_each(&two_sessions, async |db| {
+    on_each_alone(&two_sessions, async |db| {
         make_table(&db, 2000).await;
         let proxy = Proxy::start(&db.endpoints().primary).unwrap();
         let rename = proxy.trap(&["RENAME TABLE"], Deed::Hold);
@@ -93,7 +93,7 @@ fn somebody_who_queues_before_the_rename_is_let_through_first() {
 
 #[test]
 fn a_drain_that_takes_too_long_lets_everybody_through() {
-    on_each(&Flavor::ALL[..2], async |db| {
+    on_each_alone(&Flavor::ALL[..2], async |db| {
         make_table(&db, 20_000).await;
         let proxy = Proxy::start(&db.endpoints().primary).unwrap();
         let trap = at_the_lock(&proxy);
@@ -144,7 +144,7 @@ fn after_the_rename(proxy: &Proxy) -> Trap {
 
 #[test]
 fn late_entries_are_applied_after_the_rename() {
-    on_each(&Flavor::ALL, async |db| {
+    on_each_alone(&Flavor::ALL, async |db| {
         make_table(&db, 50).await;
         let proxy = Proxy::start(&db.endpoints().primary).unwrap();
         let trap = after_the_rename(&proxy);
@@ -162,7 +162,7 @@ fn late_entries_are_applied_after_the_rename() {
 
 #[test]
 fn late_entries_are_applied_by_whoever_goes_on_after_a_crash() {
-    on_each(&Flavor::ALL[..2], async |db| {
+    on_each_alone(&Flavor::ALL[..2], async |db| {
         make_table(&db, 50).await;
         let proxy = Proxy::start(&db.endpoints().primary).unwrap();
         let trap = after_the_rename(&proxy);
@@ -207,7 +207,7 @@ impl Drop for Clerk<'_> {
 
 #[test]
 fn an_account_with_rights_on_the_table_alone_writes_through_the_whole_change() {
-    on_each(&Flavor::ALL[..2], async |db| {
+    on_each_alone(&Flavor::ALL[..2], async |db| {
         make_table(&db, 5000).await;
         let clerk = Clerk::hire(&db);
         let writes = [

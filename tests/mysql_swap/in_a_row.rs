@@ -6,12 +6,12 @@ use underpin_tests::servers::Flavor;
 use underpin_tests::swaps::{self, Plan};
 use underpin_tests::workload::Layout;
 
-use crate::mysql_steps::{LIMIT, on_each};
+use crate::mysql_steps::{LIMIT, on_each_alone};
 
 #[test]
 fn swaps_in_a_row_with_sixteen_writers_lose_nothing() {
     let swaps = std::env::var("UNDERPIN_TEST_SWAPS").ok().and_then(|text| text.parse().ok());
-    on_each(&Flavor::ALL[..2], async |db| {
+    on_each_alone(&Flavor::ALL[..2], async |db| {
         let product = Product::at(cli::program().unwrap().to_owned()).unwrap().limited(LIMIT);
         let plan = Plan {
             url: db.url(),
