@@ -28,10 +28,6 @@ const MYSQL: [&str; 4] = ["mysql_", "hostile_names", "hours_gates", "underpin_te
 /// Parts of the names of those that measure time: they wait more than they work, and come first, in both
 /// lanes, so that none of the others is beside them.
 const MEASURING: [&str; 4] = ["_hours-", "_signals-", "_locks-", "_revert-"];
-/// Parts of the names of those whose tests wait for a connection to come back most of their time, and so
-/// may be more at once than there are cores.
-const WAITING: [&str; 2] = ["_crash-", "_network-"];
-const WAITING_THREADS: &str = "4";
 /// What parts a program's folder from its path in the words that [`run`] gets.
 const MARK: char = '|';
 
@@ -121,9 +117,6 @@ fn run_one(word: &str, product: &Path, until: Instant) -> Result<(), String> {
     let (folder, path) = word.split_once(MARK).unwrap_or((".", word));
     let mut program = Command::new(path);
     program.current_dir(folder).env("UNDERPIN_BIN", product);
-    if WAITING.iter().any(|part| name(word).contains(part)) {
-        program.env("RUST_TEST_THREADS", WAITING_THREADS);
-    }
     let time = min(PROGRAM_TIME_MAX, until.saturating_duration_since(Instant::now()));
     let ran = match bounded::run(&mut program, time) {
         Ok(ran) => ran,
