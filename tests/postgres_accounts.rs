@@ -18,6 +18,9 @@ const GRANTS: [&str; 4] = [
 /// The one without which a run goes on, and sees less.
 const MONITOR: &str = "GRANT pg_monitor TO %r";
 
+/// What runs have left behind.
+const LEFT: &str = "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^underpin_'";
+
 struct Account {
     db: TestDb,
     owner: String,
@@ -151,8 +154,16 @@ fn every_command_goes_through_with_exactly_these_grants() {
         assert_eq!(cli::call(&narrow).unwrap().code(), 1);
         good(&["status", &url, "t"]);
         good(&["abort", &url, "t"]);
-        let left = "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^underpin_'";
-        let left: Option<i64> = pg::first_value(&account.db.url(), left).unwrap();
+        let left: Option<i64> = pg::first_value(&account.db.url(), LEFT).unwrap();
+        assert_eq!(left, Some(0));
+        // there, back, there again, and left standing
+        let keep = ["run", &url, "ALTER TABLE t ALTER w TYPE varchar(99)", "--yes"];
+        good(&[&keep[..], &["--strategy", "shadow", "--finish", "keep"]].concat());
+        good(&["revert", &url, "t"]);
+        good(&["resume", "--again", &url, "t"]);
+        good(&["finish", &url, "t"]);
+        good(&["leftovers", &url]);
+        let left: Option<i64> = pg::first_value(&account.db.url(), LEFT).unwrap();
         assert_eq!(left, Some(0));
     }
 }

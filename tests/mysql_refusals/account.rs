@@ -179,7 +179,26 @@ fn a_change_goes_through(account: &Account<'_>) -> Result<()> {
         let called = cli::call(&words)?;
         ensure!(called.code() == 0, "{words:?}: {}", called.complaint());
     }
+    there_and_back(&url, &state)?;
     execute(db, &[&format!("DROP DATABASE {state}")])
+}
+
+/// A change that is taken back, made again and left standing; and a look at what is left over.
+fn there_and_back(url: &str, state: &str) -> Result<()> {
+    let keep = ["ALTER TABLE small ADD m INT", "--yes", "--strategy", "shadow", "--finish", "keep"];
+    let commands = [
+        &["run", url, keep[0], keep[1], keep[2], keep[3], keep[4], keep[5]][..],
+        &["revert", url, "small"],
+        &["resume", "--again", url, "small"],
+        &["finish", url, "small"],
+        &["leftovers", url],
+    ];
+    for words in commands {
+        let words: Vec<&str> = words.iter().chain(&["--state-schema", state]).copied().collect();
+        let called = cli::call(&words)?;
+        ensure!(called.code() == 0, "{words:?}: {}", called.complaint());
+    }
+    Ok(())
 }
 
 /// The same by a role that is active by default.
