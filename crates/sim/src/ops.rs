@@ -15,7 +15,7 @@ mod verify;
 
 pub(crate) use floor::Floor;
 use std::collections::BTreeSet;
-pub(crate) use swap::renamed;
+pub(crate) use swap::{LATE_KEY, renamed};
 
 use underpin_core::key::{Frontier, KeyRange};
 use underpin_core::machine::{Action, Applied, Event, Failure, FailureKind};

@@ -7,6 +7,7 @@
 use crate::checker::Change;
 use crate::clockwork::{Ctx, Owner};
 use crate::db::{AppRow, Mode, Refusal, RowKey, SOURCE, SessionId};
+use crate::ops::LATE_KEY;
 use crate::report::Invariant;
 
 /// Starts every writer that has transactions left.
@@ -359,9 +360,10 @@ fn pick_key(ctx: &Ctx) -> RowKey {
 
 /// A key that probably does not exist: below all, beyond all, around the frontier, in between.
 fn new_key(ctx: &Ctx) -> RowKey {
-    let frontier = frontier(ctx);
+    let frontier = frontier(ctx).filter(|at| *at < LATE_KEY);
     let mut world = ctx.world();
-    let keys = world.db.app_keys();
+    // A late row's key is nobody else's, also where the next key is sought beyond all others.
+    let keys: Vec<RowKey> = world.db.app_keys().into_iter().filter(|key| *key < LATE_KEY).collect();
     let (least, greatest) = (keys.first().copied().unwrap_or(0), keys.last().copied().unwrap_or(0));
     match (world.dice.below(4), frontier) {
         (0, _) => least - world.dice.signed(1, 3),

@@ -246,7 +246,7 @@ fn slip_in(world: &mut World, way: Way) {
 }
 
 /// Keys of late rows are like nobody else's, so that what was late is not confused with what came later.
-const LATE_KEY: i64 = 1_000_000;
+pub(crate) const LATE_KEY: i64 = 1_000_000;
 
 /// Fits both shapes, and is far from others.
 const LATE_VALUE: i64 = 3;
