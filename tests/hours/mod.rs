@@ -19,7 +19,7 @@ use serde_json::Value;
 use underpin_tests::servers::{Flavor, pg, sql};
 
 /// How long anything may take that a busy machine does in seconds.
-pub const LIMIT: Duration = Duration::from_secs(90);
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 

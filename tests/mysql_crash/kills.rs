@@ -150,7 +150,10 @@ fn killed_at_twenty_moments_it_goes_on_and_loses_nothing() {
                 let called = start(&db.url(), &change, &options).wait(LIMIT).unwrap();
                 assert_eq!(called.code(), 0, "after {told:?}: {}", called.complaint());
                 let copied = called.ended.number("rows_copied").unwrap();
-                assert!(copied < 48_000, "{copied} rows copied of 40,000: some twice");
+                // Some went while it ran, more came: the table grows from run to run.
+                let allowed = rows(&db, "SELECT COUNT(*) * 6 DIV 5 FROM orders").await;
+                let most: u64 = allowed[0].parse().unwrap();
+                assert!(copied < most, "{copied} rows copied, and {most} allowed: some twice");
             }
             assert!(is_done(&db, &column).await, "after {told:?}");
             runs.push(draws);

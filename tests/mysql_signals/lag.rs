@@ -9,7 +9,7 @@ use underpin_tests::servers::{Flavor, Pair, ServerSpec, sql, wanted};
 
 use crate::{Rounds, begin, open, runtime};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs `test` on a pair of its own for each server, side by side: it mostly waits.
 fn on_pairs(specs: &[ServerSpec], test: impl AsyncFn(Pair, String) + Sync) {

@@ -14,7 +14,7 @@ use underpin_tests::servers::{Flavor, Server, ServerSpec, sql, wanted};
 use crate::mysql_steps::run;
 use crate::{Rounds, begin, open, runtime, value};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A server of the test's own each, so that nobody else's statements are counted; side by side.
 fn alone(specs: &[ServerSpec], test: impl AsyncFn(String) + Sync) {

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
-use underpin_tests::cli;
 use underpin_tests::prober::Prober;
 use underpin_tests::proxy::{Deed, Proxy, Trap};
 use underpin_tests::runner::story;
 use underpin_tests::servers::{Flavor, TestDb, sql};
+use underpin_tests::{busy, cli};
 
 use crate::mysql_steps::{
     LIMIT, make_table, named, nothing_left, on_each_alone, rows, run, spring, start, succeed,
@@ -102,6 +102,7 @@ fn a_drain_that_takes_too_long_lets_everybody_through() {
         let mut app = db.conn().await.unwrap();
         run(&mut app, &["UPDATE t SET v = 'pending'"]).await;
         let expected = rows(&db, CONTENT).await;
+        let begun = Instant::now();
         let prober = Prober::start(&db.url(), vec!["SELECT * FROM t WHERE id = 17".to_owned()]);
         trap.release();
         let called = succeed(runner);
@@ -112,7 +113,8 @@ fn a_drain_that_takes_too_long_lets_everybody_through() {
         assert!(tries.iter().any(|event| event["why"].as_str().is_some_and(slow)), "{tries:?}");
         assert_eq!(rows(&db, CONTENT).await, expected);
         eprintln!("{}: held up for {:?}", db.endpoints().flavor.name(), felt.longest);
-        assert!(felt.held_up() < Duration::from_millis(500), "held up: {felt:?}");
+        let allowed = busy::allows(begun, Duration::from_millis(500));
+        assert!(felt.held_up() < allowed, "held up: {felt:?}, {allowed:?} allowed");
         nothing_left(&db).await;
     });
 }

@@ -1,8 +1,9 @@
 //! The connection is cut at single statements: before the server has heard it, after it has carried it
 //! out, and so that the server does not learn that its client is gone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use underpin_tests::busy;
 use underpin_tests::proxy::{Deed, Proxy, Trap};
 use underpin_tests::servers::TestDb;
 use underpin_tests::workload::Layout;
@@ -100,6 +101,7 @@ async fn cut_at(db: &TestDb, deed: Deed, gaps: &[Gap], change: &str) -> usize {
 }
 
 async fn cut_everywhere(db: &TestDb, deed: Deed) {
+    let begun = Instant::now();
     let writers = open_shop(&db.url(), LAYOUT, 90).await;
     let mut anew = 0;
     for run in 0..RUNS {
@@ -125,7 +127,8 @@ async fn cut_everywhere(db: &TestDb, deed: Deed) {
         outcome.samples.len(),
         longest(&outcome)
     );
-    assert!(longest(&outcome) < Duration::from_millis(2500), "{deed:?}: {:?}", longest(&outcome));
+    let allowed = busy::allows(begun, Duration::from_millis(2500));
+    assert!(longest(&outcome) < allowed, "{deed:?}: {:?}", longest(&outcome));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Runners that are gone and have something in flight all the same, or come back when another has taken
 //! their place.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use underpin_tests::busy;
 use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::runner::Runner;
 use underpin_tests::servers::pg;
@@ -41,6 +42,7 @@ const IN_FLIGHT: [(&[&str], &[&str]); 8] = [
 #[test]
 fn what_a_dead_runner_has_in_flight_is_awaited() {
     on_distro(async |db| {
+        let begun = Instant::now();
         let writers = open_shop(&db.url(), LAYOUT, 60).await;
         for (number, (before, words)) in IN_FLIGHT.into_iter().enumerate() {
             let change = format!(
@@ -66,7 +68,7 @@ fn what_a_dead_runner_has_in_flight_is_awaited() {
         let outcome = writers.stop().await.unwrap();
         assert_eq!(outcome.errors.total(), 0, "{}", outcome.errors);
         all_is_well(&db.url(), "ghosts").await;
-        assert!(longest(&outcome) < STALL_MAX, "{:?}", longest(&outcome));
+        assert!(longest(&outcome) < busy::allows(begun, STALL_MAX), "{:?}", longest(&outcome));
     });
 }
 
@@ -103,6 +105,7 @@ fn a_worker_that_was_still_connecting_is_ended_with_the_others() {
 #[test]
 fn a_swap_that_falls_silent_is_ended_by_the_server() {
     on_distro(async |db| {
+        let begun = Instant::now();
         let writers = open_shop(&db.url(), LAYOUT, 60).await;
         let change = "ALTER TABLE orders ADD made timestamptz NOT NULL DEFAULT clock_timestamp()";
         let proxy = Proxy::start(&db.endpoints().primary).unwrap();
@@ -120,7 +123,7 @@ fn a_swap_that_falls_silent_is_ended_by_the_server() {
         all_is_well(&db.url(), "after a silent swap").await;
         let stall = longest(&outcome);
         eprintln!("a swap that fell silent held the application up for {stall:.0?}");
-        assert!(stall < STALL_MAX, "{stall:?}");
+        assert!(stall < busy::allows(begun, STALL_MAX), "{stall:?}");
     });
 }
 

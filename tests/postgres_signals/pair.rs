@@ -109,9 +109,10 @@ async fn replicas_are_measured_while_nobody_else_writes() {
 async fn stalled(ground: &Ground, asked: bool) {
     let mut probe = ground.probe(asked).await;
     until(&mut probe, "no lag", no_lag).await;
+    let rest = Instant::now();
     let lag = greatest_lag(&mut probe, 6).await;
     eprintln!("asked itself: {asked}: greatest lag at rest {lag} ms");
-    assert!(lag < NO_LAG_MS, "at rest: {lag} ms");
+    assert!(lag < NO_LAG_MS * busy::factor(rest), "at rest: {lag} ms");
     ground.pair.stop_applying().unwrap();
     let begun = Instant::now();
     let readings = until(&mut probe, "two seconds", |readings| lags(readings, 2000.0)).await;

@@ -5,6 +5,7 @@
 //! when they are called; this crate depends on next to nothing, so that it is built in seconds.
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
+mod again;
 mod bounded;
 mod deny;
 mod programs;

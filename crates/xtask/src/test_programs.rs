@@ -3,7 +3,8 @@
 //! Owns which there are and how their output and counts are gathered. Cargo itself runs one after the
 //! other, though most of them wait for a server most of the time. Those that share MySQL's and
 //! MariaDB's servers go one after the other, because some change those servers' settings for a while;
-//! beside them go those of PostgreSQL and those without a server.
+//! beside them go those of PostgreSQL and those without a server. What waited too long is played again at
+//! the end, when nothing is beside it.
 
 use std::cmp::min;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::bounded;
 use crate::programs::{built, cargo};
+use crate::{again, bounded};
 
 /// The longest that one program may take; on a machine at rest the slowest takes a third of it.
 const PROGRAM_TIME_MAX: Duration = Duration::from_secs(900);
@@ -74,8 +75,11 @@ pub(crate) fn run(words: &[String]) -> ExitCode {
     let (measuring, others): (Vec<_>, Vec<_>) = words.iter().partition(|word| measures(word));
     let until = Instant::now() + ALL_TIME_MAX;
     // both, also where the first was not good
-    let mut bad = in_two_lanes(measuring, until);
-    bad.append(&mut in_two_lanes(others, until));
+    let mut failed = in_two_lanes(measuring, until);
+    failed.append(&mut in_two_lanes(others, until));
+    // now nothing is beside them
+    let bad: Vec<String> =
+        failed.into_iter().filter_map(|failed| second_time(failed, until).err()).collect();
     for line in &bad {
         println!("NOT GOOD: {line}");
     }
@@ -86,20 +90,47 @@ fn measures(word: &str) -> bool {
     MEASURING.iter().any(|part| name(word).contains(part))
 }
 
+/// A program that was not good.
+#[derive(Debug, Default)]
+struct Failed {
+    /// Which, how it ended, and which tests had not ended by then.
+    line: String,
+    /// The program's word and those of its tests that may be played again.
+    again: Option<(String, Vec<String>)>,
+}
+
+/// Plays what failed a second time, if it may be.
+///
+/// # Errors
+/// In a line, what was not good.
+fn second_time(failed: Failed, until: Instant) -> Result<(), String> {
+    let Some((word, tests)) = failed.again else { return Err(failed.line) };
+    let (folder, path) = word.split_once(MARK).unwrap_or((".", &word));
+    let mut program = Command::new(path);
+    program.current_dir(folder).env("UNDERPIN_BIN", built("underpin"));
+    again::play(&mut program, Path::new(path), &tests, time_left(until))
+}
+
+/// The longest that the next program may take.
+fn time_left(until: Instant) -> Duration {
+    min(PROGRAM_TIME_MAX, until.saturating_duration_since(Instant::now()))
+}
+
 /// Runs these, and tells of each that was not good. One that fails does not hide the next.
-fn in_two_lanes(words: Vec<&String>, until: Instant) -> Vec<String> {
+fn in_two_lanes(words: Vec<&String>, until: Instant) -> Vec<Failed> {
     let product = built("underpin");
     let (mut mysql, mut others): (Vec<_>, Vec<_>) =
         words.into_iter().partition(|word| MYSQL.iter().any(|one| name(word).starts_with(one)));
     mysql.sort_by_key(|word| name(word));
     others.sort_by_key(|word| name(word));
     thread::scope(|scope| {
-        let lane = |words: Vec<&String>| -> Vec<String> {
+        let lane = |words: Vec<&String>| -> Vec<Failed> {
             words.into_iter().filter_map(|word| run_one(word, &product, until).err()).collect()
         };
         let beside = scope.spawn(move || lane(others));
         let mut bad = lane(mysql);
-        bad.extend(beside.join().unwrap_or_else(|_| vec!["a lane broke off".to_owned()]));
+        let broken = || vec![Failed { line: "a lane broke off".to_owned(), again: None }];
+        bad.extend(beside.join().unwrap_or_else(|_| broken()));
         bad
     })
 }
@@ -112,17 +143,16 @@ fn name(word: &str) -> &str {
 /// Runs one program in its package's folder, as cargo does.
 ///
 /// # Errors
-/// In a line, which program was not good, how it ended, and which tests had not ended by then.
-fn run_one(word: &str, product: &Path, until: Instant) -> Result<(), String> {
+/// What was not good.
+fn run_one(word: &str, product: &Path, until: Instant) -> Result<(), Failed> {
     let (folder, path) = word.split_once(MARK).unwrap_or((".", word));
     let mut program = Command::new(path);
     program.current_dir(folder).env("UNDERPIN_BIN", product);
-    let time = min(PROGRAM_TIME_MAX, until.saturating_duration_since(Instant::now()));
-    let ran = match bounded::run(&mut program, time) {
+    let ran = match bounded::run(&mut program, time_left(until)) {
         Ok(ran) => ran,
         Err(error) => {
             println!("   {}: {error:#}\n{ONE_FAILED}", name(word));
-            return Err(format!("{}: {error:#}", name(word)));
+            return Err(Failed { line: format!("{}: {error:#}", name(word)), again: None });
         }
     };
     let good = ran.status.is_some_and(|status| status.success());
@@ -141,7 +171,8 @@ fn run_one(word: &str, product: &Path, until: Instant) -> Result<(), String> {
     } else {
         format!("; at work: {}", at_work.join(", "))
     };
-    Err(format!("{} ({} s, {end}){at_work}", name(word), ran.seconds))
+    let again = again::worth_it(&ran.said).map(|tests| (word.to_owned(), tests));
+    Err(Failed { line: format!("{} ({} s, {end}){at_work}", name(word), ran.seconds), again })
 }
 
 /// The tests that had run for long and had not ended.

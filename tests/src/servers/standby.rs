@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{pg, postgres, sql};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Has the primary keep its log for the standby from now on.
 pub(super) fn prepare(primary: &str) -> Result<()> {

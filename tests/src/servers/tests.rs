@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable;
 
 use super::{Flavor, Pair, Server, ServerSpec, TestDb, sql, wanted};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 /// Names the server of the process that is killed.
 const HELD: &str = "UNDERPIN_TEST_HELD";
 /// Whether that server stands still when it happens.

@@ -1,10 +1,11 @@
 //! The writers alone: they see no error, and the check finds what is done behind their backs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 
 use super::{Layout, Model, Settings, TABLE, Workload, compare_replica, compare_table, load};
+use crate::busy;
 use crate::servers::{Flavor, TestDb};
 
 const LAYOUT: Layout = Layout { rows: 5_000, writers: 4 };
@@ -19,7 +20,9 @@ async fn writers_alone_see_no_error_and_find_all_they_wrote() {
         // few rows and no pause: the writers are as much in each other's way as can be
         let settings = Settings { url: db.url(), layout: LAYOUT, rate_per_s: None, seed: 7 };
         let writers = Workload::start(&settings).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        let begun = Instant::now();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(busy::allows(begun, Duration::from_secs(1))).await;
         let outcome = writers.stop().await.unwrap();
         assert_eq!(outcome.errors.total(), 0, "{flavor:?}: {}", outcome.errors);
         assert!(outcome.samples.len() > 200, "{flavor:?}: only {}", outcome.samples.len());
