@@ -13,7 +13,7 @@ use underpin_tests::cli;
 use underpin_tests::disk::SmallDisk;
 use underpin_tests::proxy::{Deed, Proxy};
 use underpin_tests::runner::Runner;
-use underpin_tests::servers::{Flavor, Pair, ServerSpec, TestDb, pg, sql, wanted};
+use underpin_tests::servers::{Flavor, Pair, Server, ServerSpec, TestDb, pg, sql, wanted};
 
 use postgres_runs::{LIMIT, named, spring, start, succeed};
 use postgres_steps::{make_table, on_each, rows, run};
@@ -207,8 +207,8 @@ fn a_second_program_beside_the_first_is_refused() {
 }
 
 /// The disk of the table's tablespace is full in the middle of the copy.
-#[test]
-fn a_full_disk_stops_the_run_and_leaves_the_table_as_it_was() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_the_run_and_leaves_the_table_as_it_was() {
     if !wanted(Flavor::PostgresDistro) {
         return;
     }
@@ -220,38 +220,33 @@ fn a_full_disk_stops_the_run_and_leaves_the_table_as_it_was() {
             return;
         }
     };
-    on_each(&[Flavor::PostgresDistro], async |db| {
-        let client = db.client().await.unwrap();
-        let space = format!("space_{}", db.name());
-        // the server insists on a directory of its own account's, which only it can make
-        let dir = disk.path().join("space");
-        let make = format!("COPY (SELECT 1) TO PROGRAM 'mkdir -m 700 {}'", dir.display());
-        let space_sql = format!("CREATE TABLESPACE {space} LOCATION '{}'", dir.display());
-        let table =
-            format!("CREATE TABLE t (id int PRIMARY KEY, v text NOT NULL) TABLESPACE {space}");
-        let fill =
-            "INSERT INTO t SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 14000) i";
-        run(&client, &[&make, &space_sql, &table, "ALTER TABLE t ALTER v SET STORAGE PLAIN", fill])
-            .await;
-        let sum = "SELECT count(*), sum(hashtext(v)) FROM t";
-        let before = rows(&db, sum).await;
-        let called =
-            tokio::task::block_in_place(|| start(&db.url(), CHANGE, &WORDS).wait(LIMIT)).unwrap();
-        eprintln!("{} {}", called.code(), called.complaint());
-        assert_eq!(called.code(), 1, "{}", called.complaint());
-        let says = called.complaint();
-        assert!(
-            says.contains("No space left on device") && says.contains("out of disk space"),
-            "{says}"
-        );
-        assert_eq!(before, rows(&db, sum).await, "the source");
-        let aborted = cli::call(&["abort", &db.url(), "t"]).unwrap();
-        assert_eq!(aborted.code(), 0, "{}", aborted.complaint());
-        let left = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^underpin_'";
-        assert_eq!(rows(&db, left).await, Vec::<String>::new());
-        // What the shadow took is free again: the application goes on writing.
-        let again = "INSERT INTO t SELECT i, repeat('x', 900) FROM generate_series(20001, 22000) i";
-        run(&client, &["CHECKPOINT", again, "DROP TABLE t", &format!("DROP TABLESPACE {space}")])
-            .await;
-    });
+    // A server of its own: a replica beside it would write to the same disk, and break.
+    let server = Server::start(&ServerSpec::new(Flavor::PostgresDistro), false).unwrap();
+    let url = format!("{}postgres", server.url());
+    let client = pg::connect(&url).await.unwrap();
+    // the server insists on a directory of its own account's, which only it can make
+    let dir = disk.path().join("space");
+    let make = format!("COPY (SELECT 1) TO PROGRAM 'mkdir -m 700 {}'", dir.display());
+    let space = format!("CREATE TABLESPACE small LOCATION '{}'", dir.display());
+    let table = "CREATE TABLE t (id int PRIMARY KEY, v text NOT NULL) TABLESPACE small";
+    let fill = "INSERT INTO t SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 14000) i";
+    run(&client, &[&make, &space, table, "ALTER TABLE t ALTER v SET STORAGE PLAIN", fill]).await;
+    let sum = "SELECT count(*), sum(hashtext(v)) FROM t";
+    let before = pg::text_rows(&client, sum).await.unwrap();
+    let called = tokio::task::block_in_place(|| start(&url, CHANGE, &WORDS).wait(LIMIT)).unwrap();
+    eprintln!("{} {}", called.code(), called.complaint());
+    assert_eq!(called.code(), 1, "{}", called.complaint());
+    let says = called.complaint();
+    assert!(
+        says.contains("No space left on device") && says.contains("out of disk space"),
+        "{says}"
+    );
+    assert_eq!(before, pg::text_rows(&client, sum).await.unwrap(), "the source");
+    let aborted = cli::call(&["abort", &url, "t"]).unwrap();
+    assert_eq!(aborted.code(), 0, "{}", aborted.complaint());
+    let left = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^underpin_'";
+    assert!(pg::text_rows(&client, left).await.unwrap().is_empty());
+    // What the shadow took is free again: the application goes on writing.
+    let again = "INSERT INTO t SELECT i, repeat('x', 900) FROM generate_series(20001, 22000) i";
+    run(&client, &["CHECKPOINT", again, "DROP TABLE t", "DROP TABLESPACE small"]).await;
 }

@@ -8,7 +8,7 @@ mod options;
 use std::io::Read;
 use std::process::{Command, ExitCode};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mysql_async::prelude::Queryable;
@@ -20,6 +20,9 @@ use underpin_tests::workload::Layout;
 use underpin_tests::{chaos, memory, pressure, soak, swaps, walk, writers_alone};
 
 use crate::options::Options;
+
+/// How long a replica may take to catch up with what a command wrote.
+const REPLICA_LIMIT: Duration = Duration::from_secs(120);
 
 const USAGE: &str = "usage:
   underpin-lab install [--db DB]...           fetch and initialise servers (all of the matrix)
@@ -247,7 +250,7 @@ fn soak_chaos(words: &[String]) -> Result<()> {
     let rounds = if seeded && !timed || proves { 1 } else { u64::MAX };
     chaos::soak(&chaos::Plan {
         flavors,
-        limit: std::time::Duration::from_secs(minutes * 60),
+        limit: Duration::from_secs(minutes * 60),
         seed: options.value("--seed", clock * 1000)?,
         rounds: options.value("--rounds", rounds)?,
         proves,
@@ -281,7 +284,7 @@ fn pressed(words: &[String]) -> Result<()> {
             writers: options.value("--writers", 8)?,
         },
         rounds: options.value("--rounds", 6)?,
-        turn: std::time::Duration::from_secs(options.value("--seconds", 15)?),
+        turn: Duration::from_secs(options.value("--seconds", 15)?),
         options: given.unwrap_or_else(pressure::giving_way),
     };
     println!("{}: underpin run … {}", plan.flavor.name(), plan.options.join(" "));
@@ -344,12 +347,17 @@ fn with_servers(words: &[String]) -> Result<ExitCode> {
     }
     let status = child.status().with_context(|| format!("starting {program}"))?;
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    // a replica that broke on the way was looked at by no test after that
+    for pair in &pairs {
+        let name = pair.flavor().name();
+        pair.wait_caught_up(REPLICA_LIMIT).with_context(|| format!("the replica of {name}"))?;
+    }
     Ok(ExitCode::from(code))
 }
 
 /// Supervisors end within moments of the process they served; they get that long.
 fn check_clean() -> Result<()> {
-    let limit = std::time::Duration::from_secs(15);
+    let limit = Duration::from_secs(15);
     let _clean = servers::sql::wait_until("no server is left", limit, || {
         Ok(servers::leftovers()?.is_empty())
     });
