@@ -8,10 +8,9 @@
 //! `binlog_format`), and `optimizer_switch`.
 
 use std::collections::BTreeSet;
-use std::collections::HashMap;
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
 use underpin_dialect::{DbError, DbResult, ErrorKind};
 
 use crate::error::Doing;
@@ -158,12 +157,14 @@ impl SessionSettings {
         for name in ["character_set_client", "character_set_connection", "character_set_results"] {
             expected.push((name, "utf8mb4".to_owned()));
         }
-        let names: Vec<String> = expected.iter().map(|(name, _)| format!("'{name}'")).collect();
-        let query = format!("SHOW SESSION VARIABLES WHERE Variable_name IN ({})", names.join(", "));
-        let rows: Vec<(String, String)> = conn.query(query).await.doing(attempted, "")?;
-        let actual: HashMap<String, String> = rows.into_iter().collect();
-        for (name, value) in expected {
-            let found = actual.get(name).map(String::as_str).unwrap_or_default();
+        // not SHOW VARIABLES, for which the server writes down all it has, some 700, each time
+        let names: Vec<String> =
+            expected.iter().map(|(name, _)| format!("@@SESSION.{name}")).collect();
+        let query = format!("SELECT {}", names.join(", "));
+        let row: Option<Row> = conn.query_first(query).await.doing(attempted, "")?;
+        for (at, (name, value)) in expected.into_iter().enumerate() {
+            let found = row.as_ref().and_then(|row| row.get::<Option<String>, _>(at)).flatten();
+            let found = found.as_deref().unwrap_or_default();
             if normal(found) != normal(&value) {
                 return Err(DbError::new(ErrorKind::Refused, attempted, name).help(format!(
                     "It was set to {value} and reads {found:?}: something between here and the server \
