@@ -101,9 +101,11 @@ pub fn stands_still(flavor: Flavor) {
         ms(worst)
     );
     let allowed = |limit| busy::allows(stopped, limit);
-    assert!(last.saturating_duration_since(passed) < allowed(STOP_WITHIN), "the copy went on");
+    let on = last.saturating_duration_since(passed);
+    assert!(on < allowed(STOP_WITHIN), "the copy went on for {on:?}");
     assert!(first > started, "the copy went on while the applier stood still");
-    assert!(first.saturating_duration_since(back) < allowed(RESUME_WITHIN), "the copy stood still");
+    let still = first.saturating_duration_since(back);
+    assert!(still < allowed(RESUME_WITHIN), "the copy stood still for {still:?}");
     assert!(worst < (started - stopped) + MAX_LAG + allowed(STOP_WITHIN), "{worst:?}");
     let reasons = called.events.iter().filter(|event| is_pause(event, "lag"));
     let reasons: Vec<&str> = reasons.filter_map(|event| event["reason"].as_str()).collect();
@@ -170,7 +172,8 @@ pub fn is_slow(flavor: Flavor) {
     let good = plays
         .inspect(|why| eprintln!("  {}", why.as_deref().unwrap_or("good")))
         .any(|why| why.is_none());
-    assert!(good, "played {SLOW_PLAYS} times, and not once as it should be: see above");
+    let what = format!("{MAX_LAG:?} of lag and a pace that the replica bears");
+    assert!(good, "played {SLOW_PLAYS} times, and not once with {what}: see above");
 }
 
 /// What was wrong with it, if anything was.

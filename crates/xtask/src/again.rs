@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::bounded;
 
 /// What is said where values are not as they should be to each other.
-const COMPARED: [&str; 3] = ["assertion `left ", "differ", "missing"];
+const COMPARED: [&str; 3] = ["assertion `left ", " differ", " missing"];
 /// The units in which a test says how long it waited.
 const UNITS: [&str; 4] = ["s", "ms", "µs", "seconds"];
 /// The most tests of one program: where more fail, it is not the machine.
