@@ -129,7 +129,7 @@ fn change(db: &TestDb, flavor: Flavor, index: usize) {
         let called = cli::call(&words).unwrap();
         stop.store(true, Ordering::SeqCst);
         let rounds = writer.join().unwrap();
-        assert_eq!(called.code(), 0, "{table}: {}", called.complaint());
+        assert!(called.code() == 0, "{table}: {}", called.complaint());
         assert!(rounds > 0, "{table}: nobody wrote");
     });
     // by the server itself: every row is there, with the new column, and the writer's last word

@@ -146,7 +146,7 @@ fn tables_exchanged_by_hand_are_unclear() {
         assert!(matches!(seen.swap, SwapState::Unclear(_)), "{:?}", seen.swap);
         run(&mut conn, &["DROP TABLE `t~up_old`", "RENAME TABLE y TO `t~up_new`"]).await;
         let called = abort();
-        assert_eq!(called.code(), 0, "{}", called.complaint());
+        assert!(called.code() == 0, "{}", called.complaint());
         mysql_steps::nothing_left(&db).await;
     });
 }
@@ -177,7 +177,7 @@ fn a_prepared_transaction_is_waited_for() {
         assert!(called.complaint().contains("XA COMMIT"), "{}", called.complaint());
         commit.unwrap();
         let called = start(&db.url(), CHANGE, &[]).wait(LIMIT).unwrap();
-        assert_eq!(called.code(), 0, "{}", called.complaint());
+        assert!(called.code() == 0, "{}", called.complaint());
         let mut conn = db.conn().await.unwrap();
         let kept: Option<String> = conn.query_first("SELECT v FROM t WHERE id = 3").await.unwrap();
         assert_eq!(kept.as_deref(), Some("prepared"));

@@ -90,7 +90,7 @@ fn each_grant_that_is_left_out_is_named_by_the_plan() {
             let called = plan();
             let said = format!("{}\n{}", called.findings().join("\n"), called.complaint());
             if left_out == MONITOR {
-                assert_eq!(called.code(), 0, "{left_out}: {said}");
+                assert!(called.code() == 0, "{left_out}: {said}");
                 continue;
             }
             assert_eq!(called.code(), 3, "{left_out}: {said}");
@@ -131,7 +131,7 @@ fn every_command_goes_through_with_exactly_these_grants() {
         let url = account.url();
         let good = |words: &[&str]| {
             let called = cli::call(words).unwrap();
-            assert_eq!(called.code(), 0, "{words:?}: {}", called.complaint());
+            assert!(called.code() == 0, "{words:?}: {}", called.complaint());
             called
         };
         let called = good(&["run", &url, CHANGE, "--strategy", "shadow", "--yes"]);

@@ -77,7 +77,7 @@ async fn rows(client: &tokio_postgres::Client) -> String {
 fn underpin(url: &str, change: &str) {
     let words = ["run", url, change, "--strategy", "shadow", "--replica", "none", "--yes"];
     let called = cli::call(&words).unwrap();
-    assert_eq!(called.code(), 0, "{change}: {}", called.complaint());
+    assert!(called.code() == 0, "{change}: {}", called.complaint());
 }
 
 async fn as_the_server_does(flavor: Flavor) {

@@ -74,7 +74,7 @@ pub fn no_session_is_missed(flavor: Flavor) {
         false => format!("{url}?connect-timeout-ms=60000"),
     };
     let called = cli::call(&["set", &patient, "t", "rate=off"]).unwrap();
-    assert_eq!(called.code(), 0, "{}", called.complaint());
+    assert!(called.code() == 0, "{}", called.complaint());
     let done = runner.wait_for(LIMIT, |event| is(event, "done")).unwrap();
     assert!(done.is_some(), "after {killed} sessions: {}", runner.story());
     assert_eq!(runner.wait(LIMIT).unwrap().code(), 0);

@@ -148,7 +148,7 @@ fn killed_at_twenty_moments_it_goes_on_and_loses_nothing() {
             }
             if !is_done(&db, &column).await {
                 let called = start(&db.url(), &change, &options).wait(LIMIT).unwrap();
-                assert_eq!(called.code(), 0, "after {told:?}: {}", called.complaint());
+                assert!(called.code() == 0, "after {told:?}: {}", called.complaint());
                 let copied = called.ended.number("rows_copied").unwrap();
                 // Some went while it ran, more came: the table grows from run to run.
                 let allowed = rows(&db, "SELECT COUNT(*) * 6 DIV 5 FROM orders").await;

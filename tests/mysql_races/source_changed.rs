@@ -57,7 +57,7 @@ async fn stopped_by(db: &TestDb, words: &[&str], deed: &[&str], table_rows: u32)
     assert_eq!(error["kind"], "source_changed", "{deed:?}: {error}");
     assert_eq!(table(db).await, left, "{deed:?}");
     let abort = cli::call(&["abort", &db.url(), "t"]).unwrap();
-    assert_eq!(abort.code(), 0, "{deed:?}: {}", abort.complaint());
+    assert!(abort.code() == 0, "{deed:?}: {}", abort.complaint());
     assert_eq!(table(db).await, left, "{deed:?}");
     nothing_left(db).await;
     called

@@ -39,13 +39,13 @@ pub(crate) fn start_turn(url: &str, turn: Turn) -> Runner {
 /// Makes the change; it can be taken back then.
 pub(crate) fn make(db: &TestDb, change: &str) {
     let called = start_change(&db.url(), change).wait(LIMIT).unwrap();
-    assert_eq!(called.code(), 0, "{}\n{}", called.complaint(), story(&called.events));
+    assert!(called.code() == 0, "{}\n{}", called.complaint(), story(&called.events));
 }
 
 /// Takes a turn, which must end well.
 pub(crate) fn take(db: &TestDb, turn: Turn) -> Called {
     let called = start_turn(&db.url(), turn).wait(LIMIT).unwrap();
-    assert_eq!(called.code(), 0, "{turn:?}: {}\n{}", called.complaint(), story(&called.events));
+    assert!(called.code() == 0, "{turn:?}: {}\n{}", called.complaint(), story(&called.events));
     called
 }
 

@@ -117,7 +117,7 @@ fn a_table_that_somebody_truncated_or_altered_does_not_go_back() {
             assert!(said.contains(words), "{deed}: {said}");
             assert!(new_is_live(&db).await, "{deed}");
             let left = abort(&db);
-            assert_eq!(left.code(), 0, "{}", left.complaint());
+            assert!(left.code() == 0, "{}", left.complaint());
             take(&db, Turn::Finish);
             nothing_left(&db).await;
             assert_eq!(rows(&db, "SELECT COUNT(*) FROM t").await, before, "{deed}");

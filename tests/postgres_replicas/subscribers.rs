@@ -135,7 +135,7 @@ async fn subscribers_and_a_replica_go_on_behind_the_swap_with_equal_rows() {
     };
     let writers = Writers::start(&settings).await.unwrap();
     let called = cli::call(&["run", &url, CHANGE, "--yes", "--workers", "2"]).unwrap();
-    assert_eq!(called.code(), 0, "{}", called.complaint());
+    assert!(called.code() == 0, "{}", called.complaint());
     let replicas = called.event("plan").unwrap()["replicas"].to_string();
     for name in ["replica", "whole", "part"] {
         assert!(replicas.contains(name), "{name} is not watched: {replicas}");

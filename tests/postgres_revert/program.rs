@@ -41,12 +41,12 @@ fn make(db: &TestDb, change: &str) {
     let url = db.url();
     let words = ["run", &url, change, "--strategy", "shadow", "--replica", "none", "--yes"];
     let called = cli::call(&[&words[..], &["--finish", "keep"]].concat()).unwrap();
-    assert_eq!(called.code(), 0, "{}\n{}", called.complaint(), story(&called.events));
+    assert!(called.code() == 0, "{}\n{}", called.complaint(), story(&called.events));
 }
 
 fn take(db: &TestDb, turn: Turn) -> Called {
     let called = start_turn(&db.url(), turn).wait(LIMIT).unwrap();
-    assert_eq!(called.code(), 0, "{turn:?}: {}\n{}", called.complaint(), story(&called.events));
+    assert!(called.code() == 0, "{turn:?}: {}\n{}", called.complaint(), story(&called.events));
     called
 }
 

@@ -74,7 +74,7 @@ async fn what_a_conversion_loses_is_what_the_servers_own_loses() {
     let (one_way, other) = (make(&native).await, make(&copied).await);
     one_way.batch_execute(LOSSY).await.unwrap();
     let called = run(&copied, LOSSY, |_| {});
-    assert_eq!(called.code(), 0, "{}", called.complaint());
+    assert!(called.code() == 0, "{}", called.complaint());
     let (wanted, made) = (rows(&one_way).await, rows(&other).await);
     assert_eq!(wanted.len(), 101);
     for (wanted, made) in wanted.iter().zip(&made) {

@@ -116,7 +116,7 @@ async fn duplicates_that_are_mended_let_the_same_command_go_on() {
     }
     client.batch_execute("UPDATE t SET a = 100000 WHERE id = 1321").await.unwrap();
     let called = run(&db, change, |_| {});
-    assert_eq!(called.code(), 0, "{}", called.complaint());
+    assert!(called.code() == 0, "{}", called.complaint());
     let resumed = called.event("run_resumed").unwrap();
     assert_eq!(resumed["rows_copied"], 2000, "it began anew: {:?}", called.events);
     let sums = "SELECT count(*) || ' ' || sum(a) || ' ' || sum(n) FROM t";
