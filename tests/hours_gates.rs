@@ -12,7 +12,7 @@ use underpin_tests::cli;
 use underpin_tests::runner::Runner;
 use underpin_tests::servers::{Flavor, TestDb, sql};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Records each event as a file; agrees to the swap once there is a file `agreed`.
 const HOOK: &str = r#"

@@ -21,7 +21,7 @@ use underpin_tests::servers::{Flavor, TestDb, pg};
 use underpin_tests::workload::Layout;
 
 /// How long anything may take that a busy machine does in seconds.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// A table that points at the one that is changed, so that the swap has a foreign key to carry and the end
 /// of the run one to validate.

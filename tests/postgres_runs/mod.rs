@@ -18,7 +18,7 @@ use underpin_tests::runner::{Runner, story};
 use underpin_tests::servers::pg;
 
 /// How long anything may take that a busy machine does in seconds.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// The lock time-out of the runs here, in the words of the command line.
 pub const LOCK_TIMEOUT: &str = "300ms";

@@ -22,7 +22,7 @@ use underpin_postgres::{Postgres, options};
 use underpin_tests::servers::{Flavor, TestDb, pg};
 
 /// How long anything may take that a busy machine does in seconds.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// The worker connection of the dialect.
 pub type Worker = <Postgres as Database>::Worker;

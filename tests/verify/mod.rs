@@ -19,7 +19,7 @@ use underpin_tests::servers::{Flavor, TestDb, pg, sql};
 use corruptions::{Corruption, change, every_row, table, ten};
 
 /// How long anything may take that a busy machine does in seconds.
-pub const LIMIT: Duration = Duration::from_secs(90);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// Rows of the table, and those of its beginning that are copied when the run is paused.
 const ROWS: u32 = 6_000;

@@ -18,8 +18,8 @@ use serde_json::Value;
 use crate::programs::{built, cargo};
 use crate::{again, bounded};
 
-/// The longest that one program may take; on a machine at rest the slowest takes a third of it.
-const PROGRAM_TIME_MAX: Duration = Duration::from_secs(900);
+/// The longest that one program may take; on a machine at rest the slowest takes a fifth of it.
+const PROGRAM_TIME_MAX: Duration = Duration::from_secs(1_500);
 /// The longest that all may take; who would begin later counts as failed.
 const ALL_TIME_MAX: Duration = Duration::from_secs(3_900);
 /// What stands for the counts of a program that left none.
